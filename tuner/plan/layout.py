@@ -1,0 +1,95 @@
+"""Layouts: how a logical tensor lies in memory. Numpy only.
+
+"plain" is row-major as in ONNX. "NCHW16c" (any block size) is for rank-4 tensors: ``[N, ceil(C/16), H, W, 16]``, the
+last channel block padded with zeros (or with whatever the activation makes of zero; always finite).
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tuner.errors import UserError
+
+PLAIN = "plain"
+_BLOCKED = re.compile(r"NCHW(\d+)c$")
+
+
+def blocked(block: int) -> str:
+    """Name of the channel-blocked layout with this block size."""
+    return f"NCHW{block}c"
+
+
+def block_of(layout: str) -> int:
+    """Channels per block; 0 for "plain". Raises UserError for an unknown name."""
+    if layout == PLAIN:
+        return 0
+    match = _BLOCKED.match(layout)
+    if not match or int(match[1]) < 1:
+        raise UserError(f"Unknown layout {layout!r}: use 'plain' or 'NCHW<block>c'.", code="bad-layout")
+    return int(match[1])
+
+
+def physical_shape(shape: tuple[int, ...], layout: str) -> tuple[int, ...]:
+    """Shape of the buffer that holds a tensor of logical ``shape`` in ``layout``."""
+    block = block_of(layout)
+    if not block:
+        return tuple(shape)
+    n, c, h, w = shape
+    return (n, -(-c // block), h, w, block)
+
+
+def to_physical(array: np.ndarray, layout: str) -> np.ndarray:
+    """The logical array as it lies in memory (a contiguous array of ``physical_shape``)."""
+    block = block_of(layout)
+    if not block:
+        return np.ascontiguousarray(array)
+    n, c, h, w = array.shape
+    padded = np.pad(array, [(0, 0), (0, -c % block), (0, 0), (0, 0)])
+    return np.ascontiguousarray(padded.reshape(n, -1, block, h, w).transpose(0, 1, 3, 4, 2))
+
+
+def to_logical(array: np.ndarray, layout: str, shape: tuple[int, ...]) -> np.ndarray:
+    """Inverse of ``to_physical``: drops the padding."""
+    if not block_of(layout):
+        return array.reshape(shape)
+    n, c, h, w = shape
+    return np.ascontiguousarray(array.transpose(0, 1, 4, 2, 3).reshape(n, -1, h, w)[:, :c])
+
+
+@dataclass(frozen=True)
+class Pack:
+    """How a constant is laid out for one kernel: numpy steps as data, applied once at build time.
+
+    Each step is ("pad", widths) | ("reshape", shape) | ("transpose", axes) | ("take", axis, indices) | ("gather",
+    indices, shape), where gather reads the flat array at ``indices`` and writes zero where the index is -1.
+    """
+
+    steps: tuple[tuple[Any, ...], ...] = ()
+
+    def __call__(self, array: np.ndarray) -> np.ndarray:
+        for name, *args in self.steps:
+            if name == "pad":
+                array = np.pad(array, args[0])
+            elif name == "reshape":
+                array = array.reshape(args[0])
+            elif name == "transpose":
+                array = array.transpose(args[0])
+            elif name == "take":
+                array = np.take(array, args[1], axis=args[0])
+            elif name == "gather":
+                index = np.asarray(args[0])
+                array = np.where(index >= 0, array.reshape(-1)[np.maximum(index, 0)], 0).reshape(args[1])
+            else:
+                raise UserError(f"Unknown packing step {name!r}.", code="bad-pack")
+        return np.ascontiguousarray(array)
+
+    def to_json(self) -> list[Any]:
+        return [list(step) for step in self.steps]
+
+    @staticmethod
+    def from_json(data: list[Any]) -> Pack:
+        return Pack(tuple(tuple(step) for step in data))

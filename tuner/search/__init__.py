@@ -1,0 +1,1 @@
+"""Strategies over plans and over knobs."""

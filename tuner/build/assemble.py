@@ -1,0 +1,253 @@
+"""Plan + knobs -> one Relax module whose functions are already scheduled, and the list of its packed parameters.
+
+The module's "main" takes the model's inputs and one tuple of parameters; kernels are called in the plan's order in
+destination-passing style. Memory between blocks is planned by TVM (StaticPlanBlockMemory).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import tvm
+from tvm import relax
+
+from tuner.build.imported import Imported, import_layers
+from tuner.errors import UserError
+from tuner.graph.ir import Graph, Layer, Tensor
+from tuner.kernels.base import Kernel
+from tuner.kernels.registry import template
+from tuner.plan.layout import Pack, physical_shape
+from tuner.plan.plan import IMPORTED, VIEW, Block, Plan
+from tuner.plan.workload import Bound, workload_of
+from tuner.types import Device, digest
+
+CONVERSION = "elementwise"  # template that changes layouts
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One packed constant of the assembled model: ``pack`` applied to ``constant``, or a ready array."""
+
+    constant: str
+    pack: Pack
+    array: np.ndarray | None = None
+
+    def materialise(self, weights: Mapping[str, np.ndarray]) -> np.ndarray:
+        return self.pack(weights[self.constant]) if self.array is None else np.ascontiguousarray(self.array)
+
+
+@dataclass(frozen=True)
+class Step:
+    """One kernel call of the assembled model, in running order; conversions have no layers."""
+
+    symbol: str
+    layers: tuple[str, ...]
+    template: str
+    cores: int
+    knobs: Mapping[str, int] | None
+    layouts: Mapping[str, str]
+
+
+@dataclass
+class Assembly:
+    """A Relax module not yet compiled, its parameters in order, and what each of its calls is."""
+
+    module: tvm.IRModule
+    parameters: list[Parameter]
+    steps: list[Step] = field(default_factory=list)
+
+
+def block_layouts(plan: Plan, block: Block, bound: Bound) -> dict[str, str]:
+    """Layouts of a block's workload's inputs (as it reads them) and outputs (as they are stored)."""
+    found = {n: block.reads.get(bound.names[n], plan.layout(bound.names[n])) for n in bound.workload.inputs}
+    return found | {n: plan.layout(bound.names[n]) for n in bound.workload.outputs}
+
+
+def knobs_of(block: Block, workload: Graph, layouts: Mapping[str, str], device: Device) -> Mapping[str, int] | None:
+    """The block's knobs, or its template's default; None for views and imported layers."""
+    if block.template in {VIEW, IMPORTED}:
+        return None
+    return block.knobs if block.knobs is not None else template(block.template).space(workload, layouts, device).default
+
+
+def assemble(graph: Graph, weights: Mapping[str, np.ndarray], plan: Plan, device: Device) -> Assembly:
+    """Build the module of a valid plan. Raises UserError when a block's template does not serve it as planned."""
+    return _Assembler(graph, weights, plan, device).run()
+
+
+class _Assembler:
+    def __init__(self, graph: Graph, weights: Mapping[str, np.ndarray], plan: Plan, device: Device) -> None:
+        self.graph, self.weights, self.plan, self.device = graph, weights, plan, device
+        self.builder = relax.BlockBuilder()
+        self.parameters: list[Parameter] = []
+        self.parameter_types: list[Any] = []
+        self.index: dict[tuple[str, str], int] = {}  # (constant, pack) -> parameter
+        self.symbols: dict[str, Any] = {}  # kernel identity -> GlobalVar
+        self.steps: list[Step] = []
+        self.plans = [self._prepare(block) for block in plan.blocks]
+
+    # first pass: kernels, so that all parameters are known before "main" is begun -------------------------------
+
+    def _prepare(self, block: Block) -> tuple[Block, Bound, Any]:
+        bound = workload_of(self.graph, block.layers)
+        if block.template == VIEW:
+            return block, bound, None
+        if block.template == IMPORTED:
+            imported = import_layers(self.graph, self.weights, bound, self.device, block.cores)
+            for number, array in enumerate(imported.parameters):
+                self._parameter(Parameter(f"{bound.workload.hash[:8]}.{block.layers[0]}.{number}", Pack(), array))
+            return block, bound, imported
+        layouts = block_layouts(self.plan, block, bound)
+        maker = template(block.template)
+        if not maker.accepts(bound.workload, layouts, self.device):
+            raise UserError(
+                f"The plan does not fit the model: template {block.template!r} does not serve block "
+                f"{'+'.join(block.layers)} with layouts {layouts}.",
+                code="bad-plan",
+            )
+        knobs = knobs_of(block, bound.workload, layouts, self.device) or {}
+        if knobs not in maker.space(bound.workload, layouts, self.device):
+            raise UserError(
+                f"The plan does not fit the model: knobs {dict(knobs)} of block {'+'.join(block.layers)} are outside "
+                f"the space of template {block.template!r}.",
+                code="bad-plan",
+            )
+        kernel = maker.build(bound.workload, layouts, knobs, block.cores, self.device)
+        for arg in kernel.args:
+            if arg.role == "constant":
+                self._parameter(Parameter(bound.names[arg.name], kernel.packs.get(arg.name, Pack())), arg)
+        return block, bound, kernel
+
+    def _parameter(self, parameter: Parameter, arg: Any = None) -> int:
+        key = (parameter.constant, digest(parameter.pack.to_json()))
+        if key not in self.index:
+            self.index[key] = len(self.parameters)
+            self.parameters.append(parameter)
+            shape = arg.shape if arg is not None else parameter.array.shape  # type: ignore[union-attr]
+            dtype = arg.dtype if arg is not None else str(parameter.array.dtype)  # type: ignore[union-attr]
+            self.parameter_types.append(relax.TensorType(shape, dtype))
+        return self.index[key]
+
+    # second pass: the main function -----------------------------------------------------------------------------
+
+    def run(self) -> Assembly:
+        inputs = {n: relax.Var(_identifier(n), _type(self.graph, n)) for n in self.graph.inputs}
+        params = relax.Var("params", relax.TupleType(self.parameter_types))
+        with self.builder.function("main", [*inputs.values(), params]):
+            with self.builder.dataflow():
+                values: dict[str, Any] = dict(inputs)
+                self.loaded: dict[int, Any] = {}
+                self.params = params
+                for block, bound, made in self.plans:
+                    self._emit(block, bound, made, values)
+                outputs = [self._constant_output(n) if n in self.graph.constants else values[n]
+                           for n in self.graph.outputs]  # fmt: skip
+                result = self.builder.emit_output(outputs[0] if len(outputs) == 1 else relax.Tuple(outputs))
+            self.builder.emit_func_output(result)
+        return Assembly(self.builder.finalize(), self.parameters, self.steps)
+
+    def _constant_output(self, name: str) -> Any:
+        return relax.const(self.weights[name])
+
+    def _load(self, parameter: int) -> Any:
+        if parameter not in self.loaded:
+            self.loaded[parameter] = self.builder.emit(relax.TupleGetItem(self.params, parameter))
+        return self.loaded[parameter]
+
+    def _emit(self, block: Block, bound: Bound, made: Any, values: dict[str, Any]) -> None:
+        workload, names = bound.workload, bound.names
+        read = {n: self._as_read(block, names[n], values) for n in workload.inputs}
+        if made is None:
+            self._emit_view(bound, read, values)
+        elif isinstance(made, Imported):
+            self._emit_imported(block, bound, made, read, values)
+        else:
+            layouts = block_layouts(self.plan, block, bound)
+            args = [
+                read[a.name] if a.role == "input" else self._load(
+                    self._parameter(Parameter(names[a.name], made.packs.get(a.name, Pack())))
+                )
+                for a in made.args
+                if a.role != "output"
+            ]  # fmt: skip
+            out = workload.outputs[0]
+            knobs = knobs_of(block, workload, layouts, self.device)
+            identity = digest([workload.hash, layouts, block.template, dict(knobs or {}), block.cores])
+            symbol = self._function(identity, f"{block.template}_{len(self.symbols)}", made)
+            self.steps.append(Step(symbol.name_hint, block.layers, block.template, block.cores, knobs, layouts))
+            values[names[out]] = self._call(symbol, args, made.args[-1].shape, made.args[-1].dtype)
+
+    def _emit_view(self, bound: Bound, read: dict[str, Any], values: dict[str, Any]) -> None:
+        workload = bound.workload
+        out = workload.outputs[0]
+        source = read[workload.layers[0].inputs[0]]
+        shape = workload.tensors[out].shape
+        same = tuple(workload.tensors[workload.layers[0].inputs[0]].shape) == tuple(shape)
+        values[bound.names[out]] = source if same else self.builder.emit(relax.op.reshape(source, shape))
+
+    def _emit_imported(
+        self, block: Block, bound: Bound, made: Imported, read: dict[str, Any], values: dict[str, Any]
+    ) -> None:
+        number = len(self.symbols)
+        self.symbols[f"imported {number}"] = None
+        mapping = {
+            name: self.builder.add_func(func.with_attr("global_symbol", f"imported_{number}_{name}"),
+                                        f"imported_{number}_{name}")
+            for name, func in made.kernels.items()
+        }  # fmt: skip
+        parameters = [
+            self._load(self.index[(f"{bound.workload.hash[:8]}.{block.layers[0]}.{k}", digest(Pack().to_json()))])
+            for k in range(len(made.parameters))
+        ]
+        inputs = [read[n] for n in bound.workload.inputs]
+        outputs = made.emit(self.builder, inputs, parameters, mapping, f"imported_{number}")
+        for symbol in mapping.values():
+            self.steps.append(Step(symbol.name_hint, block.layers, IMPORTED, block.cores, None, {}))
+        for name, value in zip(bound.workload.outputs, outputs, strict=True):
+            values[bound.names[name]] = value
+
+    def _as_read(self, block: Block, tensor: str, values: dict[str, Any]) -> Any:
+        stored, wanted = self.plan.layout(tensor), block.reads.get(tensor, self.plan.layout(tensor))
+        if stored == wanted:
+            return values[tensor]
+        key = f"{tensor} as {wanted}"
+        if key not in values:
+            values[key] = self._convert(values[tensor], tensor, stored, wanted)
+        return values[key]
+
+    def _convert(self, value: Any, tensor: str, stored: str, wanted: str) -> Any:
+        workload = identity_workload(self.graph.tensors[tensor].shape)
+        layouts = {"i0": stored, "t0": wanted}
+        maker = template(CONVERSION)
+        knobs = maker.space(workload, layouts, self.device).default
+        kernel = maker.build(workload, layouts, knobs, self.device.cores, self.device)
+        symbol = self._function(digest([workload.hash, layouts]), f"layout_{len(self.symbols)}", kernel)
+        self.steps.append(Step(symbol.name_hint, (), "layout", self.device.cores, knobs, layouts))
+        return self._call(symbol, [value], physical_shape(self.graph.tensors[tensor].shape, wanted), "float32")
+
+    def _function(self, identity: str, name: str, kernel: Kernel) -> Any:
+        if identity not in self.symbols:
+            func = kernel.schedule.mod["main"].with_attr("global_symbol", name)
+            self.symbols[identity] = self.builder.add_func(func, name)
+        return self.symbols[identity]
+
+    def _call(self, symbol: Any, args: list[Any], shape: tuple[int, ...], dtype: str) -> Any:
+        return self.builder.emit(relax.call_tir(symbol, args, relax.TensorType(shape, dtype)))
+
+
+def identity_workload(shape: tuple[int, ...]) -> Graph:
+    """The workload of a pure layout change."""
+    tensors = {n: Tensor(n, tuple(shape)) for n in ("i0", "t0")}
+    return Graph(("i0",), ("t0",), (Layer("l0", "Identity", ("i0",), ("t0",)),), tensors, {})
+
+
+def _type(graph: Graph, name: str) -> Any:
+    tensor = graph.tensors[name]
+    return relax.TensorType(tensor.shape, tensor.dtype)
+
+
+def _identifier(name: str) -> str:
+    return "".join(c if c.isalnum() else "_" for c in name) or "x"

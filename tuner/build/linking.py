@@ -1,0 +1,61 @@
+"""From a compiled TVM module to a shared library, with whatever linker the machine has."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from tuner.errors import InternalError
+
+_COMPILERS = ("cc", "gcc", "clang")
+_SPILL = re.compile(r"^\s*v?mov[au]p[sd]\b.*(?:%zmm\d+, .*\(%r[sb]p\)|\(%r[sb]p\), %zmm\d+)", re.M)
+
+
+@cache
+def linker() -> tuple[str, ...]:
+    """Command that links objects into a shared library: plain ld first (5 ms), then a C compiler.
+
+    Raises InternalError(code="no-linker") when the machine has neither.
+    """
+    if path := shutil.which("ld") or shutil.which("ld.lld"):
+        return (path, "-shared")
+    for name in _COMPILERS:
+        if path := shutil.which(name):
+            return (path, "-shared", "-nostdlib")
+    raise InternalError(
+        "No linker was found.", code="no-linker", hint="Install one, for example: apt-get install binutils."
+    )
+
+
+def link(objects: list[Path], library: Path) -> None:
+    """Link ``objects`` into ``library``. Raises InternalError with the linker's own words."""
+    command = [*linker(), "-o", str(library), *map(str, objects)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise InternalError(f"The linker failed: {done.stderr.strip()[-400:]}", code="link-failed")
+
+
+def assemble(module: Any, library: Path) -> int:
+    """Write a compiled kernel as ``library``; returns how often its code moves a vector register to or from the stack.
+
+    The assembly is emitted once and serves both as what is counted and as what is assembled; without an assembler the
+    object is written directly and the count is -1 (unknown).
+    """
+    objects = library.with_suffix(".o")
+    try:
+        if assembler := shutil.which("as"):
+            text = module.inspect_source("asm")
+            command = [assembler, "-o", str(objects), "-"]
+            done = subprocess.run(command, input=text, capture_output=True, text=True, check=False)
+            if done.returncode == 0:
+                link([objects], library)
+                return len(_SPILL.findall(text))
+        module.write_to_file(str(objects))  # no assembler, or one too old for this processor
+        link([objects], library)
+        return -1
+    finally:
+        objects.unlink(missing_ok=True)

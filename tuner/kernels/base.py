@@ -1,0 +1,83 @@
+"""The KernelTemplate seam: what every template promises, and the values it trades in."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import product
+from math import prod
+from typing import TYPE_CHECKING, Any
+
+from tuner.plan.layout import Pack
+
+if TYPE_CHECKING:
+    from tuner.build.binary import Arg
+    from tuner.graph.ir import Graph
+    from tuner.types import Device
+
+Knobs = Mapping[str, int]
+Layouts = Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Space:
+    """A template's knobs for one workload: name -> allowed values, and the choice that is good with no search."""
+
+    knobs: Mapping[str, Sequence[int]]
+    default: Knobs
+
+    def __post_init__(self) -> None:
+        for name, values in self.knobs.items():
+            if self.default[name] not in values:
+                raise ValueError(f"default {name}={self.default[name]} is not among {list(values)}")
+
+    @property
+    def size(self) -> int:
+        return prod(len(values) for values in self.knobs.values())
+
+    def __iter__(self) -> Iterator[dict[str, int]]:
+        """Every choice of knobs, in a fixed order."""
+        for values in product(*self.knobs.values()):
+            yield dict(zip(self.knobs, values, strict=True))
+
+    def __contains__(self, knobs: object) -> bool:
+        return (
+            isinstance(knobs, Mapping)
+            and knobs.keys() == self.knobs.keys()
+            and all(v in self.knobs[k] for k, v in knobs.items())
+        )
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A scheduled PrimFunc in destination-passing style, and how its constants are packed."""
+
+    schedule: Any  # tvm.s_tir.Schedule of a module with the one function "main"
+    args: tuple[Arg, ...]
+    packs: Mapping[str, Pack] = field(default_factory=dict)
+
+
+class KernelTemplate(ABC):
+    """Turns a workload into a kernel.
+
+    Contract: stateless and cheap to construct; the three methods are pure functions of their arguments, so that any
+    process on any machine gives the same kernel. ``name`` and ``version`` are part of every record's identity: raise
+    ``version`` whenever ``build`` changes its code for the same arguments. A template may refuse in ``build`` with
+    CandidateError; it never builds a wrong kernel.
+    """
+
+    name: str
+    version: int = 1
+
+    @abstractmethod
+    def accepts(self, workload: Graph, layouts: Layouts, device: Device) -> bool:
+        """Whether ``build`` can serve this workload with these layouts of its inputs and outputs on this device."""
+
+    @abstractmethod
+    def space(self, workload: Graph, layouts: Layouts, device: Device) -> Space:
+        """Knobs of an accepted workload; the default must be good with no search at all."""
+
+    @abstractmethod
+    def build(self, workload: Graph, layouts: Layouts, knobs: Knobs, cores: int, device: Device) -> Kernel:
+        """The kernel on ``cores`` cores. Raises CandidateError(code="rejected") for knobs known to be hopeless."""

@@ -1,0 +1,399 @@
+"""Direct convolution in NCHW[x]c with pre-packed weights (stride, dilation, padding, groups) and a fused epilogue.
+
+One task computes ``rows`` output rows of ``oc_t`` vectors of channels; inside, ``reg_n`` output pixels x ``oc_t``
+vectors live in registers while all input channels stream by. 1x1 stride-1 convolutions see the image as one long row.
+After NeoCPU (ATC'19), with weights packed [OC/ob, IC/ib, KH, KW, ib, ob].
+
+Groups: a vector of output channels reads the window of input channels that its groups cover; weights outside its own
+group are zero. Where groups align with vectors the window is exactly one group and nothing is wasted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from tvm import te, tirx
+
+from tuner.graph.ir import Graph, Layer
+from tuner.kernels.base import Kernel, KernelTemplate, Knobs, Layouts, Space
+from tuner.kernels.epilogue import Body, anchored
+from tuner.kernels.scheduling import divisors, parallelise, schedule_of
+from tuner.kernels.views import Chan, flat
+from tuner.plan.layout import Pack, block_of, physical_shape
+from tuner.types import Device
+
+
+@dataclass(frozen=True)
+class ConvShape:
+    """The numbers of one 2-D convolution; pads are (top, left, bottom, right)."""
+
+    n: int
+    ic: int
+    h: int
+    w: int
+    oc: int
+    oh: int
+    ow: int
+    kh: int
+    kw: int
+    stride: tuple[int, int]
+    dilation: tuple[int, int]
+    pads: tuple[int, int, int, int]
+    groups: int
+
+    @staticmethod
+    def of(workload: Graph, conv: Layer) -> ConvShape:
+        n, ic, h, w = workload.tensors[conv.inputs[0]].shape
+        oc, _, kh, kw = workload.type_of(conv.inputs[1]).shape
+        _, _, oh, ow = workload.tensors[conv.outputs[0]].shape
+        stride = tuple(conv.attr("strides", (1, 1)))
+        dilation = tuple(conv.attr("dilations", (1, 1)))
+        pads = window_pads(conv, (h, w), (kh, kw), stride, dilation, (oh, ow))
+        return ConvShape(n, ic, h, w, oc, oh, ow, kh, kw, stride, dilation, pads, conv.attr("group", 1))
+
+    @cached_property
+    def pointwise(self) -> bool:
+        """A 1x1 convolution that reads each input pixel once, in order."""
+        return (self.kh, self.kw, self.stride) == (1, 1, (1, 1)) and not any(self.pads)
+
+
+def window_pads(
+    layer: Layer, size: Sequence[int], kernel: Sequence[int], stride: Sequence[int], dilation: Sequence[int],
+    out: Sequence[int],
+) -> tuple[int, int, int, int]:  # fmt: skip
+    """Padding (top, left, bottom, right) of a windowed layer, ``auto_pad`` resolved from its output size."""
+    auto = layer.attr("auto_pad", "NOTSET")
+    if auto in {"SAME_UPPER", "SAME_LOWER"}:
+        total = [
+            max((o - 1) * s + (k - 1) * d + 1 - i, 0)
+            for i, k, s, d, o in zip(size, kernel, stride, dilation, out, strict=True)
+        ]
+        small = [t // 2 for t in total]
+        large = [t - t // 2 for t in total]
+        first, last = (small, large) if auto == "SAME_UPPER" else (large, small)
+        return (first[0], first[1], last[0], last[1])
+    if auto == "VALID":
+        return (0, 0, 0, 0)
+    return tuple(layer.attr("pads", (0, 0, 0, 0)))
+
+
+class Conv2d(KernelTemplate):
+    name = "conv2d"
+    version = 1
+
+    def accepts(self, workload: Graph, layouts: Layouts, device: Device) -> bool:
+        conv = anchored(workload, frozenset({"Conv"}), layouts)
+        if conv is None or len(workload.tensors[conv.inputs[0]].shape) != 4:
+            return False
+        weights = conv.inputs[1]
+        if not workload.is_constant(weights) or workload.constants[weights].value is not None:
+            return False
+        return conv.inputs[0] in workload.inputs and block_of(layouts[workload.outputs[0]]) == device.lanes
+
+    def space(self, workload: Graph, layouts: Layouts, device: Device) -> Space:
+        shape = ConvShape.of(workload, _conv(workload))
+        chunks = -(-shape.oc // device.lanes)
+        width = shape.oh * shape.ow if shape.pointwise else shape.ow
+        height = 1 if shape.pointwise else shape.oh
+        budget = device.registers - 4  # accumulators that surely stay in registers
+        oc_t = [t for t in divisors(chunks, 4) if t != 3]  # LLVM splits vectors of 48 badly
+        reg_n = _tiles(width, budget)
+        if shape.pointwise:
+            rows = sorted({n for n in (1, 2, 4, 8, 16, 32) if n * min(reg_n) <= width})
+        else:
+            rows = sorted({r for r in (1, 2, 4, 7, 8, 14) if r <= height} | {height if height <= 28 else 1})
+        knobs = {"oc_t": oc_t, "reg_n": reg_n, "rows": rows, "order": [0, 1]}
+        return Space(knobs, _default(shape, knobs, device))
+
+    def build(self, workload: Graph, layouts: Layouts, knobs: Knobs, cores: int, device: Device) -> Kernel:
+        return _Builder(workload, layouts, knobs, device).kernel(cores)
+
+
+def _conv(workload: Graph) -> Layer:
+    return next(x for x in workload.layers if x.op == "Conv")
+
+
+def _tiles(width: int, budget: int) -> list[int]:
+    """Register-tile widths worth trying: those that waste at most an eighth of the row (all exact ones included)."""
+    tiles = [n for n in range(1, min(width, budget) + 1) if (-(-width // n) * n - width) * 8 <= width]
+    return [n for n in tiles if n >= 3 or width % n == 0][-16:] or [1]
+
+
+def _default(shape: ConvShape, knobs: dict[str, list[int]], device: Device) -> dict[str, int]:
+    """Largest register tile without spills and waste; tasks enough for the cores; the heavier operand stays put."""
+    width = shape.oh * shape.ow if shape.pointwise else shape.ow
+    most = device.registers - 4 if shape.kh * shape.kw <= 9 else device.registers // 2
+    best = (-1.0, -1, 1)
+    for oc_t in knobs["oc_t"]:
+        for reg_n in knobs["reg_n"]:
+            if oc_t > 2 or oc_t * reg_n > most or reg_n > 14:
+                continue
+            steps = -(-width // reg_n) * reg_n
+            copied = 0.9 if shape.pointwise and steps > width else 1.0  # a ragged end needs a padded copy
+            loads = 1 / oc_t + 1 / reg_n  # per multiply-add; two loads and two multiply-adds a cycle
+            chains = min(oc_t * reg_n / 10, 1)  # multiply-adds in flight hide their latency
+            score = width / steps * copied * chains / max(loads, 0.6) + 0.002 * oc_t * reg_n
+            best = max(best, (score, -oc_t, reg_n))
+    oc_t, reg_n = -best[1], best[2]
+    weights = shape.oc * (shape.ic // shape.groups) * shape.kh * shape.kw * 4
+    image = shape.ic * shape.h * shape.w * 4
+    order = 0 if weights >= image else 1
+    tasks = shape.n * -(-shape.oc // (device.lanes * oc_t))
+    steps = -(-width // reg_n) if shape.pointwise else shape.oh
+    rows = max((r for r in knobs["rows"] if tasks * -(-steps // r) >= 4 * device.cores), default=knobs["rows"][0])
+    if order == 1:  # few rows per task, so that the input stays in the first-level cache across output channels
+        rows = min(rows, 4 if shape.pointwise else 2) if min(rows, 4) in knobs["rows"] else knobs["rows"][0]
+        rows = max(r for r in knobs["rows"] if r <= max(rows, 1))
+    return {"oc_t": oc_t, "reg_n": reg_n, "rows": rows, "order": order}
+
+
+class _Builder:
+    """Writes one convolution kernel."""
+
+    def __init__(self, workload: Graph, layouts: Layouts, knobs: Knobs, device: Device) -> None:
+        self.workload, self.layouts, self.knobs, self.device = workload, layouts, knobs, device
+        self.conv = _conv(workload)
+        self.shape = ConvShape.of(workload, self.conv)
+        self.body = Body(workload, layouts)
+        self.ob = device.lanes * knobs["oc_t"]  # channels per task
+        self.window = _window(self.shape, self.ob)
+
+    def kernel(self, cores: int) -> Kernel:
+        padded = self._padded()
+        acc = self._accumulate(padded)
+        out = self._output(acc)
+        tensors, args = self.body.finish(out)
+        sch = schedule_of(tensors)
+        self._schedule(sch, cores, padded is not None)
+        return Kernel(sch, args, self.body.packs)
+
+    # expressions -----------------------------------------------------------------------------------------------
+
+    def _cols(self) -> int:
+        """Columns the accumulator stage computes: the row rounded up to whole register tiles."""
+        s = self.shape
+        width = s.oh * s.ow if s.pointwise else s.ow
+        return -(-width // self.knobs["reg_n"]) * self.knobs["reg_n"]
+
+    def _padded(self) -> te.Tensor | None:
+        """The input with its border (and columns past the end) as zeros; None where the input serves as it is."""
+        s = self.shape
+        data = self.body.input(self.conv.inputs[0])
+        top, left, _, _ = s.pads
+        cols = self._cols()
+        if s.pointwise:
+            if cols == s.oh * s.ow:
+                return None
+            height, width = 1, cols
+        else:
+            height = (s.oh - 1) * s.stride[0] + (s.kh - 1) * s.dilation[0] + 1
+            width = (cols - 1) * s.stride[1] + (s.kw - 1) * s.dilation[1] + 1
+            if not any(s.pads) and width <= s.w and height <= s.h:
+                return None
+        block = block_of(data.layout)
+
+        def pixel(n: Any, c: Any, y: Any, x: Any) -> Any:
+            if s.pointwise:
+                return tirx.if_then_else(x < s.h * s.w, data.at((n, c, x // s.w, x % s.w)), tirx.const(0, "float32"))
+            inside = tirx.all(y >= top, y < s.h + top, x >= left, x < s.w + left)
+            return tirx.if_then_else(inside, data.at((n, c, y - top, x - left)), tirx.const(0, "float32"))
+
+        if block:
+            dims = (s.n, -(-s.ic // block), height, width, block)
+            return te.compute(dims, lambda n, co, y, x, ci: pixel(n, Chan(co, ci, block), y, x), name="pad")
+        return te.compute((s.n, s.ic, height, width), pixel, name="pad")
+
+    def _source(self, padded: te.Tensor | None) -> Any:
+        """Function (n, channel, y, x) -> input element, where pixels are counted in padded coordinates."""
+        s = self.shape
+        data = self.body.input(self.conv.inputs[0])
+        if padded is None:
+            if s.pointwise:
+                return lambda n, c, y, x: data.at((n, c, x // s.w, x % s.w))
+            return lambda n, c, y, x: data.at((n, c, y, x))
+        block = block_of(data.layout)
+        if not block:
+            return lambda n, c, y, x: padded(n, flat(c), y, x)
+
+        def read(n: Any, c: Any, y: Any, x: Any) -> Any:
+            if isinstance(c, Chan):
+                return padded(n, c.outer, y, x, c.inner)
+            return padded(n, c // block, y, x, c % block)
+
+        return read
+
+    def _accumulate(self, padded: te.Tensor | None) -> te.Tensor:
+        s, ob, window = self.shape, self.ob, self.window
+        block = block_of(self.body.input(self.conv.inputs[0]).layout)
+        chunks = -(-s.oc // ob)
+        source = self._source(padded)
+        weights = self.body.constant(self.conv.inputs[1], *_pack_weights(s, ob, window, block))
+        kh = te.reduce_axis((0, s.kh), "kh")
+        kw = te.reduce_axis((0, s.kw), "kw")
+        height = 1 if s.pointwise else s.oh
+        dims = (s.n, chunks, height, self._cols(), ob)
+
+        def at(y: Any, x: Any) -> tuple[Any, Any]:
+            return y * s.stride[0] + kh * s.dilation[0], x * s.stride[1] + kw * s.dilation[1]
+
+        if block and window.whole:
+            ico = te.reduce_axis((0, -(-s.ic // block)), "ico")
+            ici = te.reduce_axis((0, block), "ici")
+            return te.compute(
+                dims,
+                lambda n, o, y, x, i: te.sum(
+                    source(n, Chan(ico, ici, block), *at(y, x)) * weights(o, ico, kh, kw, ici, i),
+                    axis=[ico, kh, kw, ici],
+                ),
+                name="acc",
+            )
+        ic = te.reduce_axis((0, window.size), "ic")
+        return te.compute(
+            dims,
+            lambda n, o, y, x, i: te.sum(
+                source(n, window.first(o) + ic, *at(y, x)) * weights(o, ic, kh, kw, i), axis=[ic, kh, kw]
+            ),
+            name="acc",
+        )
+
+    def _output(self, acc: te.Tensor) -> te.Tensor:
+        s, oc_t = self.shape, self.knobs["oc_t"]
+        lanes = self.device.lanes
+        bias = self.conv.inputs[2] if len(self.conv.inputs) > 2 and self.conv.inputs[2] else None
+
+        def read(index: Sequence[Any]) -> Any:
+            n, c, y, x = index
+            if s.pointwise:
+                y, x = 0, y * s.ow + x
+            value = acc(n, c.outer // oc_t, y, x, (c.outer % oc_t) * lanes + c.inner)
+            return value if bias is None else value + self.body.read(bias, (c,))
+
+        self.body.anchors[self.conv.outputs[0]] = read
+        name = self.workload.outputs[0]
+        n, c, h, w, lane = physical_shape(self.workload.tensors[name].shape, self.layouts[name])
+        if s.pointwise:  # one long row; the schedule gives the buffer its true shape in the end
+            return te.compute(
+                (n, c, h * w, lane),
+                lambda i, co, p, ci: self.body.read(name, (i, Chan(co, ci, lanes), p // w, p % w)),
+                name="out",
+            )
+        return te.compute(
+            (n, c, h, w, lane), lambda i, co, y, x, ci: self.body.read(name, (i, Chan(co, ci, lanes), y, x)), name="out"
+        )
+
+    # schedule --------------------------------------------------------------------------------------------------
+
+    def _schedule(self, sch: Any, cores: int, padded: bool) -> None:
+        k, s = self.knobs, self.shape
+        out, acc = sch.get_sblock("out"), sch.get_sblock("acc")
+        sch.set_scope(acc, 0, "local")
+        if s.pointwise:
+            n, co, x, ci = sch.get_loops(out)
+            y_o, x_o, x_i = sch.split(x, [None, k["rows"], k["reg_n"]])
+            inner = [x_o]
+        else:
+            n, co, y, x, ci = sch.get_loops(out)
+            y_o, y_i = sch.split(y, [None, k["rows"]])
+            x_o, x_i = sch.split(x, [None, k["reg_n"]])
+            inner = [y_i, x_o]
+        co_o, co_t = sch.split(co, [None, k["oc_t"]])
+        outer = [n, co_o, y_o] if k["order"] == 0 else [n, y_o, co_o]
+        sch.reorder(*outer, *inner, x_i, co_t, ci)
+        task = sch.fuse(*outer)
+        task = parallelise(sch, task, cores, self.device.cores)
+        sch.compute_at(acc, inner[-1], preserve_unit_loops=True)
+        if padded:
+            sch.compute_at(sch.get_sblock("pad"), task)
+            if block_of(self.body.input(self.conv.inputs[0]).layout):
+                sch.vectorize(sch.get_loops(sch.get_sblock("pad"))[-1])
+        sch.vectorize(ci)
+        sch.unroll(co_t)
+        sch.unroll(x_i)
+        loops = sch.get_loops(acc)
+        reduce_count = 4 if self.window.whole and block_of(self.body.input(self.conv.inputs[0]).layout) else 3
+        reductions, spatial = loops[-reduce_count:], loops[-reduce_count - 2 : -reduce_count]
+        col, lane = spatial
+        first = reductions[0]
+        sch.reorder(*reductions, col, lane)
+        sch.unroll(col)
+        sch.vectorize(lane)
+        if s.kw > 1:
+            sch.unroll(reductions[2])
+        init = sch.decompose_reduction(acc, first)
+        init_loops = sch.get_loops(init)
+        sch.unroll(init_loops[-2])
+        sch.vectorize(init_loops[-1])
+        if s.pointwise:
+            width = s.ow
+            sch.transform_layout(out, ("write", 0), lambda n, c, p, i: (n, c, p // width, p % width, i))
+
+
+@dataclass(frozen=True)
+class _Window:
+    """Which input channels a chunk of output channels reads: ``size`` of them from ``first(chunk)``."""
+
+    size: int
+    ic: int
+    group_ic: int
+    group_oc: int
+    ob: int
+
+    @property
+    def whole(self) -> bool:
+        return self.size == self.ic
+
+    def first(self, chunk: Any) -> Any:
+        if self.whole:
+            return 0
+        start = (chunk * self.ob) // self.group_oc * self.group_ic
+        limit = self.ic - self.size
+        return min(start, limit) if isinstance(start, int) else tirx.min(start, tirx.const(limit, "int32"))
+
+
+def _window(s: ConvShape, ob: int) -> _Window:
+    group_ic, group_oc = s.ic // s.groups, s.oc // s.groups
+    most = 1
+    for chunk in range(-(-s.oc // ob)):
+        last = min((chunk + 1) * ob, s.oc) - 1
+        most = max(most, last // group_oc - chunk * ob // group_oc + 1)
+    return _Window(min(most * group_ic, s.ic), s.ic, group_ic, group_oc, ob)
+
+
+def _pack_weights(s: ConvShape, ob: int, window: _Window, block: int) -> tuple[tuple[int, ...], Pack]:
+    """Shape and packing of the weights [OC, IC/groups, KH, KW] for one kernel."""
+    chunks = -(-s.oc // ob)
+    oc_pad = chunks * ob - s.oc
+    if s.groups == 1:
+        if block:
+            icb = -(-s.ic // block)
+            shape = (chunks, icb, s.kh, s.kw, block, ob)
+            return shape, Pack(
+                (
+                    ("pad", [[0, oc_pad], [0, icb * block - s.ic], [0, 0], [0, 0]]),
+                    ("reshape", [chunks, ob, icb, block, s.kh, s.kw]),
+                    ("transpose", [0, 2, 4, 5, 3, 1]),
+                )
+            )
+        return (chunks, s.ic, s.kh, s.kw, ob), Pack(
+            (
+                ("pad", [[0, oc_pad], [0, 0], [0, 0], [0, 0]]),
+                ("reshape", [chunks, ob, s.ic, s.kh, s.kw]),
+                ("transpose", [0, 2, 3, 4, 1]),
+            )
+        )
+    blocked_whole = block and window.whole
+    size = -(-s.ic // block) * block if blocked_whole else window.size
+    index = np.full((chunks, size, s.kh, s.kw, ob), -1, dtype=np.int64)
+    taps = np.arange(s.kh * s.kw).reshape(s.kh, s.kw)
+    for oc in range(s.oc):
+        chunk, lane = divmod(oc, ob)
+        start = oc // window.group_oc * window.group_ic - int(window.first(chunk))
+        for ic in range(window.group_ic):
+            index[chunk, start + ic, :, :, lane] = (oc * window.group_ic + ic) * s.kh * s.kw + taps
+    if blocked_whole:
+        index = index.reshape(chunks, -1, block, s.kh, s.kw, ob).transpose(0, 1, 3, 4, 2, 5)
+    return index.shape, Pack((("gather", index.reshape(-1).tolist(), list(index.shape)),))

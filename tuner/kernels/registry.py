@@ -1,0 +1,33 @@
+"""All kernel templates, in the order in which they are asked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from tuner.errors import UserError
+from tuner.graph.ir import Graph
+from tuner.kernels.base import KernelTemplate, Layouts
+from tuner.kernels.conv2d import Conv2d
+from tuner.kernels.dense import Dense
+from tuner.kernels.elementwise import Channels, Concat, Elementwise
+from tuner.kernels.lrn import Lrn
+from tuner.kernels.softmax import Softmax
+from tuner.kernels.windowed import Depthwise, Pool
+from tuner.types import Device
+
+TEMPLATES: tuple[KernelTemplate, ...] = (
+    Depthwise(), Conv2d(), Dense(), Pool(), Elementwise(), Concat(), Channels(), Lrn(), Softmax(),
+)  # fmt: skip
+BY_NAME = {template.name: template for template in TEMPLATES}
+
+
+def template(name: str) -> KernelTemplate:
+    """The template of this name. Raises UserError listing the known ones."""
+    if name not in BY_NAME:
+        raise UserError(f"Unknown kernel template {name!r}.", code="unknown-template", hint=f"Known: {list(BY_NAME)}.")
+    return BY_NAME[name]
+
+
+def serving(workload: Graph, layouts: Layouts, device: Device) -> Iterator[KernelTemplate]:
+    """The templates that accept this workload with these layouts, best first."""
+    return (t for t in TEMPLATES if t.accepts(workload, layouts, device))

@@ -1,0 +1,253 @@
+"""Greedy fusion: cut a Graph into blocks that templates serve, and give every tensor between them a layout."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+
+from tuner.graph.ir import Graph, Layer
+from tuner.kernels.registry import serving
+from tuner.plan.elementwise import ELEMENTWISE
+from tuner.plan.layout import PLAIN, block_of, blocked
+from tuner.plan.legality import POOLS, VIEWS, why_illegal
+from tuner.plan.plan import IMPORTED, VIEW, Block, Plan
+from tuner.plan.workload import workload_of
+from tuner.types import Device
+
+SMALL = 64 << 10  # bytes moved below which a launch on all cores costs more than it brings
+LONGEST = 12  # layers a greedy block may grow to
+_PLAIN_READERS = frozenset({"Gemm", "MatMul", "Softmax", *VIEWS})
+
+
+def greedy(graph: Graph, device: Device, cores: int) -> Plan:
+    """Fuse every chain of elementwise layers behind its producer, and pooling where nothing is computed twice."""
+    return lay_out(graph, _fuse(graph, device), device, cores)
+
+
+def unfused(graph: Graph, device: Device, cores: int) -> Plan:
+    """Every layer its own block: the baselines "unoptimised" (cores = 1) and "unfused" (all cores)."""
+    return lay_out(graph, [(x.id,) for x in graph.layers], device, cores, always=True)
+
+
+def lay_out(
+    graph: Graph, blocks: Sequence[tuple[str, ...]], device: Device, cores: int, *, always: bool = False
+) -> Plan:
+    """Templates, layouts and cores for blocks in running order; ``always`` uses ``cores`` even for small ones."""
+    layouts: dict[str, str] = {}
+    planned = []
+    for layers in blocks:
+        choice = _choose(graph, layers, layouts, device)
+        layouts.update(choice.outputs)
+        small = not always and _bytes(graph, layers) < SMALL
+        planned.append(Block(layers, 1 if small else cores, choice.template, None, choice.reads))
+    return Plan.sequential(graph.hash, planned, {k: v for k, v in layouts.items() if v != PLAIN})
+
+
+@dataclass(frozen=True)
+class _Choice:
+    template: str
+    reads: dict[str, str]  # tensors wanted in another layout than they are stored in
+    outputs: dict[str, str]  # layouts of the tensors made
+
+
+def _choose(graph: Graph, layers: tuple[str, ...], layouts: dict[str, str], device: Device) -> _Choice:
+    bound = workload_of(graph, layers)
+    workload, names = bound.workload, bound.names
+    stored = {n: layouts.get(names[n], PLAIN) for n in workload.inputs}
+    if len(layers) == 1 and graph.by_id[layers[0]].op in VIEWS:
+        return _Choice(VIEW, {names[n]: PLAIN for n in workload.inputs if stored[n] != PLAIN}, {})
+    for inputs in _input_options(workload, stored, device):
+        for out in _output_options(graph, workload, inputs, names, device):
+            wanted = inputs | dict.fromkeys(workload.outputs, out)
+            for template in serving(workload, wanted, device):
+                reads = {names[n]: v for n, v in inputs.items() if v != stored[n]}
+                return _Choice(template.name, reads, {names[n]: out for n in workload.outputs})
+    return _Choice(IMPORTED, {names[n]: PLAIN for n in workload.inputs if stored[n] != PLAIN}, {})
+
+
+def _input_options(workload: Graph, stored: dict[str, str], device: Device) -> list[dict[str, str]]:
+    """Layouts in which a block might read: as stored first, then all images blocked, then all plain."""
+    block = blocked(device.lanes)
+    images = {n: block if len(workload.tensors[n].shape) == 4 else PLAIN for n in stored}
+    options = [stored]
+    if PLAIN in stored.values() and any(block_of(v) for v in stored.values()):
+        options = [images, stored]  # mixed: one kernel that reads both ways is slower than a conversion
+    for option in (images, dict.fromkeys(stored, PLAIN)):
+        if option not in options:
+            options.append(option)
+    return options
+
+
+def _output_options(
+    graph: Graph, workload: Graph, inputs: dict[str, str], names: object, device: Device
+) -> list[str]:
+    """Layouts in which a block might write, best first."""
+    out = workload.outputs[0]
+    if len(workload.tensors[out].shape) != 4:
+        return [PLAIN]
+    real = names[out]  # type: ignore[index]
+    block = blocked(device.lanes)
+    if real in graph.outputs:
+        return [PLAIN]
+    readers = {layer.op for layer in graph.consumers[real]}
+    plain_first = bool(readers) and readers <= _PLAIN_READERS
+    follows = all(x.op in ELEMENTWISE or x.op in {"Concat", "Softmax"} for x in workload.layers)
+    if follows and not any(block_of(v) for v in inputs.values()):
+        plain_first = True
+    return [PLAIN, block] if plain_first else [block, PLAIN]
+
+
+def _bytes(graph: Graph, layers: Collection[str]) -> int:
+    """Bytes a block reads and writes, its weights included."""
+    workload = workload_of(graph, layers).workload
+    tensors = (workload.type_of(n) for n in (*workload.inputs, *workload.constants, *workload.outputs))
+    return sum(t.bytes for t in tensors)
+
+
+# which layers go together ----------------------------------------------------------------------------------------
+
+
+def _fuse(graph: Graph, device: Device) -> list[tuple[str, ...]]:
+    """Blocks in running order."""
+    taken: dict[str, int] = {}  # layer id -> index of its block
+    blocks: list[list[str]] = []
+    for layer in graph.layers:
+        if layer.id in taken:
+            continue
+        block = _seed(graph, layer, taken)
+        index = len(blocks)
+        blocks.append(block)
+        taken.update(dict.fromkeys(block, index))
+        while len(block) < LONGEST:
+            grown = _grow(graph, block, taken, blocks, device)
+            if grown is None:
+                break
+            block.extend(grown)
+            taken.update(dict.fromkeys(grown, index))
+    return _ordered(graph, blocks, taken)
+
+
+def _seed(graph: Graph, layer: Layer, taken: Collection[str]) -> list[str]:
+    """The block a layer starts: itself, or the three layers of a channel shuffle."""
+    if layer.op == "Reshape":
+        chain = [layer]
+        for op in ("Transpose", "Reshape"):
+            readers = graph.consumers[chain[-1].outputs[0]]
+            if len(readers) != 1 or readers[0].op != op or chain[-1].outputs[0] in graph.outputs:
+                return [layer.id]
+            chain.append(readers[0])
+        split, perm = graph.tensors[chain[0].outputs[0]].shape, chain[1].attr("perm")
+        whole = graph.tensors[chain[2].outputs[0]].shape == graph.tensors[layer.inputs[0]].shape
+        if len(split) == 5 and perm == (0, 2, 1, 3, 4) and whole and not any(x.id in taken for x in chain):
+            return [x.id for x in chain]
+    return [layer.id]
+
+
+def _grow(
+    graph: Graph, block: list[str], taken: dict[str, int], blocks: list[list[str]], device: Device
+) -> list[str] | None:
+    """Layers to add to a block: the next elementwise reader (with those that must come along), or a pooling."""
+    if graph.by_id[block[0]].op in VIEWS and len(block) == 1:
+        return None
+    outputs = [n for n in _made(graph, block) if _leaves(graph, n, block)]
+    if len(outputs) != 1 or outputs[0] in graph.outputs:
+        return None
+    for added in _extensions(graph, outputs[0], block, taken):
+        together = [*block, *added]
+        if why_illegal(graph, together) or _cycle(graph, together, taken, blocks, added):
+            continue
+        if _served(graph, together, device):
+            return added
+    return None
+
+
+def _extensions(graph: Graph, tensor: str, block: list[str], taken: Collection[str]) -> list[list[str]]:
+    readers = graph.consumers[tensor]
+    if any(r.id in taken for r in readers):
+        return []
+    if len(readers) == 1:
+        reader = readers[0]
+        if reader.op in ELEMENTWISE or (reader.op in POOLS and _pool_is_free(graph, block, reader)):
+            return [[reader.id]]
+        return []
+    added: list[str] = []  # several readers: they must all be elementwise and meet again (x * sigmoid(x))
+    frontier = list(readers)
+    while frontier and len(added) < 6:
+        layer = min(frontier, key=lambda x: graph.position[x.id])
+        frontier.remove(layer)
+        if layer.op not in ELEMENTWISE or layer.id in taken:
+            return []
+        if layer.id not in added:
+            added.append(layer.id)
+        left = [n for n in _made(graph, [*block, *added]) if _leaves(graph, n, [*block, *added])]
+        if len(left) == 1 and not frontier:
+            return [added]
+        frontier += [c for n in layer.outputs for c in graph.consumers.get(n, ()) if c not in frontier]
+    return []
+
+
+def _pool_is_free(graph: Graph, block: list[str], pool: Layer) -> bool:
+    """Windows that do not overlap: fusing the pooling behind a convolution computes nothing twice."""
+    if not any(graph.by_id[i].op == "Conv" for i in block) or pool.op not in {"MaxPool", "AveragePool"}:
+        return False
+    kernel, stride = pool.attr("kernel_shape"), pool.attr("strides", (1, 1))
+    return all(s >= k for k, s in zip(kernel, stride, strict=True))
+
+
+def _served(graph: Graph, layers: list[str], device: Device) -> bool:
+    """Whether some template takes these layers, in blocked layout where that applies."""
+    workload = workload_of(graph, layers).workload
+    block = blocked(device.lanes)
+    names = (*workload.inputs, *workload.outputs)
+    image = {n: block if len(workload.tensors[n].shape) == 4 else PLAIN for n in names}
+    options = (image, dict.fromkeys(names, PLAIN), image | dict.fromkeys(workload.outputs, PLAIN))
+    return any(next(serving(workload, layouts, device), None) is not None for layouts in options)
+
+
+def _made(graph: Graph, layers: Collection[str]) -> list[str]:
+    return [n for i in layers for n in graph.by_id[i].outputs if n]
+
+
+def _leaves(graph: Graph, tensor: str, layers: Collection[str]) -> bool:
+    """Whether a tensor made in the set is read outside it (or by the model's user)."""
+    return tensor in graph.outputs or any(c.id not in layers for c in graph.consumers.get(tensor, ()))
+
+
+def _cycle(
+    graph: Graph, together: list[str], taken: dict[str, int], blocks: list[list[str]], added: list[str]
+) -> bool:
+    """Whether what the added layers read from elsewhere depends on this block, seen block by block."""
+    inside = set(together)
+    todo = [(n, False) for i in added for n in graph.by_id[i].inputs if n in graph.producer]
+    seen: set[str] = set()
+    while todo:
+        tensor, from_outside = todo.pop()
+        maker = graph.producer[tensor].id
+        if maker in inside:
+            if from_outside:
+                return True
+            continue
+        if maker in seen:
+            continue
+        mates = blocks[taken[maker]] if maker in taken else [maker]
+        seen.update(mates)
+        todo.extend((n, True) for mate in mates for n in graph.by_id[mate].inputs if n in graph.producer)
+    return False
+
+
+def _ordered(graph: Graph, blocks: list[list[str]], taken: dict[str, int]) -> list[tuple[str, ...]]:
+    """Blocks so that each comes after those it reads from; ties in the graph's order."""
+    position: Callable[[str], int] = graph.position.__getitem__
+    needs = [
+        {taken[graph.producer[n].id] for i in b for n in graph.by_id[i].inputs if n in graph.producer} - {k}
+        for k, b in enumerate(blocks)
+    ]
+    done: set[int] = set()
+    order: list[tuple[str, ...]] = []
+    waiting = sorted(range(len(blocks)), key=lambda k: max(position(i) for i in blocks[k]))
+    while waiting:
+        k = next(k for k in waiting if needs[k] <= done)
+        waiting.remove(k)
+        done.add(k)
+        order.append(tuple(sorted(blocks[k], key=position)))
+    return order

@@ -1,0 +1,29 @@
+"""What a building child does: candidate in, KernelBinary out, both as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from tuner.types import Candidate, Device
+
+
+def resolve(path: str) -> Callable[..., Any]:
+    """The function called "module:name"."""
+    module, _, name = path.partition(":")
+    function: Callable[..., Any] = getattr(import_module(module), name)
+    return function
+
+
+def handler(config: Mapping[str, Any]) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
+    build = resolve(config["options"]["build_function"])
+    device = Device.from_json(config["device"])
+
+    def handle(request: Mapping[str, Any]) -> dict[str, Any]:
+        binary = build(Candidate.from_json(request["candidate"]), device, Path(request["library"]))
+        answer: dict[str, Any] = binary.to_json()
+        return answer
+
+    return handle

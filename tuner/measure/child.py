@@ -1,0 +1,96 @@
+"""A child process of the local runner: ``python -m tuner.measure.child ROLE REQUESTS REPLIES LIFELINE``.
+
+Reads JSON lines from the pipe REQUESTS (the first one is the configuration) and answers each with one JSON line on
+REPLIES: ``{"answer": ...}`` or ``{"failure": kind, "message": ...}``. Libraries may print what they like to stdout.
+Only the standard library is imported before the lifeline is armed.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import resource
+import select
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from typing import Any
+
+from tuner.errors import CandidateError
+from tuner.types import FailureKind
+
+Handler = Callable[[Mapping[str, Any]], dict[str, Any]]
+
+# role -> module with ``handler(config) -> Handler``, and what an exception of the handler means
+_ROLES = {
+    "build": ("tuner.measure.building", FailureKind.BUILD),
+    "run": ("tuner.measure.running", FailureKind.ERROR),
+    "reference": ("tuner.measure.reference", FailureKind.ERROR),
+}
+_F_SETSIG = 10  # linux/fcntl.h; not in Python's fcntl
+
+
+def main() -> None:
+    role, *fds = sys.argv[1:]
+    requests, replies, lifeline = map(int, fds)
+    for fd in (requests, replies, lifeline):
+        os.set_inheritable(fd, False)
+    _arm(lifeline)
+    _be_expendable()
+    module, otherwise = _ROLES[role]
+    with os.fdopen(requests, "rb") as lines, os.fdopen(replies, "wb") as out:
+
+        def reply(value: Mapping[str, Any]) -> None:
+            out.write(json.dumps(value).encode() + b"\n")
+            out.flush()
+
+        handle: Handler | None = None
+        for line in lines:
+            request = json.loads(line)
+            try:
+                if handle is None:
+                    handle = import_module(module).handler(request)
+                    reply({"answer": {"pid": os.getpid()}})
+                else:
+                    reply({"answer": handle(request)})
+            except Exception as error:  # noqa: BLE001 - whatever a candidate raises is a value
+                reply(_failure(error, otherwise))
+
+
+def _failure(error: Exception, otherwise: FailureKind) -> dict[str, Any]:
+    message = " ".join(str(error).split())
+    if isinstance(error, CandidateError):
+        kind = FailureKind.REJECTED if error.code == "rejected" else otherwise
+    else:
+        traceback.print_exc()
+        kind = FailureKind.MEMORY if isinstance(error, MemoryError) or "std::bad_alloc" in message else otherwise
+        message = f"{type(error).__name__}: {message}".removesuffix(": ")
+    return {"failure": kind, "message": message[:1000]}
+
+
+def _arm(lifeline: int) -> None:
+    """Have the kernel kill this process group when the parent's end of the pipe closes, however that comes about."""
+    fcntl.fcntl(lifeline, _F_SETSIG, signal.SIGKILL)
+    fcntl.fcntl(lifeline, fcntl.F_SETOWN, -os.getpgrp())
+    fcntl.fcntl(lifeline, fcntl.F_SETFL, fcntl.fcntl(lifeline, fcntl.F_GETFL) | os.O_ASYNC)
+    poll = select.poll()
+    poll.register(lifeline, select.POLLIN)
+    if poll.poll(0):  # it closed before we were armed
+        os.killpg(0, signal.SIGKILL)
+
+
+def _be_expendable() -> None:
+    """No core dumps (a crash would write gigabytes), and first in line when memory runs out."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    try:
+        with open("/proc/self/oom_score_adj", "w") as file:
+            file.write("1000")
+    except OSError:
+        pass  # a wish, not a need
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,111 @@
+"""The process that parses and cleans one model under limits: ``python -m tuner.graph.child FOLDER``.
+
+Reads FOLDER/request.json; leaves FOLDER/result.json and FOLDER/weights.bin. Never imports TVM.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import json
+import os
+import resource
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+_PR_SET_PDEATHSIG = 1
+_ALIGN = 64  # bytes: a cache line, enough for any vector load
+
+
+def main(folder: Path) -> None:
+    """Serve the one request in ``folder``."""
+    request = json.loads((folder / "request.json").read_text())
+    _confine(request)
+    try:
+        result = _import(request, folder)
+    except MemoryError:
+        result = _failure("The model needs more memory than the import may use.", "model-memory")
+    (folder / "result.tmp").write_text(json.dumps(result))
+    os.replace(folder / "result.tmp", folder / "result.json")
+
+
+def _confine(request: dict[str, Any]) -> None:
+    """Limits on memory and CPU time, and death together with the parent."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != request["parent"]:
+        sys.exit(1)  # it died before the line above
+    # DATA, not AS: libraries reserve far more address space than they use.
+    for kind, limit in ((resource.RLIMIT_DATA, request["memory"]), (resource.RLIMIT_CPU, request["cpu"])):
+        hard = resource.getrlimit(kind)[1]
+        limit = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
+        resource.setrlimit(kind, (limit, limit))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def _import(request: dict[str, Any], folder: Path) -> dict[str, Any]:
+    from tuner.errors import UserError  # after the limits are set
+
+    try:
+        return _clean(request, folder)
+    except UserError as error:
+        return _failure(error.message, error.code, error.hint)
+    except (MemoryError, OSError):
+        raise
+    except Exception as error:
+        # Whatever a hostile file makes a library raise is still the file's fault, and must reach the user as that.
+        return _failure(
+            f"The model cannot be imported: {type(error).__name__}: {str(error)[:200].rstrip('.')}.", "import-failed"
+        )
+
+
+def _clean(request: dict[str, Any], folder: Path) -> dict[str, Any]:
+    from tuner.graph.export import to_graph
+    from tuner.graph.parse import parse
+    from tuner.graph.passes import pipeline
+    from tuner.graph.passes.report import PassReport
+    from tuner.graph.upgrade import build
+    from tuner.graph.work import Sizes
+
+    path = Path(request["path"])
+    sizes = Sizes(tensor=request["tensor"], constants=request["constants"])
+    shapes = {name: tuple(shape) for name, shape in request["shapes"].items()}
+    parsed = parse(path.read_bytes(), path.parent if request["external"] else None, shapes, sizes)
+    began = time.perf_counter()
+    upgrade = "upgrade-opset" not in request["disabled"]
+    work, _ = build(parsed, sizes, upgrade)
+    layers = len(work.nodes)
+    reports = [PassReport("upgrade-opset", time.perf_counter() - began, len(parsed.proto.graph.node), layers, upgrade)]
+    sha256 = parsed.sha256
+    del parsed
+    reports += pipeline.run(work, request["disabled"])
+    digests, offsets = {}, {}
+    with (folder / "weights.bin").open("wb") as file:
+        for name in dict.fromkeys(n for node in work.nodes for n in node.inputs if n in work.arrays):
+            file.write(b"\0" * (-file.tell() % _ALIGN))
+            offsets[name] = file.tell()
+            raw = _bytes_of(work.arrays[name])
+            digests[name] = hashlib.sha256(raw).hexdigest()
+            file.write(raw)
+    return {
+        "graph": to_graph(work, digests).to_json(),
+        "offsets": offsets,
+        "sha256": sha256,
+        "passes": [vars(report) for report in reports],
+    }
+
+
+def _bytes_of(array: Any) -> Any:
+    import numpy as np
+
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+
+
+def _failure(message: str, code: str, hint: str = "") -> dict[str, Any]:
+    return {"error": {"message": message, "code": code, "hint": hint}}
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

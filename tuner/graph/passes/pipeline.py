@@ -1,0 +1,58 @@
+"""Runs the cleaning passes over a Work until nothing changes. Child process only."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection
+
+from tuner.graph.passes.affine import fold_scale_shift
+from tuner.graph.passes.constants import fold_constants
+from tuner.graph.passes.dead import eliminate_common_subexpressions, eliminate_dead
+from tuner.graph.passes.nop import eliminate_nop
+from tuner.graph.passes.registry import NAMES
+from tuner.graph.passes.report import PassReport
+from tuner.graph.passes.rewrite import batch_norm_to_scale_shift, flatten_concat, matmul_to_gemm, sum_to_add
+from tuner.graph.passes.shapes import merge_reshapes
+from tuner.graph.work import Work
+
+_ROUNDS = 4  # passes open chances for each other; real models are done after two
+
+PASSES: dict[str, Callable[[Work], None]] = {
+    "fold-constants": fold_constants,
+    "eliminate-nop": eliminate_nop,
+    "sum-to-add": sum_to_add,
+    "batch-norm-to-scale-shift": batch_norm_to_scale_shift,
+    "matmul-to-gemm": matmul_to_gemm,
+    "fold-scale-shift": fold_scale_shift,
+    "merge-reshapes": merge_reshapes,
+    "flatten-concat": flatten_concat,
+    "eliminate-common-subexpressions": eliminate_common_subexpressions,
+    "eliminate-dead": eliminate_dead,
+}
+
+
+def run(work: Work, disabled: Collection[str]) -> list[PassReport]:
+    """Clean ``work`` in place; one report per pass, in order, without upgrade-opset, which comes before."""
+    seconds = dict.fromkeys(PASSES, 0.0)
+    removed = dict.fromkeys(PASSES, 0)
+    start = len(work.nodes)
+    for _ in range(_ROUNDS):
+        before = _signature(work)
+        for name, clean in PASSES.items():
+            if name in disabled:
+                continue
+            count, began = len(work.nodes), time.perf_counter()
+            clean(work)
+            seconds[name] += time.perf_counter() - began
+            removed[name] += count - len(work.nodes)
+        if _signature(work) == before:
+            break
+    reports = []
+    for name in (n for n in NAMES if n in PASSES):
+        reports.append(PassReport(name, seconds[name], start, start - removed[name], name not in disabled))
+        start -= removed[name]
+    return reports
+
+
+def _signature(work: Work) -> list[tuple[str, tuple[str, ...], tuple[str, ...]]]:
+    return [(n.op, tuple(n.inputs), tuple(n.outputs)) for n in work.nodes]

@@ -1,0 +1,31 @@
+"""The cleaning passes by name, in the order they run. Plain names and texts: nothing here needs ONNX."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from tuner.errors import UserError
+
+DESCRIPTIONS: dict[str, str] = {
+    "upgrade-opset": "models below opset 17 are raised to it where ONNX's converter can",
+    "fold-constants": "operators with constant inputs are computed once; shapes become numbers",
+    "eliminate-nop": "operators that change nothing go: Identity, Dropout, empty Cast, Reshape, Transpose, Pad, Slice",
+    "sum-to-add": "Sum becomes Add",
+    "batch-norm-to-scale-shift": "BatchNormalization with constant parameters becomes Mul and Add",
+    "matmul-to-gemm": "MatMul by a constant plus a bias becomes Gemm, where both are of rank 2",
+    "fold-scale-shift": "constant Mul, Add, Sub and Div go into the layer before them, or into each other",
+    "merge-reshapes": "chains of Reshape, Flatten, Squeeze and Unsqueeze become one Reshape",
+    "flatten-concat": "a Concat that only feeds a Concat on the same axis joins it",
+    "eliminate-common-subexpressions": "equal operators on equal inputs are computed once",
+    "eliminate-dead": "what no output needs goes",
+}
+NAMES: tuple[str, ...] = tuple(DESCRIPTIONS)
+
+
+def check_names(names: Collection[str]) -> None:
+    """UserError when one of ``names`` is no pass."""
+    for name in names:
+        if name not in DESCRIPTIONS:
+            raise UserError(
+                f"There is no cleaning pass '{name}'.", code="unknown-pass", hint=f"Passes: {', '.join(NAMES)}."
+            )

@@ -1,0 +1,108 @@
+"""Passes that replace one operator, or a small pattern, by another."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tuner.graph.attrs import FLOATS, numpy_dtype
+from tuner.graph.work import Node, Type, Work
+
+
+def sum_to_add(work: Work) -> None:
+    """Sum(a, b, c) = Add(Add(a, b), c); a Sum of one input is left to eliminate-nop."""
+    nodes: list[Node] = []
+    for node in work.nodes:
+        if node.op != "Sum" or node.domain or len(node.inputs) < 2:
+            nodes.append(node)
+            continue
+        left = node.inputs[0]
+        for index, right in enumerate(node.inputs[1:], 2):
+            if index == len(node.inputs):
+                out = node.outputs[0]
+            else:
+                a, b = work.type_of(left), work.type_of(right)
+                out = work.new_tensor(f"{node.outputs[0]}_sum", a.dtype, np.broadcast_shapes(a.shape, b.shape))
+            nodes.append(Node("Add", [left, right], [out], label=node.label))
+            left = out
+    work.nodes = nodes
+
+
+def batch_norm_to_scale_shift(work: Work) -> None:
+    """y = x * s + t with s = scale / sqrt(var + epsilon), t = bias - mean * s, both of shape [C, 1, ...]."""
+    nodes: list[Node] = []
+    for node in work.nodes:
+        if node.op != "BatchNormalization" or node.domain or not _is_inference(work, node):
+            nodes.append(node)
+            continue
+        kind = work.types[node.outputs[0]]
+        scale, bias, mean, var = (work.arrays[name].astype(np.float64) for name in node.inputs[1:5])
+        s = scale / np.sqrt(var + node.attr("epsilon", 1e-5))
+        t = bias - mean * s
+        shape = (-1, *[1] * (len(kind.shape) - 2))
+        dtype = numpy_dtype(kind.dtype)
+        out = node.outputs[0]
+        middle = work.new_tensor(f"{out}_scaled", kind.dtype, kind.shape)
+        s_name = work.add_constant(f"{out}_scale", s.astype(dtype).reshape(shape))
+        t_name = work.add_constant(f"{out}_shift", t.astype(dtype).reshape(shape))
+        nodes.append(Node("Mul", [node.inputs[0], s_name], [middle], label=node.label))
+        nodes.append(Node("Add", [middle, t_name], [out], label=node.label))
+    work.nodes = nodes
+
+
+def _is_inference(work: Work, node: Node) -> bool:
+    if not all(name in work.arrays for name in node.inputs[1:5]) or not node.only_output():
+        return False
+    shape = work.type_of(node.inputs[0]).shape
+    return (
+        len(shape) >= 2
+        and not node.attr("training_mode", 0)
+        and all(work.arrays[name].shape == shape[1:2] for name in node.inputs[1:5])
+    )
+
+
+def matmul_to_gemm(work: Work) -> None:
+    """Add(MatMul(A, B), bias) = Gemm(A, B, bias) for A of rank 2, constant B, and a constant bias along the columns."""
+    uses, producers = work.uses(), work.producers()
+    gone: set[int] = set()
+    for node in work.nodes:
+        if node.op != "Add" or node.domain:
+            continue
+        for product, bias in (node.inputs, node.inputs[::-1]):
+            maker = producers.get(product)
+            if maker is None or maker.op != "MatMul" or uses[product] != 1 or bias not in work.arrays:
+                continue
+            a, b = maker.inputs
+            kind = work.types[product]
+            if b not in work.arrays or len(work.type_of(a).shape) != 2 or work.arrays[b].ndim != 2:
+                continue
+            if kind.dtype not in FLOATS or not _is_row(work.arrays[bias], kind):
+                continue
+            node.op, node.inputs, node.label = "Gemm", [a, b, bias], maker.label
+            gone.add(id(maker))
+            break
+    work.nodes = [node for node in work.nodes if id(node) not in gone]
+
+
+def _is_row(array: np.ndarray, kind: Type) -> bool:
+    return array.shape in ((kind.shape[1],), (1, kind.shape[1]))
+
+
+def flatten_concat(work: Work) -> None:
+    """Concat(Concat(a, b), c) = Concat(a, b, c) on the same axis, when nothing else reads the inner one."""
+    uses, producers = work.uses(), work.producers()
+    gone: set[int] = set()
+    for node in work.nodes:
+        if node.op != "Concat" or node.domain:
+            continue
+        rank = len(work.types[node.outputs[0]].shape)
+        inputs: list[str] = []
+        for name in node.inputs:
+            maker = producers.get(name)
+            inner = maker is not None and maker.op == "Concat" and not maker.domain and uses[name] == 1
+            if maker is not None and inner and maker.attr("axis", 1) % rank == node.attr("axis", 1) % rank:
+                inputs.extend(maker.inputs)
+                gone.add(id(maker))
+            else:
+                inputs.append(name)
+        node.inputs = inputs
+    work.nodes = [node for node in work.nodes if id(node) not in gone]

@@ -1,0 +1,47 @@
+"""upgrade-opset: older models are raised to opset 17, so that later stages meet one meaning per operator."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import onnx
+from onnx import ModelProto, version_converter
+
+from tuner.errors import UserError
+from tuner.graph.infer import infer
+from tuner.graph.parse import Parsed, to_work
+from tuner.graph.work import Sizes, Work
+
+TARGET = 17
+
+
+def build(parsed: Parsed, sizes: Sizes, upgrade: bool) -> tuple[Work, bool]:
+    """The model as a Work with all types, and whether its opset was raised.
+
+    The upgrade is kept only when the result is valid and its outputs have the same types as before.
+    """
+    work = to_work(parsed, sizes)
+    infer(work)
+    if not upgrade or parsed.opset >= TARGET or any(node.domain for node in work.nodes):
+        return work, False
+    converted = _convert(parsed.proto)
+    if converted is None:
+        return work, False
+    try:
+        newer = to_work(replace(parsed, proto=converted, opset=TARGET), sizes)
+        infer(newer)
+    except UserError:
+        return work, False
+    if [newer.type_of(name) for name in newer.outputs] != [work.type_of(name) for name in work.outputs]:
+        return work, False
+    return newer, True
+
+
+def _convert(proto: ModelProto) -> ModelProto | None:
+    try:
+        converted = version_converter.convert_version(proto, TARGET)
+        onnx.checker.check_model(converted)
+    except (version_converter.ConvertError, onnx.checker.ValidationError, RuntimeError, ValueError):
+        return None
+    names = [o.name for o in proto.graph.output]
+    return converted if [o.name for o in converted.graph.output] == names else None

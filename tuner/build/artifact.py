@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,7 +49,7 @@ To run it, Python with apache-tvm is enough:
 """
 
 
-def write_parameters(arrays: Sequence[tuple[str, np.ndarray]], path: Path) -> list[dict[str, Any]]:
+def write_parameters(arrays: Iterable[tuple[str, np.ndarray]], path: Path) -> list[dict[str, Any]]:
     """Write arrays one behind the other, aligned; returns the manifest's entries for them."""
     entries = []
     with path.open("wb") as file:

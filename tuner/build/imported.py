@@ -85,7 +85,7 @@ def import_layers(
                     relax.transform.DeadCodeElimination(),
                 ]
             )(module)
-    except (tvm.error.InternalError, tvm.error.TVMError, ValueError, TypeError, KeyError, IndexError,
+    except (tvm.error.InternalError, ValueError, TypeError, KeyError, IndexError,
             NotImplementedError, AttributeError, RuntimeError, AssertionError) as error:  # fmt: skip
         reason = str(error).strip().splitlines()[-1][:200] if str(error).strip() else type(error).__name__
         raise UserError(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import product
 from math import prod
 from typing import TYPE_CHECKING, Any
@@ -22,30 +23,36 @@ Layouts = Mapping[str, str]
 
 @dataclass(frozen=True)
 class Space:
-    """A template's knobs for one workload: name -> allowed values, and the choice that is good with no search."""
+    """A template's knobs for one workload: name -> allowed values, and the choice that is good with no search.
+
+    ``rule`` drops combinations that cannot be good (more accumulators than registers, say) before anybody builds them.
+    """
 
     knobs: Mapping[str, Sequence[int]]
     default: Knobs
+    rule: Callable[[Knobs], bool] = lambda _: True
 
     def __post_init__(self) -> None:
-        for name, values in self.knobs.items():
-            if self.default[name] not in values:
-                raise ValueError(f"default {name}={self.default[name]} is not among {list(values)}")
+        if self.default not in self:
+            raise ValueError(f"default {dict(self.default)} is outside the space {dict(self.knobs)}")
+
+    @cached_property
+    def points(self) -> tuple[dict[str, int], ...]:
+        """Every allowed choice of knobs, in a fixed order."""
+        every = (dict(zip(self.knobs, values, strict=True)) for values in product(*self.knobs.values()))
+        return tuple(p for p in every if self.rule(p))
 
     @property
-    def size(self) -> int:
+    def bound(self) -> int:
+        """Number of points before the rule; cheap, for spaces too large to list."""
         return prod(len(values) for values in self.knobs.values())
-
-    def __iter__(self) -> Iterator[dict[str, int]]:
-        """Every choice of knobs, in a fixed order."""
-        for values in product(*self.knobs.values()):
-            yield dict(zip(self.knobs, values, strict=True))
 
     def __contains__(self, knobs: object) -> bool:
         return (
             isinstance(knobs, Mapping)
             and knobs.keys() == self.knobs.keys()
             and all(v in self.knobs[k] for k, v in knobs.items())
+            and self.rule(knobs)
         )
 
 

@@ -107,7 +107,9 @@ class Conv2d(KernelTemplate):
         else:
             rows = sorted({r for r in (1, 2, 4, 7, 8, 14) if r <= height} | {height if height <= 28 else 1})
         knobs = {"oc_t": oc_t, "reg_n": reg_n, "rows": rows, "order": [0, 1]}
-        return Space(knobs, _default(shape, knobs, device))
+        least = min(4, max(oc_t) * max(reg_n))
+        fits = lambda k: least <= k["oc_t"] * k["reg_n"] <= device.registers  # noqa: E731
+        return Space(knobs, _default(shape, knobs, device), fits)
 
     def build(self, workload: Graph, layouts: Layouts, knobs: Knobs, cores: int, device: Device) -> Kernel:
         return _Builder(workload, layouts, knobs, device).kernel(cores)

@@ -45,7 +45,8 @@ class Dense(KernelTemplate):
         best_t = 2 if 2 in oc_t else 1
         exact = [r for r in reg_m if m % r == 0]
         default = {"oc_t": best_t, "reg_m": exact[-1] if exact[-1] >= 4 else reg_m[-1], "unroll": 1}
-        return Space({"oc_t": oc_t, "reg_m": reg_m, "unroll": [u for u in (1, 2, 4) if k % u == 0]}, default)
+        knobs = {"oc_t": oc_t, "reg_m": reg_m, "unroll": [u for u in (1, 2, 4) if k % u == 0]}
+        return Space(knobs, default, lambda p: p["oc_t"] * p["reg_m"] <= device.registers)
 
     def build(self, workload: Graph, layouts: Layouts, knobs: Knobs, cores: int, device: Device) -> Kernel:
         layer = _anchor(workload)

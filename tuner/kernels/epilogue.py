@@ -164,10 +164,10 @@ class Body:
         constants = [n for n in self.workload.constants if n in self._constants]
         tensors = [*(self.input(n).tensor for n in inputs), *(self._constants[n] for n in constants), output]
         args = (
-            *(Arg(n, "input", _shape(self.input(n).tensor), self.input(n).tensor.dtype, self.input(n).layout)
+            *(Arg(n, "input", _shape(self.input(n).tensor), str(self.input(n).tensor.dtype), self.input(n).layout)
               for n in inputs),
-            *(Arg(n, "constant", _shape(self._constants[n]), self._constants[n].dtype) for n in constants),
-            Arg(out, "output", physical_shape(self.workload.tensors[out].shape, self.layouts[out]), output.dtype,
+            *(Arg(n, "constant", _shape(self._constants[n]), str(self._constants[n].dtype)) for n in constants),
+            Arg(out, "output", physical_shape(self.workload.tensors[out].shape, self.layouts[out]), str(output.dtype),
                 self.layouts[out]),
         )  # fmt: skip
         return tensors, args

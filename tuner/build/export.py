@@ -1,0 +1,58 @@
+"""A plan -> an artifact folder: code, packed weights, manifest."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tuner.build.artifact import write_manifest, write_parameters
+from tuner.build.assemble import Step, assemble
+from tuner.build.compile import compile_library
+from tuner.graph.ir import Graph
+from tuner.plan.plan import Plan
+from tuner.types import Device
+
+
+def build_artifact(
+    folder: Path, graph: Graph, weights: Mapping[str, np.ndarray], plan: Plan, device: Device, facts: Mapping[str, Any]
+) -> list[Step]:
+    """Build ``plan`` into ``folder`` (created; must be empty). ``facts`` go into the manifest (model, toolchain).
+
+    Returns the kernel calls of the model in running order.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    assembly = assemble(graph, weights, plan, device)
+    compile_library(assembly, device, folder / "model.so")
+    packed = ((p.constant, p.materialise(weights)) for p in assembly.parameters)  # one at a time: models are large
+    entries = write_parameters(packed, folder / "params.bin")
+    write_manifest(
+        folder,
+        {
+            **facts,
+            "device": device.to_json(),
+            "cores": device.cores,
+            "inputs": [_entry(graph, n) for n in graph.inputs],
+            "outputs": [_entry(graph, n) for n in graph.outputs],
+            "parameters": entries,
+            "kernels": [
+                {
+                    "symbol": s.symbol,
+                    "layers": list(s.layers),
+                    "template": s.template,
+                    "cores": s.cores,
+                    "knobs": None if s.knobs is None else dict(s.knobs),
+                    "layouts": dict(s.layouts),
+                }
+                for s in assembly.steps
+            ],
+        },
+    )
+    return assembly.steps
+
+
+def _entry(graph: Graph, name: str) -> dict[str, Any]:
+    value = graph.type_of(name)
+    return {"name": name, "shape": list(value.shape), "dtype": value.dtype}

@@ -1,0 +1,86 @@
+"""Which block gets the next measurements: those where the cost model, optimistically, sees most to win."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from cost_model.boosted import BoostedTrees
+from tuner.search.knobs import KnobSearch
+from tuner.types import Candidate, Trial
+
+BATCH = 12  # candidates per round
+SHARES = 4  # questions that share a round
+SETTLED = 0.004  # of the model's time: less than this to win means the search is done
+RETRAIN = 1.15  # growth of the samples at which the model learns anew
+
+
+@dataclass
+class Allocation:
+    """Spreads trials over the searches of one job; rebuilt from stored trials at any moment."""
+
+    searches: Mapping[str, KnobSearch]  # record key -> search
+    model: BoostedTrees
+    learned: int = 0  # samples the model knows
+    predictions: list[tuple[float, float]] = field(default_factory=list)  # (predicted, measured) log-seconds
+    _predicted: dict[str, float] = field(default_factory=dict)
+
+    def propose(self, count: int) -> list[Candidate]:
+        """The next round's candidates, at most ``count``; none when nothing is left to win."""
+        unknown = [s for s in self.searches.values() if not s.results]
+        if unknown:
+            return [c for s in unknown[:count] for c in s.propose(1, self.model)]
+        self._learn()
+        gains = sorted(((s.gain(self.model), k) for k, s in self.searches.items() if s.left), reverse=True)
+        if not gains or sum(g for g, _ in gains) < SETTLED * self.total:
+            return []
+        chosen: list[Candidate] = []
+        rich = [(g, k) for g, k in gains[:SHARES] if g > 0]
+        whole = sum(g for g, _ in rich) or 1.0
+        for gain, key in rich:
+            share = max(2, round(min(count, BATCH) * gain / whole))
+            chosen += self.searches[key].propose(min(share, count - len(chosen)), self.model)
+            if len(chosen) >= count:
+                break
+        self._remember(chosen)
+        return chosen
+
+    def tell(self, trial: Trial) -> None:
+        key = trial.candidate.record_key
+        if key in self.searches:
+            self.searches[key].tell(trial)
+        predicted = self._predicted.pop(trial.candidate.key, None)
+        if predicted is not None and trial.seconds is not None:
+            self.predictions.append((predicted, float(np.log(trial.seconds))))
+
+    def tell_all(self, trials: Iterable[Trial]) -> int:
+        """Take in stored trials; returns how many belonged to this job's questions."""
+        mine = [t for t in trials if t.candidate.record_key in self.searches]
+        for trial in mine:
+            self.searches[trial.candidate.record_key].tell(trial)
+        return len(mine)
+
+    @property
+    def total(self) -> float:
+        """Seconds per inference if every block ran as fast as its best so far."""
+        return sum(s.weight * s.best[1] for s in self.searches.values() if s.best)
+
+    def _learn(self) -> None:
+        known = sum(len(s.results) for s in self.searches.values())
+        if self.model.trained and known < self.learned * RETRAIN:
+            return
+        pairs = [p for p in (s.samples() for s in self.searches.values()) if len(p[1])]
+        if not pairs:
+            return
+        self.model.update(np.concatenate([f for f, _ in pairs]), np.concatenate([t for _, t in pairs]))
+        self.learned = known
+
+    def _remember(self, candidates: list[Candidate]) -> None:
+        """Note what the model expects of these, to report later how good it was."""
+        if not self.model.trained:
+            return
+        for candidate in candidates:
+            search = self.searches[candidate.record_key]
+            self._predicted[candidate.key] = float(search.scores([dict(candidate.knobs)], self.model)[0])

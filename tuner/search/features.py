@@ -1,0 +1,86 @@
+"""Features of a candidate for the cost model: numbers from shapes, layouts, knobs and cores; no TVM needed.
+
+Columns are fixed; NaN where one does not apply. Targets are log(seconds per operation), so that kernels of different
+size teach each other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from math import ceil, log2
+
+import numpy as np
+
+from tuner.graph.costs import layer_cost
+from tuner.graph.ir import Graph
+from tuner.types import Device
+
+TEMPLATES = ("conv2d", "conv2d_pool", "depthwise", "dense", "matmul", "pool", "elementwise", "concat", "channels",
+             "lrn", "softmax")  # fmt: skip
+KNOBS = ("oc_t", "reg_n", "reg_m", "rows", "order", "unroll")
+NAN = float("nan")
+
+
+class Features:
+    """Makes rows for one question; what does not depend on the knobs is computed once."""
+
+    def __init__(self, workload: Graph, template: str, cores: int, device: Device) -> None:
+        self._cores, self._device = cores, device
+        self._shape = _conv_shape(workload)
+        ops = float(sum(layer_cost(workload, x).ops for x in workload.layers))
+        names = (*workload.inputs, *workload.constants, *workload.outputs)
+        moved = float(sum(workload.type_of(n).bytes for n in names))
+        self.work = max(ops, moved / 4, 1.0)  # operations, at least the elements moved: the unit of the target
+        kind = float(TEMPLATES.index(template)) if template in TEMPLATES else -1.0
+        self._base = [
+            kind, log2(1 + ops), log2(1 + moved), log2((1 + ops) / (1 + moved)), float(len(workload.layers)),
+            float(cores), *self._shape,
+        ]  # fmt: skip
+
+    def row(self, knobs: Mapping[str, int]) -> list[float]:
+        """Features of one choice of knobs."""
+        derived = _derived(self._shape, knobs, self._cores, self._device)
+        return [*self._base, *(float(knobs.get(k, NAN)) for k in KNOBS), *derived]
+
+    def rows(self, points: Sequence[Mapping[str, int]]) -> np.ndarray:
+        """``[points, columns]`` in float32."""
+        return np.asarray([self.row(p) for p in points], dtype=np.float32)
+
+
+def _derived(shape: list[float], knobs: Mapping[str, int], cores: int, device: Device) -> list[float]:
+    """What decides the speed of register-tiled kernels: accumulators, waste, evenness, and what must stay in cache."""
+    ic, oc, oh, ow, kh, kw, stride, groups, _ = shape
+    if ic != ic or "oc_t" not in knobs or "reg_n" not in knobs:
+        return [NAN] * 8
+    lanes = device.lanes
+    oc_t, reg_n, rows = knobs["oc_t"], knobs["reg_n"], knobs.get("rows", 1)
+    pointwise = kh == kw == stride == 1
+    width, height = (oh * ow, 1.0) if pointwise else (ow, oh)
+    steps = ceil(width / reg_n)
+    per_row = ceil(steps / rows) if pointwise else ceil(height / rows)
+    tasks = ceil(oc / (lanes * oc_t)) * per_row
+    weights = lanes * oc_t * (ic / groups) * kh * kw * 4
+    pixels = rows * reg_n if pointwise else (rows * stride + kh - 1) * (ow * stride + kw - 1)
+    inputs = ic * pixels * 4
+    return [
+        float(oc_t * reg_n),
+        1 / oc_t + 1 / reg_n,
+        steps * reg_n / width,
+        log2(tasks),
+        ceil(tasks / cores) * cores / tasks,
+        log2(1 + weights / device.l2),
+        log2(1 + inputs / device.l1),
+        log2(1 + (weights + inputs) / device.l2),
+    ]
+
+
+def _conv_shape(workload: Graph) -> list[float]:
+    """ic, oc, oh, ow, kh, kw, stride, groups, batch of the first windowed or dense layer; NaN where there is none."""
+    for layer in workload.layers:
+        if layer.op == "Conv" and len(workload.tensors[layer.outputs[0]].shape) == 4:
+            n, ic, _, _ = workload.tensors[layer.inputs[0]].shape
+            _, oc, oh, ow = workload.tensors[layer.outputs[0]].shape
+            kh, kw = workload.type_of(layer.inputs[1]).shape[2:]
+            stride = layer.attr("strides", (1, 1))[0]
+            return [float(v) for v in (ic, oc, oh, ow, kh, kw, stride, layer.attr("group", 1), n)]
+    return [NAN] * 9

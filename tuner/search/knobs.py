@@ -1,0 +1,169 @@
+"""Search inside one block: which knobs to build next.
+
+Spaces up to WHOLE points are ranked whole by the cost model; in larger ones Optuna proposes and the cost model ranks
+its proposals. Either way a share of each batch is Optuna's own, because a ranking that is wrong does not notice it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from math import log
+
+import numpy as np
+import optuna
+
+from cost_model.boosted import BoostedTrees
+from tuner.graph.ir import Graph
+from tuner.kernels.base import Space
+from tuner.search.features import Features
+from tuner.types import Candidate, Device, Trial
+
+WHOLE = 4096  # points of a space that is ranked whole
+ASKED = 64  # proposals asked of Optuna per batch in larger spaces
+FAILED_PENALTY = 2.0  # log-seconds that a failed candidate counts as worse than the worst measured
+
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+
+@dataclass
+class KnobSearch:
+    """The search for one question: (workload, layouts, template, cores) on one device.
+
+    Trials may come from this run or from stored records; the order in which they are told does not matter.
+    """
+
+    candidate: Candidate  # any candidate of this question; its knobs do not matter
+    workload: Graph
+    space: Space
+    device: Device
+    seed: int = 0
+    weight: int = 1  # how often the model uses the kernel
+    results: dict[str, float | None] = field(default_factory=dict)  # knob key -> median seconds; None = failed
+    fresh: int = 0  # trials measured in this job
+
+    def __post_init__(self) -> None:
+        self._points = list(self.space.points) if self.space.bound <= WHOLE else []
+        sampler = optuna.samplers.TPESampler(seed=self.seed, n_startup_trials=8)
+        self._study = optuna.create_study(sampler=sampler)
+        self._knobs: dict[str, dict[str, int]] = {}
+        self._features = Features(self.workload, self.candidate.template, self.candidate.cores, self.device)
+
+    # what is known ------------------------------------------------------------------------------------------------
+
+    def tell(self, trial: Trial) -> None:
+        """Take in a trial of this question, measured now or earlier."""
+        knobs = dict(trial.candidate.knobs)
+        if knobs not in self.space:
+            return  # a record of an older space
+        key = _key(knobs)
+        known = self.results.get(key)
+        seconds = trial.seconds
+        if key not in self.results or (known is None and seconds is not None):
+            self._study.add_trial(self._as_optuna(knobs, seconds))
+        self.results[key] = seconds if known is None else known
+        self._knobs[key] = knobs
+
+    @property
+    def best(self) -> tuple[dict[str, int], float] | None:
+        """(knobs, median seconds) of the fastest so far."""
+        found = [(s, k) for k, s in self.results.items() if s is not None]
+        if not found:
+            return None
+        seconds, key = min(found)
+        return self._knobs[key], seconds
+
+    @property
+    def left(self) -> int:
+        """Points never tried."""
+        size = len(self._points) if self._points else self.space.bound
+        return max(0, size - len(self.results))
+
+    def ranked(self, count: int) -> list[tuple[dict[str, int], float]]:
+        """The ``count`` fastest, best first."""
+        found = sorted((s, k) for k, s in self.results.items() if s is not None)
+        return [(self._knobs[k], s) for s, k in found[:count]]
+
+    # what to try --------------------------------------------------------------------------------------------------
+
+    def propose(self, count: int, model: BoostedTrees) -> list[Candidate]:
+        """Up to ``count`` new candidates, most promising first; the template's default comes first of all."""
+        chosen: list[dict[str, int]] = []
+        if not self.results:
+            chosen.append(dict(self.space.default))
+        proposals = self._unseen(chosen)
+        if proposals and len(chosen) < count:
+            asked = self._ask(max(1, count // 4), chosen)
+            chosen += asked
+            proposals = [p for p in proposals if p not in chosen]
+            for index in np.argsort(self.scores(proposals, model), kind="stable"):
+                if len(chosen) >= count:
+                    break
+                chosen.append(proposals[int(index)])
+        return [self.with_knobs(k) for k in chosen[:count]]
+
+    def with_knobs(self, knobs: Mapping[str, int]) -> Candidate:
+        data = self.candidate.to_json() | {"knobs": dict(knobs)}
+        return Candidate.from_json(data)
+
+    def scores(self, points: list[dict[str, int]], model: BoostedTrees) -> np.ndarray:
+        """Optimistic log-seconds of points: mean minus half a standard deviation."""
+        if not points:
+            return np.zeros(0)
+        mean, std = model.predict(self._features.rows(points))
+        return np.asarray(mean - 0.5 * std + log(self._features.work))
+
+    def gain(self, model: BoostedTrees) -> float:
+        """Seconds per inference that the model believes, optimistically, are left to win here."""
+        best = self.best
+        if best is None:
+            return float("inf") if not self.results else 0.0
+        unseen = self._unseen([])
+        if not unseen:
+            return 0.0
+        if not model.trained:
+            return self.weight * best[1] * 0.3 / (1 + len(self.results))
+        promise = float(np.exp(np.min(self.scores(unseen, model))))
+        return self.weight * max(0.0, best[1] - promise)
+
+    def samples(self) -> tuple[np.ndarray, np.ndarray]:
+        """(features, targets) of everything tried; failures count as clearly worse than the worst measured."""
+        times = [s for s in self.results.values() if s is not None]
+        if not times:
+            return self._features.rows([]).reshape(0, 0), np.zeros(0)
+        worst, unit = log(max(times)) + FAILED_PENALTY, log(self._features.work)
+        targets = [(worst if s is None else log(s)) - unit for s in self.results.values()]
+        return self._features.rows([self._knobs[k] for k in self.results]), np.asarray(targets)
+
+    def _unseen(self, besides: list[dict[str, int]]) -> list[dict[str, int]]:
+        if self._points:
+            return [p for p in self._points if _key(p) not in self.results and p not in besides]
+        return self._ask(ASKED, besides)
+
+    def _ask(self, count: int, besides: list[dict[str, int]]) -> list[dict[str, int]]:
+        """New points as Optuna's TPE proposes them (11% of its proposals repeat: those are dropped)."""
+        found: list[dict[str, int]] = []
+        for _ in range(count * 3):
+            if len(found) >= count:
+                break
+            trial = self._study.ask()
+            knobs = {
+                name: values[trial.suggest_int(name, 0, len(values) - 1)] for name, values in self.space.knobs.items()
+            }
+            self._study.tell(trial, state=optuna.trial.TrialState.FAIL)  # only told once it was measured
+            if knobs in self.space and _key(knobs) not in self.results and knobs not in besides and knobs not in found:
+                found.append(knobs)
+        return found
+
+    def _as_optuna(self, knobs: Mapping[str, int], seconds: float | None) -> optuna.trial.FrozenTrial:
+        distributions: dict[str, optuna.distributions.BaseDistribution] = {
+            n: optuna.distributions.IntDistribution(0, len(v) - 1) for n, v in self.space.knobs.items()
+        }
+        params = {n: list(v).index(knobs[n]) for n, v in self.space.knobs.items()}
+        times = [s for s in self.results.values() if s is not None]
+        value = log(seconds) if seconds is not None else log(max(times, default=1.0)) + FAILED_PENALTY
+        return optuna.trial.create_trial(params=params, distributions=distributions, value=value)
+
+
+def _key(knobs: Mapping[str, int]) -> str:
+    return ",".join(f"{k}={v}" for k, v in sorted(knobs.items()))

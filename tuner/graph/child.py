@@ -12,7 +12,6 @@ import os
 import resource
 import signal
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -62,25 +61,16 @@ def _import(request: dict[str, Any], folder: Path) -> dict[str, Any]:
 
 
 def _clean(request: dict[str, Any], folder: Path) -> dict[str, Any]:
+    from tuner.graph.clean import clean
     from tuner.graph.export import to_graph
-    from tuner.graph.parse import parse
-    from tuner.graph.passes import pipeline
-    from tuner.graph.passes.report import PassReport
-    from tuner.graph.upgrade import build
     from tuner.graph.work import Sizes
 
     path = Path(request["path"])
     sizes = Sizes(tensor=request["tensor"], constants=request["constants"])
     shapes = {name: tuple(shape) for name, shape in request["shapes"].items()}
-    parsed = parse(path.read_bytes(), path.parent if request["external"] else None, shapes, sizes)
-    began = time.perf_counter()
-    upgrade = "upgrade-opset" not in request["disabled"]
-    work, _ = build(parsed, sizes, upgrade)
-    layers = len(work.nodes)
-    reports = [PassReport("upgrade-opset", time.perf_counter() - began, len(parsed.proto.graph.node), layers, upgrade)]
-    sha256 = parsed.sha256
-    del parsed
-    reports += pipeline.run(work, request["disabled"])
+    around = path.parent if request["external"] else None
+    cleaned = clean(path.read_bytes(), around, shapes, request["disabled"], sizes)
+    work = cleaned.work
     digests, offsets = {}, {}
     with (folder / "weights.bin").open("wb") as file:
         for name in dict.fromkeys(n for node in work.nodes for n in node.inputs if n in work.arrays):
@@ -92,8 +82,8 @@ def _clean(request: dict[str, Any], folder: Path) -> dict[str, Any]:
     return {
         "graph": to_graph(work, digests).to_json(),
         "offsets": offsets,
-        "sha256": sha256,
-        "passes": [vars(report) for report in reports],
+        "sha256": cleaned.sha256,
+        "passes": [vars(report) for report in cleaned.reports],
     }
 
 

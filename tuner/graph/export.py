@@ -37,6 +37,4 @@ def to_graph(work: Work, digests: Mapping[str, str]) -> Graph:
 def _constant(name: str, array: np.ndarray, digest: str) -> Constant:
     whole = array.dtype.kind in "iub" and array.size <= LITERAL_LIMIT
     literal = whole or (array.size == 1 and array.dtype.kind != "c")
-    return Constant(
-        name, array.shape, array.dtype.name, digest, tuple(array.ravel().tolist()) if literal else None
-    )
+    return Constant(name, array.shape, array.dtype.name, digest, tuple(array.ravel().tolist()) if literal else None)

@@ -15,26 +15,26 @@ from tuner.graph.work import Sizes, Work
 TARGET = 17
 
 
-def build(parsed: Parsed, sizes: Sizes, upgrade: bool) -> tuple[Work, bool]:
-    """The model as a Work with all types, and whether its opset was raised.
+def build(parsed: Parsed, sizes: Sizes, upgrade: bool) -> Work:
+    """The model as a Work with all types, its opset raised to TARGET where that works.
 
     The upgrade is kept only when the result is valid and its outputs have the same types as before.
     """
     work = to_work(parsed, sizes)
     infer(work)
     if not upgrade or parsed.opset >= TARGET or any(node.domain for node in work.nodes):
-        return work, False
+        return work
     converted = _convert(parsed.proto)
     if converted is None:
-        return work, False
+        return work
     try:
         newer = to_work(replace(parsed, proto=converted, opset=TARGET), sizes)
         infer(newer)
     except UserError:
-        return work, False
+        return work
     if [newer.type_of(name) for name in newer.outputs] != [work.type_of(name) for name in work.outputs]:
-        return work, False
-    return newer, True
+        return work
+    return newer
 
 
 def _convert(proto: ModelProto) -> ModelProto | None:

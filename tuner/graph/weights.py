@@ -46,9 +46,7 @@ def read_tensor(tensor: TensorProto, folder: Path | None, sizes: Sizes) -> np.nd
         ) from error
 
 
-def _external(
-    tensor: TensorProto, folder: Path | None, dtype: str, shape: tuple[int, ...], size: int
-) -> np.ndarray:
+def _external(tensor: TensorProto, folder: Path | None, dtype: str, shape: tuple[int, ...], size: int) -> np.ndarray:
     entries = {e.key: e.value for e in tensor.external_data}
     location = entries.get("location", "")
     if folder is None:

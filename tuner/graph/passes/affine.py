@@ -117,8 +117,8 @@ def _per_channel(value: Any, shape: tuple[int, ...], axis: int) -> Any:
 
 def _scale_weights(maker: Node, weights: np.ndarray, scale: np.ndarray) -> np.ndarray:
     dtype = weights.dtype
-    wide = np.float64 if dtype == np.float64 else np.float32
-    factor = scale.astype(wide)
+    wide: np.dtype[Any] = np.dtype(np.float64 if dtype == np.float64 else np.float32)
+    factor: Any = scale.astype(wide)
     if maker.op == "Conv":
         factor = factor.reshape(-1, *[1] * (weights.ndim - 1))
     elif maker.op == "ConvTranspose":  # [in, out / group, ...]; output channels are numbered group by group
@@ -127,7 +127,8 @@ def _scale_weights(maker: Node, weights: np.ndarray, scale: np.ndarray) -> np.nd
         factor = rows.reshape(*rows.shape, *[1] * (weights.ndim - 2))
     elif maker.attr("transB", 0):
         factor = factor.reshape(-1, 1)
-    return (weights.astype(wide, copy=False) * factor).astype(dtype, copy=False)
+    scaled: np.ndarray = (weights.astype(wide, copy=False) * factor).astype(dtype, copy=False)
+    return scaled
 
 
 def _merge_chains(work: Work) -> None:

@@ -38,4 +38,3 @@ def fold_constants(work: Work) -> None:
     for name in work.arrays:
         work.types.pop(name, None)
         work.known.pop(name, None)
-

@@ -1,0 +1,43 @@
+"""Bytes -> cleaned Work, in this process: what the child runs. Untrusted models go through load.import_model instead."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from tuner.graph.parse import parse
+from tuner.graph.passes import pipeline
+from tuner.graph.passes.report import PassReport
+from tuner.graph.upgrade import build
+from tuner.graph.work import Sizes, Work
+
+
+@dataclass(frozen=True)
+class Cleaned:
+    """A model after cleaning, and what each pass did."""
+
+    work: Work
+    sha256: str  # of the file's bytes
+    reports: tuple[PassReport, ...]
+
+
+def clean(
+    data: bytes,
+    folder: Path | None,
+    shapes: Mapping[str, tuple[int, ...]],
+    disabled: Collection[str],
+    sizes: Sizes,
+) -> Cleaned:
+    """Parse and clean a model; arguments as in parse() and pipeline.run(). Raises UserError."""
+    parsed = parse(data, folder, shapes, sizes)
+    del data  # it may be large
+    layers = len(parsed.proto.graph.node)
+    began = time.perf_counter()
+    work = build(parsed, sizes, "upgrade-opset" not in disabled)
+    seconds = time.perf_counter() - began
+    sha256 = parsed.sha256
+    del parsed
+    upgrade = PassReport("upgrade-opset", seconds, layers, len(work.nodes), "upgrade-opset" not in disabled)
+    return Cleaned(work, sha256, (upgrade, *pipeline.run(work, disabled)))

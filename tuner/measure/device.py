@@ -42,17 +42,21 @@ def detect_cpu() -> Device:
 def read_cpu(root: Path, affinity: set[int], mcpu: str) -> Device:
     """The CPU described by the files under ``root`` (normally "/") to a process with this affinity."""
     info = _cpuinfo(root)
-    flags = set((info.get("flags") or info.get("Features") or "").split())
-    features = tuple(sorted(_FEATURES & flags))
+    flags = _flags(info)
     lanes = 16 if "avx512f" in flags else 8 if "avx2" in flags or "avx" in flags else 4
     caches = _CACHES | _caches(root, min(affinity))
     return Device(
         name="cpu", kind="cpu",
         model=info.get("model name") or info.get("Model") or info.get("Hardware") or platform.machine(),
-        mcpu=mcpu, features=features, cores=physical_cores(root, affinity), lanes=lanes,
+        mcpu=mcpu, features=cpu_features(root), cores=physical_cores(root, affinity), lanes=lanes,
         registers=32 if "avx512f" in flags or "asimd" in flags else 16,
         l1=caches[1], l2=caches[2], l3=caches[3], memory=_memory(root),
     )  # fmt: skip
+
+
+def cpu_features(root: Path = Path("/")) -> tuple[str, ...]:
+    """The instruction sets of this processor that decide code generation, sorted, by the kernel's names. Cheap."""
+    return tuple(sorted(_FEATURES & _flags(_cpuinfo(root))))
 
 
 def physical_cores(root: Path, affinity: set[int]) -> int:
@@ -80,7 +84,7 @@ _LLVM = {"0.27.0.post1": "22"}  # TVM version -> LLVM built into its wheel
 
 @lru_cache(maxsize=1)
 def _llvm() -> tuple[str, str]:
-    """(LLVM's name of this processor, LLVM's major version), from a short-lived child: TVM stays out of this process."""
+    """(LLVM's name of this processor, LLVM's major version), from a short-lived child that imports TVM for us."""
     try:
         done = subprocess.run([sys.executable, "-c", _PROBE], capture_output=True, text=True, timeout=120, check=True)
         mcpu, major = json.loads(done.stdout.strip().splitlines()[-1])
@@ -103,6 +107,10 @@ def _cpuinfo(root: Path) -> dict[str, str]:
         key, _, value = line.partition(":")
         found.setdefault(key.strip(), value.strip())
     return found
+
+
+def _flags(info: dict[str, str]) -> set[str]:
+    return set((info.get("flags") or info.get("Features") or "").split())
 
 
 def _caches(root: Path, cpu: int) -> dict[int, int]:

@@ -44,6 +44,11 @@ class _Job:
         """Name of the reference it is compared with."""
         return f"{self.candidate.workload_hash[:40]}-{self.candidate.precision}"
 
+    def clear(self) -> None:
+        """Delete the library, and what a builder that was killed may have left beside it."""
+        for path in self.library.parent.glob(f"{self.library.stem}.*"):
+            path.unlink(missing_ok=True)
+
 
 @dataclass
 class _Work:
@@ -96,7 +101,8 @@ class LocalRunner(Runner):
         if self._running is not None and self._running.gi_frame is not None:
             raise InternalError("The runner is already measuring.", code="runner-busy")
         self._running = self._trials(_Work(iter(candidates), purpose, best_seconds if best_seconds is not None else {}))
-        return self._running  # type: ignore[no-any-return]
+        trials: Iterator[Trial] = self._running
+        return trials
 
     def close(self) -> None:
         with self._lock:
@@ -260,7 +266,7 @@ class LocalRunner(Runner):
         seconds: float = 0.0,
         error: float | None = None,
     ) -> None:
-        job.library.unlink(missing_ok=True)
+        job.clear()
         trial = Trial(job.candidate, work.purpose, samples, failure, error, job.build_seconds, seconds)
         if trial.seconds is not None:
             key = job.candidate.record_key
@@ -321,4 +327,4 @@ class LocalRunner(Runner):
             if worker.busy and worker.child is not None and worker.child.ready:
                 worker.drop()
         for job in (*work.built, *work.building.values()):
-            job.library.unlink(missing_ok=True)
+            job.clear()

@@ -8,6 +8,7 @@ the *thread* that started the child ends, and it spares grandchildren.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
@@ -205,10 +206,8 @@ def _readable(fd: int) -> bool:
 
 
 def _signal(send: Any, target: int) -> None:
-    try:
+    with contextlib.suppress(ProcessLookupError):
         send(target, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
 
 
 def _signal_name(number: int) -> str:

@@ -49,7 +49,8 @@ def max_rel_error(got: np.ndarray, truth: np.ndarray) -> float:
     if truth.dtype.kind != "f":
         got, truth = got.astype(np.float64), truth.astype(np.float64)
     scale = max(float(truth.max()), -float(truth.min()))
-    difference = np.subtract(got, truth)
+    with np.errstate(invalid="ignore"):  # infinity minus infinity is looked at below
+        difference = np.subtract(got, truth)
     worst = max(float(difference.max()), -float(difference.min()))
     if np.isfinite(worst) and np.isfinite(scale):
         return worst / scale if scale else worst
@@ -60,7 +61,11 @@ def max_rel_error(got: np.ndarray, truth: np.ndarray) -> float:
 
 
 def make_reference(
-    workload: Graph, seed: int, folder: Path, to_onnx: Callable[[Graph, Mapping[str, np.ndarray]], Any], threads: int = 1
+    workload: Graph,
+    seed: int,
+    folder: Path,
+    to_onnx: Callable[[Graph, Mapping[str, np.ndarray]], Any],
+    threads: int = 1,
 ) -> Reference:
     """Draw inputs and weights, compute the outputs, leave all in ``folder`` (which must not exist yet).
 
@@ -161,7 +166,9 @@ def _map(path: Path, index: Mapping[str, Any], mode: Any) -> dict[str, np.ndarra
     }
 
 
-def _draw(workload: Graph, tensor: Tensor | Constant, out: np.ndarray, rng: np.random.Generator, block: np.ndarray) -> None:
+def _draw(
+    workload: Graph, tensor: Tensor | Constant, out: np.ndarray, rng: np.random.Generator, block: np.ndarray
+) -> None:
     """Fill ``out`` with what this input or constant is to hold."""
     if isinstance(tensor, Constant) and tensor.value is not None:
         out[...] = np.array(tensor.value, out.dtype).reshape(out.shape)
@@ -228,5 +235,7 @@ def _run(
         found = session.run(list(workload.outputs), {n: arrays[n] for n in graph.inputs})
     except Exception as error:
         text = " ".join(str(error).split())
-        raise CandidateError(f"ONNX Runtime gives no reference for this workload: {text}", code="no-reference") from error
+        raise CandidateError(
+            f"ONNX Runtime gives no reference for this workload: {text}", code="no-reference"
+        ) from error
     return {n: np.asarray(a) for n, a in zip(workload.outputs, found, strict=True)}

@@ -97,7 +97,9 @@ class _Measurer:
         names = [a.name for a in binary.args if a.role == "constant"]
 
         def packed() -> list[np.ndarray]:
-            arrays = [binary.packs[n](reference.constants[n]) if n in binary.packs else reference.constants[n] for n in names]
+            arrays = [
+                binary.packs[n](reference.constants[n]) if n in binary.packs else reference.constants[n] for n in names
+            ]
             for arg, array in zip((a for a in binary.args if a.role == "constant"), arrays, strict=True):
                 _check(arg, array)
             return arrays
@@ -156,9 +158,7 @@ class _Measurer:
 class _Bound:
     """A kernel's buffers, and the arguments of its next calls."""
 
-    def __init__(
-        self, owner: _Measurer, binary: KernelBinary, reference: Reference, weights: Copies
-    ) -> None:
+    def __init__(self, owner: _Measurer, binary: KernelBinary, reference: Reference, weights: Copies) -> None:
         self._tensor = owner._to_tensor
         self._weights = weights
         self.outputs: dict[str, np.ndarray] = {}
@@ -201,6 +201,6 @@ def _check(arg: Arg, array: np.ndarray, shape: tuple[int, ...] | None = None) ->
     have = array.shape if shape is None else shape
     if tuple(have) != arg.shape or array.dtype != np.dtype(arg.dtype):
         raise CandidateError(
-            f"Kernel argument {arg.name} is {arg.dtype}{list(arg.shape)}, but the workload gives {array.dtype}{list(have)}.",
+            f"Kernel argument {arg.name} is {arg.dtype}{list(arg.shape)}; the workload has {array.dtype}{list(have)}.",
             code="bad-kernel",
         )

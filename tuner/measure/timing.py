@@ -109,7 +109,7 @@ class LoadMeter:
 
 
 def take(call: Callable[[int], None], refresh: Callable[[int], None], calls: int, wanted: Wanted) -> list[Sample]:
-    """Take samples of ``call(i)`` for i in range(calls), each preceded by ``refresh(calls)`` outside the timed region."""
+    """Take samples of ``call(i)`` for i in range(calls), each after ``refresh(calls)``, which is not timed."""
     samples: list[Sample] = []
     now, usage, who = time.perf_counter_ns, resource.getrusage, resource.RUSAGE_SELF
     while not enough(samples, wanted):

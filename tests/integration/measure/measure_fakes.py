@@ -30,7 +30,8 @@ def workload(n: int = N) -> Graph:
 
 def candidate(what: str, number: int = 0, n: int = N, residency: str = "dram") -> Candidate:
     graph = workload(n).to_json()
-    return Candidate(graph, digest(graph), {"i0": "plain", "t0": "plain"}, what, 1, {"number": number}, 1, residency=residency)
+    layouts = {"i0": "plain", "t0": "plain"}
+    return Candidate(graph, digest(graph), layouts, what, 1, {"number": number}, 1, "fp32", residency)
 
 
 def to_onnx(graph: Graph, arrays: Mapping[str, np.ndarray]) -> Any:
@@ -57,7 +58,8 @@ BODIES = {
     "hang_with_child": "if (!fork()) for (;;) pause(); for (;;) ;",
     "eat": "for (;;) { char *p = malloc(1 << 22); memset(p, 1, 1 << 22); usleep(2000); }",
     "exit": "_exit(3);",
-    "chatty": "for (long i = 0; i < n; ++i) y[i] = x[i] * w[i]; printf(\"{}\\n\"); fflush(stdout);",
+    "bad_alloc": r'fputs("terminate called after throwing an instance of std::bad_alloc\n", stderr); abort();',
+    "chatty": 'for (long i = 0; i < n; ++i) y[i] = x[i] * w[i]; printf("{}\\n"); fflush(stdout);',
 }
 SOURCE = r"""
 #include <signal.h>
@@ -89,10 +91,9 @@ def build(candidate: Candidate, device: Device, library: Path) -> KernelBinary:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         while True:
             pass
-    elif what == "build_hang_with_child":
-        subprocess.Popen(["sleep", "1000"])
-        subprocess.Popen(["sleep", "1000"], start_new_session=True)
-        time.sleep(1000)
+    elif what in ("build_hang_with_child", "build_hang_with_grandchild"):
+        subprocess.Popen(["sleep", "1000"], start_new_session=what == "build_hang_with_child")
+        subprocess.run(["sleep", "1000"], check=True)
     elif what == "build_eat":
         hoard = []
         while True:
@@ -104,13 +105,17 @@ def build(candidate: Candidate, device: Device, library: Path) -> KernelBinary:
         raise ValueError("no such\nschedule")
     elif what == "build_rejected":
         raise CandidateError("It spills.", code="rejected")
+    elif what == "build_littering_hang":
+        library.with_suffix(".o").touch()
+        time.sleep(1000)
     elif what == "build_slow":
         time.sleep(0.3)
     source = SOURCE % (n, BODIES[what if not what.startswith("build_") else "good"])
     compile_c(source, library)
-    shape = (n,) if what != "misshapen" else (n + 1,)
-    args = (Arg("i0", "input", shape, "float32"), Arg("c0", "constant", (n,), "float32"), Arg("t0", "output", (n,), "float32"))
-    return KernelBinary(str(library), "main", args, {"c0": Pack((("reshape", [n]),))})
+    shape = (n,) if what != "build_misshapen" else (n + 1,)
+    args = [Arg("i0", "input", shape, "float32"), Arg("c0", "constant", (n,), "float32")]
+    args += [Arg("t0", "output", (n,), "float32")]
+    return KernelBinary(str(library), "main", tuple(args), {"c0": Pack((("reshape", [n]),))})
 
 
 def compile_c(source: str, library: Path) -> None:

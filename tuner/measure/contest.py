@@ -20,7 +20,7 @@ import numpy as np
 
 from tuner.errors import CandidateError, UserError
 from tuner.measure.contest_process import Contender
-from tuner.measure.contest_result import Contestant, ContestResult, Ratio, Standing, Turn, ratio, relative_error
+from tuner.measure.contest_result import Contestant, ContestResult, Ratio, Standing, Turn, ratio
 from tuner.measure.contest_turns import read_arrays, write_arrays
 from tuner.measure.process import Outcome
 from tuner.measure.scratch import Scratch
@@ -28,8 +28,7 @@ from tuner.measure.timing import Load, LoadMeter
 from tuner.types import Failure
 
 __all__ = [
-    "ContestResult", "Contestant", "Ratio", "Standing", "Turn", "TurnOptions", "contest", "ratio", "relative_error",
-    "run_once",
+    "ContestResult", "Contestant", "Ratio", "Standing", "Turn", "TurnOptions", "contest", "ratio", "run_once",
 ]  # fmt: skip
 
 
@@ -42,7 +41,7 @@ class TurnOptions:
     turn_seconds: float = 0.2  # of timed calls, as far as the next two allow
     min_calls: int = 3  # timed calls; one for those that need a second per call
     max_calls: int = 50
-    foreign_load: float = 0.15  # share of our cores that others may use before a turn is retaken
+    foreign_load: float = 0.15  # share of our cores that others may use before a turn is retaken (once)
     start_limit: float = 120.0  # for a contestant to import what it needs
     load_limit: float = 600.0  # to load and compile the model and run it once
     turn_limit: float = 120.0
@@ -88,7 +87,7 @@ def contest(
     try:
         bundle = write_arrays(inputs, scratch.path / "inputs.npz")
         for contestant in contestants:
-            lanes.append(_Lane(contestant, scratch, threads, options, affinity, retakes=rounds))
+            lanes.append(_Lane(contestant, scratch, threads, options, affinity))
             if not cancelled():
                 lanes[-1].load(bundle)
         done = 0
@@ -123,7 +122,7 @@ def run_once(
         CandidateError(code="contestant-failed"): it could not start, crashed, hung or refused; also when cancelled.
     """
     scratch = Scratch()
-    lane = _Lane(contestant, scratch, threads, options, None, retakes=0)
+    lane = _Lane(contestant, scratch, threads, options, None)
     try:
         found: list[dict[str, np.ndarray]] = []
         for arrays in inputs:
@@ -155,11 +154,9 @@ class _Lane:
         threads: int,
         options: TurnOptions,
         affinity: Collection[int] | None,
-        retakes: int,
     ) -> None:
         self.standing = Standing(contestant)
         self._options = options
-        self._retakes = retakes
         self._last_round = contestant.options.get("rounds")
         self._affinity = sorted(affinity) if affinity else []
         self._cores = len(self._affinity) or len(os.sched_getaffinity(0))
@@ -188,23 +185,20 @@ class _Lane:
         return self._process is not None and (self._last_round is None or number < self._last_round)
 
     def turn(self, number: int) -> None:
-        """Take a turn; again at once if others disturbed it, while retakes are left. The least disturbed counts."""
-        request = {"op": "turn", **asdict(self._options)}
-        best: tuple[float, Turn] | None = None
-        while self._process is not None:
+        """Take a turn, and again at once if others disturbed it; the less disturbed of the two counts."""
+        limit = self._options.foreign_load
+        takes: list[tuple[float, tuple[float, ...]]] = []
+        while self._process is not None and len(takes) < 2 and all(foreign > limit for foreign, _ in takes):
             meter = _Meter(self._process)
+            request = {"op": "turn", **asdict(self._options)}
             answer = self._answer(self._process.ask(request, self._options.turn_limit))
-            if answer is None:
-                return
-            foreign = meter.foreign(self._cores)
-            turn = Turn(number, tuple(answer["samples"]), foreign > self._options.foreign_load)
-            if best is None or foreign < best[0]:
-                best = foreign, turn
-            self.standing = replace(self.standing, peak_memory=answer["peak_memory"])
-            if not turn.disturbed or self._retakes <= 0:
-                self.standing = replace(self.standing, turns=(*self.standing.turns, best[1]))
-                return
-            self._retakes -= 1
+            if answer is not None:
+                takes.append((meter.foreign(self._cores), tuple(answer["samples"])))
+                self.standing = replace(self.standing, peak_memory=answer["peak_memory"])
+        if takes:
+            foreign, samples = min(takes)
+            turn = Turn(number, samples, disturbed=foreign > limit)
+            self.standing = replace(self.standing, turns=(*self.standing.turns, turn))
 
     def close(self) -> None:
         """End the process. Idempotent."""

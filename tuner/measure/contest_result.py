@@ -132,27 +132,6 @@ def interval(values: Sequence[float]) -> Ratio:
     return Ratio(median(ordered), ordered[first], ordered[n - 1 - first], n)
 
 
-def relative_error(outputs: Mapping[str, np.ndarray], reference: Mapping[str, np.ndarray]) -> float:
-    """max|y - ref| / max|ref| of the worst output; infinite if one is missing, misshapen or not finite.
-
-    Outputs are paired by name, or by position where the names are others (some engines rename them).
-    """
-    if len(outputs) != len(reference):
-        return float("inf")
-    pairs = zip(outputs.values(), reference.values(), strict=True)
-    if outputs.keys() == reference.keys():
-        pairs = zip((outputs[name] for name in reference), reference.values(), strict=True)
-    worst = 0.0
-    for got, expected in pairs:
-        if got.shape != expected.shape:
-            return float("inf")
-        exact = expected.astype(np.float64)
-        error = float(np.max(np.abs(got.astype(np.float64) - exact), initial=0.0))
-        error /= float(np.max(np.abs(exact), initial=0.0)) or 1.0
-        worst = max(worst, error) if np.isfinite(error) else float("inf")
-    return worst
-
-
 def _counting(turns: Sequence[Turn]) -> Sequence[Turn]:
     clean = [t for t in turns if not t.disturbed]
     return clean if 2 * len(clean) >= len(turns) else turns

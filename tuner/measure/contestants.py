@@ -229,7 +229,8 @@ def _package(name: str, extra: str = "bench") -> Any:
     except ModuleNotFoundError as error:
         if error.name != name:
             raise
-        raise CandidateError(f"{name} is not installed: pip install fusetune[{extra}]", code="missing-package") from error
+        message = f"{name} is not installed: pip install fusetune[{extra}]"
+        raise CandidateError(message, code="missing-package") from error
 
 
 def _named(path: str) -> Any:

@@ -6,7 +6,6 @@ Reads FOLDER/request.json; leaves FOLDER/result.json and FOLDER/weights.bin. Nev
 from __future__ import annotations
 
 import ctypes
-import hashlib
 import json
 import os
 import resource
@@ -62,7 +61,7 @@ def _import(request: dict[str, Any], folder: Path) -> dict[str, Any]:
 
 def _clean(request: dict[str, Any], folder: Path) -> dict[str, Any]:
     from tuner.graph.clean import clean
-    from tuner.graph.export import to_graph
+    from tuner.graph.export import bytes_of, digests_of, to_graph
     from tuner.graph.work import Sizes
 
     path = Path(request["path"])
@@ -71,26 +70,19 @@ def _clean(request: dict[str, Any], folder: Path) -> dict[str, Any]:
     around = path.parent if request["external"] else None
     cleaned = clean(path.read_bytes(), around, shapes, request["disabled"], sizes)
     work = cleaned.work
-    digests, offsets = {}, {}
+    digests = digests_of(work)
+    offsets = {}
     with (folder / "weights.bin").open("wb") as file:
-        for name in dict.fromkeys(n for node in work.nodes for n in node.inputs if n in work.arrays):
+        for name in digests:
             file.write(b"\0" * (-file.tell() % _ALIGN))
             offsets[name] = file.tell()
-            raw = _bytes_of(work.arrays[name])
-            digests[name] = hashlib.sha256(raw).hexdigest()
-            file.write(raw)
+            file.write(bytes_of(work.arrays[name]))
     return {
         "graph": to_graph(work, digests).to_json(),
         "offsets": offsets,
         "sha256": cleaned.sha256,
         "passes": [vars(report) for report in cleaned.reports],
     }
-
-
-def _bytes_of(array: Any) -> Any:
-    import numpy as np
-
-    return np.ascontiguousarray(array).reshape(-1).view(np.uint8)
 
 
 def _failure(message: str, code: str, hint: str = "") -> dict[str, Any]:

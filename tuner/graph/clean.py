@@ -1,4 +1,4 @@
-"""Bytes -> cleaned Work, in this process: what the child runs. Untrusted models go through load.import_model instead."""
+"""Bytes -> cleaned Work, in this process. Untrusted models go through load.import_model instead."""
 
 from __future__ import annotations
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -32,6 +34,17 @@ def to_graph(work: Work, digests: Mapping[str, str]) -> Graph:
         constants={n: _constant(n, work.arrays[n], digest) for n, digest in digests.items()},
         opset=work.opset,
     )
+
+
+def digests_of(work: Work) -> dict[str, str]:
+    """SHA-256 of each constant that a node reads, in order of first use."""
+    read = dict.fromkeys(name for node in work.nodes for name in node.inputs if name in work.arrays)
+    return {name: hashlib.sha256(bytes_of(work.arrays[name])).hexdigest() for name in read}
+
+
+def bytes_of(array: np.ndarray) -> Any:
+    """The array's bytes in C order, as a buffer."""
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8)
 
 
 def _constant(name: str, array: np.ndarray, digest: str) -> Constant:

@@ -59,7 +59,7 @@ def foldable(work: Work, node: Node) -> bool:
 
 def evaluate(work: Work, node: Node) -> list[np.ndarray]:
     """Run one node in ONNX Runtime on the known values of its inputs."""
-    feeds = {name: np.ascontiguousarray(_value(work, name)) for name in node.inputs if name}
+    feeds = {name: np.asarray(_value(work, name), order="C") for name in node.inputs if name}
     try:
         return run_node(node_proto(node, work.opset), work.opset, feeds)
     except ORT_ERRORS as error:

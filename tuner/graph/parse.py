@@ -13,12 +13,14 @@ from pathlib import Path
 import numpy as np
 import onnx
 from google.protobuf.message import DecodeError
-from onnx import GraphProto, ModelProto, NodeProto, ValueInfoProto, helper, numpy_helper
+from onnx import GraphProto, ModelProto, NodeProto, helper, numpy_helper
 
 from tuner.errors import UserError
 from tuner.graph.attrs import DTYPES, ELEM_TYPES, from_proto
 from tuner.graph.infer import schema_of, unknown_operator
+from tuner.graph.input_shapes import fix_shapes
 from tuner.graph.ir import LITERAL_LIMIT
+from tuner.graph.order import sort, subgraphs
 from tuner.graph.weights import read_tensor
 from tuner.graph.work import Node, Sizes, Type, Work
 
@@ -53,9 +55,12 @@ def parse(data: bytes, folder: Path | None, shapes: Mapping[str, tuple[int, ...]
     _check_operators(graph, opset)
     arrays = _take_weights(graph, folder, sizes)
     inputs = tuple(i.name for i in graph.input if i.name not in arrays)
-    _fix_shapes(graph, inputs, shapes)
+    fix_shapes(graph, inputs, shapes)
     _keep_small_initializers(graph, inputs, arrays)
-    _sort(graph, arrays)
+    sort(graph, arrays)
+    for output in graph.output:  # the declared type is not used, but the checker wants one
+        output.type.CopyFrom(helper.make_tensor_type_proto(output.type.tensor_type.elem_type or 1, None))
+        output.type.tensor_type.shape.SetInParent()
     model.ir_version = max(min(model.ir_version, 10), 4)  # 4: inputs need not list the initializers
     try:
         onnx.checker.check_model(model)
@@ -199,15 +204,11 @@ def _opset(model: ModelProto) -> int:
     return versions[""]
 
 
-def _subgraphs(node: NodeProto) -> list[GraphProto]:
-    return [a.g for a in node.attribute if a.HasField("g")] + [g for a in node.attribute for g in a.graphs]
-
-
 def _plain_domains(graph: GraphProto) -> None:
     for node in graph.node:
         if node.domain == "ai.onnx":
             node.domain = ""
-        for inner in _subgraphs(node):
+        for inner in subgraphs(node):
             _plain_domains(inner)
 
 
@@ -217,7 +218,7 @@ def _check_operators(graph: GraphProto, opset: int) -> None:
         if not known:
             label = node.name or next(iter(node.output), "")
             raise unknown_operator(node.op_type, node.domain, label, opset)
-        for inner in _subgraphs(node):
+        for inner in subgraphs(node):
             _check_operators(inner, opset)
 
 
@@ -236,62 +237,6 @@ def _take_weights(graph: GraphProto, folder: Path | None, sizes: Sizes) -> dict[
     return arrays
 
 
-def _fix_shapes(graph: GraphProto, inputs: tuple[str, ...], shapes: Mapping[str, tuple[int, ...]]) -> None:
-    """Give every input its static shape; sizes of a named dimension hold for all inputs that use the name."""
-    for name in shapes:
-        if name not in inputs:
-            raise UserError(
-                f"The model has no input '{name}'.",
-                code="unknown-input",
-                hint=f"Its inputs are: {', '.join(inputs) or 'none'}.",
-            )
-    infos = [i for i in graph.input if i.name in inputs]
-    sizes: dict[str, tuple[int, str]] = {}  # of a named dimension, and the input that says so
-    for info in infos:
-        kind = info.type.tensor_type
-        if not info.type.HasField("tensor_type") or kind.elem_type not in DTYPES:
-            raise UserError(f"Input '{info.name}' is of a type that is not supported.", code="unsupported-type")
-        if info.name in shapes:
-            _apply_shape(info, shapes[info.name], sizes)
-    for info in infos:
-        kind = info.type.tensor_type
-        for dim in kind.shape.dim:
-            if dim.dim_param in sizes:
-                dim.dim_value = sizes[dim.dim_param][0]
-        if not kind.HasField("shape") or any(d.dim_value <= 0 for d in kind.shape.dim):
-            text = [str(d.dim_value) if d.dim_value > 0 else d.dim_param or "?" for d in kind.shape.dim]
-            example = ",".join(t if t.isdigit() else "1" for t in text) if kind.HasField("shape") else "1,3,224,224"
-            shown = f"[{', '.join(text)}]" if kind.HasField("shape") else "unknown"
-            raise UserError(
-                f"Input '{info.name}' has no static shape: it is {shown}.",
-                code="missing-shape",
-                hint=f"Give it, for example --shape {info.name}={example}.",
-            )
-
-
-def _apply_shape(info: ValueInfoProto, shape: tuple[int, ...], sizes: dict[str, tuple[int, str]]) -> None:
-    kind = info.type.tensor_type
-    declared = [d.dim_value if d.dim_value > 0 else d.dim_param or "?" for d in kind.shape.dim]
-    fits = all(d >= 1 for d in shape)
-    if kind.HasField("shape"):
-        fits = fits and len(shape) == len(declared)
-        fits = fits and all(isinstance(d, str) or d == s for d, s in zip(declared, shape, strict=False))
-    if not fits:
-        raise UserError(
-            f"Shape {list(shape)} contradicts input '{info.name}', which the model declares as "
-            f"[{', '.join(map(str, declared))}].",
-            code="shape-contradiction",
-        )
-    for dim, size in zip(declared, shape, strict=False):
-        if isinstance(dim, str) and dim != "?" and sizes.setdefault(dim, (size, info.name))[0] != size:
-            raise UserError(
-                f"Dimension '{dim}' is {sizes[dim][0]} in the shape of '{sizes[dim][1]}' but {size} in that of "
-                f"'{info.name}'.",
-                code="shape-contradiction",
-            )
-    kind.CopyFrom(helper.make_tensor_type_proto(kind.elem_type, shape).tensor_type)
-
-
 def _keep_small_initializers(graph: GraphProto, inputs: tuple[str, ...], arrays: Mapping[str, np.ndarray]) -> None:
     kept = [i for i in graph.input if i.name in inputs]
     for name, array in arrays.items():
@@ -302,60 +247,3 @@ def _keep_small_initializers(graph: GraphProto, inputs: tuple[str, ...], arrays:
     del graph.input[:]
     graph.input.extend(kept)
     del graph.value_info[:]  # may be symbolic or wrong; inferred anew
-
-
-def _reads(node: NodeProto) -> set[str]:
-    names = {name for name in node.input if name}
-    for inner in _subgraphs(node):
-        own = {i.name for i in inner.input} | {i.name for i in inner.initializer}
-        for child in inner.node:
-            names |= _reads(child) - own
-            own.update(child.output)
-        names |= {o.name for o in inner.output} - own
-    return names
-
-
-def _sort(graph: GraphProto, arrays: Mapping[str, np.ndarray]) -> None:
-    """Put nodes in topological order, keeping the given order where it is one already."""
-    given = {i.name for i in graph.input} | set(arrays)
-    made: dict[str, int] = {}
-    for index, node in enumerate(graph.node):
-        for name in node.output:
-            if name and (name in given or made.setdefault(name, index) != index):
-                raise UserError(f"Tensor '{name}' is written more than once.", code="invalid-model")
-    for output in graph.output:
-        if output.name not in made and output.name not in given:
-            raise UserError(f"No node writes the model's output '{output.name}'.", code="invalid-model")
-    waits = []
-    for node in graph.node:
-        reads = _reads(node) - given
-        for name in sorted(reads - made.keys()):
-            raise UserError(
-                f"Node '{node.name or next(iter(node.output), '')}' ({node.op_type}) reads '{name}', "
-                "which nothing provides.",
-                code="invalid-model",
-            )
-        waits.append({made[name] for name in reads})
-    done: set[int] = set()
-    order: list[int] = []
-    left = list(range(len(waits)))
-    while left:
-        still = []
-        for index in left:
-            if waits[index] <= done:
-                done.add(index)
-                order.append(index)
-            else:
-                still.append(index)
-        if len(still) == len(left):
-            node = graph.node[still[0]]
-            raise UserError(
-                f"The model's graph has a cycle through node '{node.name or next(iter(node.output), '')}' "
-                f"({node.op_type}).",
-                code="invalid-model",
-            )
-        left = still
-    if order != sorted(order):
-        nodes = [NodeProto.FromString(graph.node[i].SerializeToString()) for i in order]
-        del graph.node[:]
-        graph.node.extend(nodes)

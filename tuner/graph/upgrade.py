@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 import onnx
-from onnx import ModelProto, version_converter
+from onnx import ModelProto, helper, version_converter
 
 from tuner.errors import UserError
+from tuner.graph.attrs import ELEM_TYPES
 from tuner.graph.infer import infer
 from tuner.graph.parse import Parsed, to_work
 from tuner.graph.work import Sizes, Work
@@ -24,6 +25,9 @@ def build(parsed: Parsed, sizes: Sizes, upgrade: bool) -> Work:
     infer(work)
     if not upgrade or parsed.opset >= TARGET or any(node.domain for node in work.nodes):
         return work
+    for output in parsed.proto.graph.output:
+        kind = work.type_of(output.name)
+        output.type.CopyFrom(helper.make_tensor_type_proto(ELEM_TYPES[kind.dtype], kind.shape))
     converted = _convert(parsed.proto)
     if converted is None:
         return work

@@ -83,7 +83,8 @@ class LocalRunner(Runner):
         self._references: dict[str, Failure | None] = {}  # None = it is there; else why there is none
         self._count = 0
         self._closed = False
-        self._lock = threading.Lock()  # guards _closed and the starting of children
+        self._lock = threading.Lock()  # guards _closed and _started
+        self._started: list[Child] = []  # all that may be alive, even if their worker does not know them yet
         self._running: Any = None  # the generator in use
         self.disturbed = 0  # samples so far that foreign load disturbed
 
@@ -107,8 +108,8 @@ class LocalRunner(Runner):
     def close(self) -> None:
         with self._lock:
             self._closed = True
-        for worker in self._workers():
-            worker.kill()
+        for child in self._started:
+            child.kill()
         running = self._running
         if running is None or not running.gi_running:  # otherwise that thread will see it, and clean up
             if running is not None:
@@ -297,7 +298,9 @@ class LocalRunner(Runner):
                 raise _ClosedError
             self._count += 1
             stderr = self._scratch.path / f"{role}-{self._count}.err"
-            return Child(role, config, stderr, env, self._options.start_limit, memory)
+            child = Child(role, config, stderr, env, self._options.start_limit, memory)
+            self._started = [c for c in self._started if not c.ended] + [child]
+            return child
 
     def _poll(self, worker: Worker) -> Outcome | None:
         outcome = worker.poll()

@@ -80,6 +80,11 @@ class Child:
     def pid(self) -> int:
         return self._process.pid
 
+    @property
+    def ended(self) -> bool:
+        """Whether it is known to be gone, and was reaped."""
+        return self._process.returncode is not None
+
     def send(self, request: Mapping[str, Any], limit: float) -> None:
         """Give an idle child something to do within ``limit`` seconds."""
         os.ftruncate(self._stderr, 0)
@@ -117,7 +122,7 @@ class Child:
 
     def kill(self) -> None:
         """SIGKILL for the child and all that it started. Safe from any thread, and again."""
-        if self._process.returncode is None:
+        if not self.ended:
             for pid in _descendants(self.pid):
                 _signal(os.kill, pid)  # those that left the group
             _signal(os.killpg, self.pid)  # before the reaping: until then nobody else can have this number

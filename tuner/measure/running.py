@@ -30,12 +30,12 @@ _WRONG = float("inf")
 
 
 def handler(config: Mapping[str, Any]) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
-    import tvm.runtime
-    from tvm_ffi import from_dlpack
+    import tvm.runtime  # noqa: F401 - brings the thread pool that kernels call
+    from tvm_ffi import from_dlpack, load_module
 
     measurer = _Measurer(
         Device.from_json(config["device"]), MeasureOptions.from_json(config["options"]), from_dlpack,
-        tvm.runtime.load_module,
+        partial(load_module, keep_module_alive=False),  # or thousands of libraries would stay mapped
     )  # fmt: skip
     gc.collect()
     gc.freeze()

@@ -12,7 +12,7 @@ _STARTS = 3  # failures in a row after which the environment counts as broken
 
 
 class Worker:
-    """One place for a child of a role. Its owner alone calls it, from one thread; only ``kill`` is for any thread."""
+    """One place for a child of a role. Its owner alone calls it, from one thread."""
 
     def __init__(self, role: str, start: Callable[[str], Child]) -> None:
         self._role = role
@@ -68,12 +68,6 @@ class Worker:
                     hint=outcome.failure.stderr[-2000:],
                 )
         return None
-
-    def kill(self) -> None:
-        """End the child at once; what it did is lost."""
-        child = self.child
-        if child is not None:
-            child.kill()
 
     def drop(self) -> None:
         """End the child and forget it."""

@@ -73,6 +73,15 @@ def test_every_candidate_is_measured_exactly_once(runner: LocalRunner) -> None:
     assert all(t.build_seconds > 0 for t in trials)
 
 
+def test_libraries_are_given_back_after_their_measurement(runner: LocalRunner) -> None:
+    for trial in runner.run(candidate("good", number) for number in range(5)):
+        assert trial.failure is None
+    assert runner._measurer.child is not None
+    maps = Path(f"/proc/{runner._measurer.child.pid}/maps").read_text()
+    assert "libtvm_runtime.so" in maps and f"{runner._scratch.path}/1.so" not in maps
+    assert ".so" not in "".join(line for line in maps.splitlines() if str(runner._scratch.path) in line)
+
+
 def test_candidates_are_taken_lazily_and_a_closed_iterator_frees_the_runner(runner: LocalRunner) -> None:
     taken = itertools.count()
     trials = runner.run(candidate("good", next(taken)) for _ in itertools.repeat(None))

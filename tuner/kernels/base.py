@@ -60,7 +60,8 @@ class Space:
 class Kernel:
     """A scheduled PrimFunc in destination-passing style, and how its constants are packed."""
 
-    schedule: Any  # tvm.s_tir.Schedule of a module with the one function "main"
+    module: Any  # tvm.IRModule with the one function "main", as it was before scheduling
+    schedule: Any  # tvm.s_tir.Schedule of it; its trace replays on ``module``
     args: tuple[Arg, ...]
     packs: Mapping[str, Pack] = field(default_factory=dict)
 

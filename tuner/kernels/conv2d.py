@@ -21,7 +21,7 @@ from tvm import te, tirx
 from tuner.graph.ir import Graph, Layer
 from tuner.kernels.base import Kernel, KernelTemplate, Knobs, Layouts, Space
 from tuner.kernels.epilogue import Body, anchored
-from tuner.kernels.scheduling import divisors, parallelise, schedule_of
+from tuner.kernels.scheduling import divisors, module_of, parallelise, schedule_of
 from tuner.kernels.views import Chan, flat
 from tuner.plan.layout import Pack, block_of, physical_shape
 from tuner.types import Device
@@ -169,9 +169,10 @@ class _Builder:
         acc = self._accumulate(padded)
         out = self._output(acc)
         tensors, args = self.body.finish(out)
-        sch = schedule_of(tensors)
+        module = module_of(tensors)
+        sch = schedule_of(module)
         self._schedule(sch, cores, padded is not None)
-        return Kernel(sch, args, self.body.packs)
+        return Kernel(module, sch, args, self.body.packs)
 
     # expressions -----------------------------------------------------------------------------------------------
 

@@ -15,7 +15,7 @@ from tvm import te, tirx
 from tuner.graph.ir import Graph, Layer
 from tuner.kernels.base import Kernel, KernelTemplate, Knobs, Layouts, Space
 from tuner.kernels.epilogue import Body, anchored
-from tuner.kernels.scheduling import parallelise, schedule_of
+from tuner.kernels.scheduling import module_of, parallelise, schedule_of
 from tuner.plan.layout import PLAIN, Pack
 from tuner.types import Device
 
@@ -96,11 +96,12 @@ class Dense(KernelTemplate):
             (m, n), lambda i, j: body.read(name, (*_unflatten(i, result[:-1]), j)), name="out"
         )
         tensors, args = body.finish(out)
-        sch = schedule_of(tensors)
+        module = module_of(tensors)
+        sch = schedule_of(module)
         _schedule(sch, m, n, ob, reg_m, unroll, cores, device)
         if len(result) != 2:
             sch.transform_layout("out", ("write", 0), lambda i, j: (*_unflatten(i, result[:-1]), j))
-        return Kernel(sch, args, body.packs)
+        return Kernel(module, sch, args, body.packs)
 
 
 def _anchor(workload: Graph) -> Layer:

@@ -14,7 +14,7 @@ from tvm import te, tirx
 from tuner.graph.ir import Graph, Layer
 from tuner.kernels.base import Kernel, KernelTemplate, Knobs, Layouts, Space
 from tuner.kernels.epilogue import Body, anchored, fusable_elementwise
-from tuner.kernels.scheduling import parallelise, schedule_of
+from tuner.kernels.scheduling import module_of, parallelise, schedule_of
 from tuner.kernels.views import Chan, flat, output_index
 from tuner.plan.layout import block_of, physical_shape
 from tuner.types import Device
@@ -125,13 +125,14 @@ class Channels(KernelTemplate):
             name="out",
         )
         tensors, args = body.finish(out)
-        sch = schedule_of(tensors)
+        module = module_of(tensors)
+        sch = schedule_of(module)
         i, co, y, x, ci = sch.get_loops(sch.get_sblock("out"))
         sch.reorder(i, y, x, co, ci)
         parallelise(sch, sch.fuse(i, y), cores, device.cores)
         sch.unroll(co)
         sch.unroll(ci)
-        return Kernel(sch, args, body.packs)
+        return Kernel(module, sch, args, body.packs)
 
 
 def _rearranging(workload: Graph) -> tuple[Layer, ...]:
@@ -189,9 +190,10 @@ def _write(body: Body, knobs: Knobs, cores: int, device: Device) -> Kernel:
     dims = physical_shape(shape, layout) or (1,)
     out = te.compute(dims if shape else (), lambda *p: body.read(name, logical(*p) if shape else ()), name="out")
     tensors, args = body.finish(out)
-    sch = schedule_of(tensors)
+    module = module_of(tensors)
+    sch = schedule_of(module)
     _schedule(sch, body, dims, knobs["unroll"], cores, device)
-    return Kernel(sch, args, body.packs)
+    return Kernel(module, sch, args, body.packs)
 
 
 def _schedule(sch: Any, body: Body, dims: tuple[int, ...], unroll: int, cores: int, device: Device) -> None:

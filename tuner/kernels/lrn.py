@@ -13,7 +13,7 @@ from tuner.graph.ir import Graph
 from tuner.kernels import math as fast
 from tuner.kernels.base import Kernel, KernelTemplate, Knobs, Layouts, Space
 from tuner.kernels.epilogue import Body
-from tuner.kernels.scheduling import parallelise, schedule_of
+from tuner.kernels.scheduling import module_of, parallelise, schedule_of
 from tuner.kernels.views import Chan
 from tuner.plan.layout import block_of
 from tuner.types import Device
@@ -57,14 +57,15 @@ class Lrn(KernelTemplate):
 
         out = te.compute((n, chunks, h, w, lanes), result, name="out")
         tensors, args = body.finish(out)
-        sch = schedule_of(tensors)
+        module = module_of(tensors)
+        sch = schedule_of(module)
         i, co, y, x, ci = sch.get_loops("out")
         sch.reorder(i, y, x, co, ci)
         row = parallelise(sch, sch.fuse(i, y), cores, device.cores)
         del row
         sch.compute_at("squares", x)
         sch.vectorize(ci)
-        return Kernel(sch, args, body.packs)
+        return Kernel(module, sch, args, body.packs)
 
 
 def _power(base: Any, exponent: float) -> Any:

@@ -10,10 +10,15 @@ from tvm import te
 from tvm.s_tir import Schedule
 
 
-def schedule_of(tensors: Sequence[te.Tensor]) -> Schedule:
-    """A Schedule over the PrimFunc "main" that computes the last tensor from the others, buffers not aliasing."""
+def module_of(tensors: Sequence[te.Tensor]) -> tvm.IRModule:
+    """The module whose one function, "main", computes the last tensor from the others; its buffers do not alias."""
     func = te.create_prim_func(list(tensors)).with_attr({"global_symbol": "main", "tirx.noalias": True})
-    return Schedule(tvm.IRModule({"main": func}), debug_mask="none")
+    return tvm.IRModule({"main": func})
+
+
+def schedule_of(module: tvm.IRModule) -> Schedule:
+    """A traced Schedule of a module that has not been scheduled yet."""
+    return Schedule(module, debug_mask="none")
 
 
 def parallelise(sch: Schedule, loop: Any, cores: int, device_cores: int) -> Any:

@@ -11,7 +11,7 @@ from tuner.graph.ir import Graph, Layer
 from tuner.kernels import math as fast
 from tuner.kernels.base import Kernel, KernelTemplate, Knobs, Layouts, Space
 from tuner.kernels.epilogue import Body
-from tuner.kernels.scheduling import parallelise, schedule_of
+from tuner.kernels.scheduling import module_of, parallelise, schedule_of
 from tuner.plan.layout import PLAIN
 from tuner.types import Device
 
@@ -68,7 +68,8 @@ class Softmax(KernelTemplate):
             (rows, columns), lambda r, c: power(r, c // lanes, c % lanes) / total(r), name="out"
         )
         tensors, args = body.finish(out)
-        sch = schedule_of(tensors)
+        module = module_of(tensors)
+        sch = schedule_of(module)
         row, column = sch.get_loops("out")
         row = parallelise(sch, row, cores if rows > 1 else 1, device.cores)
         for name in ("total", "sum_lane", "power", "high", "high_lane"):
@@ -84,7 +85,7 @@ class Softmax(KernelTemplate):
         if width > 1:
             sch.vectorize(sch.split(sch.get_loops("out")[-1], [None, width])[1])
         sch.transform_layout("out", ("write", 0), lambda r, c: _index(r * columns + c, shape))
-        return Kernel(sch, args, body.packs)
+        return Kernel(module, sch, args, body.packs)
 
 
 def _rows_columns(workload: Graph, layer: Layer, shape: tuple[int, ...]) -> tuple[int, int] | None:

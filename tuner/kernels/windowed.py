@@ -17,7 +17,7 @@ from tuner.graph.ir import Graph, Layer
 from tuner.kernels.base import Kernel, KernelTemplate, Knobs, Layouts, Space
 from tuner.kernels.conv2d import window_pads
 from tuner.kernels.epilogue import Body, anchored
-from tuner.kernels.scheduling import divisors, parallelise, schedule_of
+from tuner.kernels.scheduling import divisors, module_of, parallelise, schedule_of
 from tuner.kernels.views import Chan
 from tuner.plan.layout import PLAIN, Pack, block_of
 from tuner.types import Device
@@ -129,11 +129,12 @@ class _Windowed(KernelTemplate):
             (n, chunks, h, w, lanes), lambda i, co, y, x, ci: body.read(name, (i, Chan(co, ci, lanes), y, x)), name="out"
         )
         tensors, args = body.finish(out)
-        sch = schedule_of(tensors)
+        module = module_of(tensors)
+        sch = schedule_of(module)
         _schedule(sch, knobs, cores, device, window, padded)
         if layouts[name] == PLAIN:
             sch.transform_layout("out", ("write", 0), lambda i, co, y, x, ci: (i, co * lanes + ci, y, x))
-        return Kernel(sch, args, body.packs)
+        return Kernel(module, sch, args, body.packs)
 
 
 def _anchor(workload: Graph, ops: frozenset[str]) -> Layer:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import log
+from statistics import median
 
 import numpy as np
 import optuna
@@ -17,7 +18,7 @@ from cost_model.boosted import BoostedTrees
 from tuner.graph.ir import Graph
 from tuner.kernels.base import Space
 from tuner.search.features import Features
-from tuner.types import Candidate, Device, Trial
+from tuner.types import Candidate, Device, Purpose, Trial
 
 WHOLE = 4096  # points of a space that is ranked whole
 ASKED = 64  # proposals asked of Optuna per batch in larger spaces
@@ -47,6 +48,8 @@ class KnobSearch:
         sampler = optuna.samplers.TPESampler(seed=self.seed, n_startup_trials=8)
         self._study = optuna.create_study(sampler=sampler)
         self._knobs: dict[str, dict[str, int]] = {}
+        self._samples: dict[str, list[float]] = {}
+        self._finals: set[str] = set()
         self._features = Features(self.workload, self.candidate.template, self.candidate.cores, self.device)
 
     # what is known ------------------------------------------------------------------------------------------------
@@ -57,11 +60,13 @@ class KnobSearch:
         if knobs not in self.space:
             return  # a record of an older space
         key = _key(knobs)
-        known = self.results.get(key)
-        seconds = trial.seconds
-        if key not in self.results or (known is None and seconds is not None):
-            self._study.add_trial(self._as_optuna(knobs, seconds))
-        self.results[key] = seconds if known is None else known
+        if key not in self.results:
+            self._study.add_trial(self._as_optuna(knobs, trial.seconds))
+        if trial.purpose is Purpose.FINAL and trial.samples:
+            self._finals.add(key)
+        self._samples.setdefault(key, []).extend(trial.samples)
+        samples = self._samples[key]
+        self.results[key] = median(samples) if samples else None
         self._knobs[key] = knobs
 
     @property
@@ -78,6 +83,15 @@ class KnobSearch:
         """Points never tried."""
         size = len(self._points) if self._points else self.space.bound
         return max(0, size - len(self.results))
+
+    @property
+    def final(self) -> bool:
+        """Whether finalists were measured again already."""
+        return bool(self._finals)
+
+    def knows(self, knobs: Mapping[str, int]) -> bool:
+        """Whether these knobs were tried."""
+        return _key(knobs) in self.results
 
     def ranked(self, count: int) -> list[tuple[dict[str, int], float]]:
         """The ``count`` fastest, best first."""

@@ -1,0 +1,170 @@
+"""report.json: what was done, how fast it is, and why; the keys other tools rely on stand in DESIGN.md.
+
+What does not apply is null, never invented.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from cost_model.quality import rank_correlation
+from tuner.build.assemble import Step
+from tuner.build.verify import Verification
+from tuner.graph.costs import layer_cost, total_macs
+from tuner.graph.load import ImportedModel
+from tuner.measure.contest import ContestResult, Ratio
+from tuner.plan.plan import VIEW, Plan
+from tuner.search.tuning import Tuning
+from tuner.types import Device, JobSpec
+
+LATENCIES = ("tuned", "unoptimised", "unfused", "default", "onnxruntime")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Everything a report is made of."""
+
+    spec: JobSpec
+    model: ImportedModel
+    device: Device
+    plan: Plan
+    steps: Sequence[Step]  # the exported model's kernel calls
+    contest: ContestResult
+    winner: str  # which contestant was exported: "tuned" or "default"
+    ratio: Ratio | None  # ONNX Runtime's latency over ours
+    verification: Verification
+    kernels: Sequence[tuple[str, float]] | None  # (symbol, seconds) inside the running model
+    tuning: Tuning | None
+    seconds: Mapping[str, float]
+    toolchain: str
+    protocol: str
+
+
+def make_report(o: Outcome) -> dict[str, Any]:
+    """The report as JSON values."""
+    latency = {name: _latency(o.contest, o.winner if name == "tuned" else name) for name in LATENCIES}
+    graph = o.model.graph
+    tuning = o.tuning
+    return {
+        "version": 1,
+        "model": {
+            "name": o.model.name,
+            "sha256": o.model.sha256,
+            "graph": graph.hash,
+            "layers": len(graph.layers),
+            "gmacs": round(total_macs(graph) / 1e9, 4),
+            "passes": [
+                {"name": p.name, "enabled": p.enabled, "seconds": round(p.seconds, 4)} for p in o.model.passes
+            ],
+        },
+        "device": {
+            "name": o.device.name,
+            "fingerprint": o.device.fingerprint,
+            "model": o.device.model,
+            "cores": o.device.cores,
+            "simulated": o.device.simulated,
+        },
+        "toolchain": o.toolchain,
+        "protocol": o.protocol,
+        "strategy": o.spec.strategy,
+        "precision": o.spec.precision,
+        "seed": o.spec.seed,
+        "measured": True,
+        "reused": bool(tuning and tuning.reused and not tuning.measured),
+        "budget": {"trials": o.spec.budget.trials, "seconds": o.spec.budget.seconds},
+        "trials": {
+            "measured": tuning.measured if tuning else 0,
+            "failed": tuning.failed if tuning else 0,
+            "reused": tuning.reused if tuning else 0,
+            "failures": _failures(tuning),
+        },
+        "seconds": {k: round(o.seconds[k], 3) for k in ("total", "building", "measuring", "deciding")}
+        | {"searching": round(tuning.run_seconds, 3) if tuning else 0.0},
+        "latency_ms": latency,
+        "speedup": {
+            "over_unoptimised": _quotient(latency["unoptimised"], latency["tuned"]),
+            "over_unfused": _quotient(latency["unfused"], latency["tuned"]),
+            "over_default": _quotient(latency["default"], latency["tuned"]),
+            "over_onnxruntime": round(o.ratio.median, 4) if o.ratio else None,
+            "over_onnxruntime_interval": [round(o.ratio.low, 4), round(o.ratio.high, 4)] if o.ratio else None,
+        },
+        "verification": o.verification.to_json(),
+        "cost_model": _cost_model(tuning),
+        "plan": o.plan.hash,
+        "blocks": _blocks(o),
+    }
+
+
+def _latency(contest: ContestResult, name: str) -> dict[str, Any] | None:
+    standing = next((s for s in contest.standings if s.contestant.name == name), None)
+    if standing is None or standing.median is None or standing.min is None:
+        return None
+    return {
+        "median": round(standing.median * 1e3, 4),
+        "min": round(standing.min * 1e3, 4),
+        "samples": len(standing.samples),
+    }
+
+
+def _quotient(other: Mapping[str, Any] | None, ours: Mapping[str, Any] | None) -> float | None:
+    return round(other["median"] / ours["median"], 4) if other and ours else None
+
+
+def _failures(tuning: Tuning | None) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for trial in tuning.trials if tuning else ():
+        if trial.failure is not None:
+            counts[trial.failure.kind.value] = counts.get(trial.failure.kind.value, 0) + 1
+    return counts
+
+
+def _cost_model(tuning: Tuning | None) -> dict[str, Any] | None:
+    """How well proposals were predicted before they were measured, over this job."""
+    pairs = tuning.allocation.predictions if tuning else []
+    if len(pairs) < 3:
+        return None
+    predicted, measured = (np.asarray(column) for column in zip(*pairs, strict=True))
+    correlation = rank_correlation(predicted, measured)
+    return {
+        "predictions": len(pairs),
+        "rank_correlation": None if correlation is None else round(correlation, 4),
+        "median_ratio_error": round(float(np.exp(np.median(np.abs(predicted - measured)))) - 1, 4),
+    }
+
+
+def _blocks(o: Outcome) -> list[dict[str, Any]]:
+    """Every kernel of the exported model in running order, timed inside it; conversions have no layers."""
+    graph = o.model.graph
+    times = [seconds for _, seconds in o.kernels] if o.kernels else []
+    fits = len(times) == len(o.steps)
+    whole = sum(times) or 1.0
+    rows = []
+    for number, step in enumerate(o.steps):
+        ops = sum(layer_cost(graph, graph.by_id[i]).ops for i in step.layers)
+        seconds = times[number] if fits else None
+        rows.append(
+            {
+                "layers": list(step.layers),
+                "cores": step.cores,
+                "layouts": dict(step.layouts),
+                "template": step.template,
+                "knobs": None if step.knobs is None else dict(step.knobs),
+                "symbol": step.symbol,
+                "ms": None if seconds is None else round(seconds * 1e3, 5),
+                "gflops": None if not seconds else round(ops / seconds / 1e9, 2),
+                "share": None if seconds is None else round(seconds / whole, 5),
+            }
+        )
+    for block in o.plan.blocks:
+        if block.template == VIEW:
+            rows.append(
+                {
+                    "layers": list(block.layers), "cores": 0, "layouts": {}, "template": VIEW, "knobs": None,
+                    "symbol": None, "ms": 0.0, "gflops": None, "share": 0.0,
+                }
+            )  # fmt: skip
+    return rows

@@ -1,0 +1,173 @@
+"""Measures kernels until the budget is spent or nothing is left to win: knobs first, then cores, then finalists."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+from cost_model.boosted import BoostedTrees
+from tuner.measure.runner import Runner
+from tuner.search.allocation import BATCH, Allocation
+from tuner.search.questions import Question
+from tuner.store import TrialStore
+from tuner.types import Candidate, Device, Purpose, Trial
+
+CORE_FINALISTS = 2  # best knobs that are also tried at other core counts
+FINAL_MARGIN = 1.06  # runners-up within this factor of the best are measured again, in another process
+LAST_SHARE = 0.15  # of the search time kept for cores and finalists
+
+
+@dataclass
+class Tuning:
+    """The kernel search of one job. State lives in the searches, rebuilt from stored trials by ``recall``."""
+
+    questions: Sequence[Question]
+    device: Device
+    store: TrialStore
+    seed: int = 0
+    fresh: bool = False
+    trials: list[Trial] = field(default_factory=list)  # known ones first, then this job's
+    measured: int = 0
+    failed: int = 0
+    reused: int = 0
+    build_seconds: float = 0.0
+    measure_seconds: float = 0.0
+    message: str = "starting"
+
+    def __post_init__(self) -> None:
+        self._stopped = False
+        self._began = 0.0
+        self._busy = 0.0  # seconds inside the runner
+        self.run_seconds = 0.0
+        self._best: dict[str, float] = {}
+        self._names = {id(s): q for q in self.questions for s in q.searches.values()}
+        searches = {}
+        for question in self.questions:
+            for search in question.searches.values():
+                searches[search.candidate.record_key] = search
+        self._every = searches
+        model = BoostedTrees(threads=self.device.cores, seed=self.seed)
+        self.allocation = Allocation({q.main.candidate.record_key: q.main for q in self.questions}, model)
+
+    def stop(self) -> None:
+        """End after the trial in flight."""
+        self._stopped = True
+
+    @property
+    def latency(self) -> float | None:
+        """Seconds of the whole model if every block ran at its best known time; None until all are known."""
+        times = [q.answer()[2] for q in self.questions]
+        if not times or any(t is None for t in times):
+            return None
+        return sum(q.uses * (t or 0.0) for q, t in zip(self.questions, times, strict=True))
+
+    @property
+    def deciding_seconds(self) -> float:
+        """Time spent choosing what to measure."""
+        return max(0.0, self.run_seconds - self._busy)
+
+    def recall(self) -> None:
+        """Take in what the store knows about these questions (nothing, when a fresh search is wanted)."""
+        if self.fresh:
+            return
+        for trial in self.store.known(list(self._every)):
+            self._tell(trial)
+            self.trials.append(trial)
+        self.reused = sum(len(s.results) for s in self._every.values())
+
+    def run(self, runner: Runner, trials: int | None, deadline: float | None) -> Iterator[Trial]:
+        """Measure; yields each trial after it was stored. ``deadline`` is in time.monotonic's seconds."""
+        self._began = time.monotonic()
+        last = None if deadline is None else deadline - LAST_SHARE * max(0.0, deadline - self._began)
+        reserve = 0 if trials is None else min(trials // 4, 3 * len(self.questions))
+        try:
+            while self._goes_on(trials, last, reserve):
+                room = BATCH * 2 if trials is None else min(BATCH * 2, trials - reserve - self.measured)
+                batch = self.allocation.propose(room)
+                if not batch:
+                    break
+                yield from self._measure(runner, batch, Purpose.SEARCH, trials, last)
+            yield from self._measure(runner, self._core_candidates(), Purpose.CORES, trials, deadline)
+            yield from self._measure(runner, self._finalists(), Purpose.FINAL, trials, deadline)
+        finally:
+            self.run_seconds += time.monotonic() - self._began
+
+    def _goes_on(self, trials: int | None, deadline: float | None, reserve: int = 0) -> bool:
+        in_time = deadline is None or time.monotonic() < deadline
+        return not self._stopped and in_time and (trials is None or self.measured < trials - reserve)
+
+    def _measure(
+        self, runner: Runner, batch: Sequence[Candidate], purpose: Purpose, trials: int | None, deadline: float | None
+    ) -> Iterator[Trial]:
+        if trials is not None:
+            batch = batch[: max(0, trials - self.measured)]
+        if not batch or not self._goes_on(None, deadline):
+            return
+        results = runner.run(batch, purpose, self._best)
+        while True:
+            began = time.monotonic()
+            trial = next(results, None)
+            self._busy += time.monotonic() - began
+            if trial is None:
+                return
+            self.store.add(trial)
+            self.trials.append(trial)
+            self.measured += 1
+            self.failed += trial.failure is not None
+            self.build_seconds += trial.build_seconds
+            self.measure_seconds += trial.measure_seconds
+            self._tell(trial)
+            self.message = self._describe(trial, purpose)
+            yield trial
+            if not self._goes_on(None, deadline):
+                results.close()  # type: ignore[attr-defined]
+                return
+
+    def _tell(self, trial: Trial) -> None:
+        key = trial.candidate.record_key
+        if key not in self._every:
+            return
+        if key in self.allocation.searches:
+            self.allocation.tell(trial)
+        else:
+            self._every[key].tell(trial)
+        if trial.seconds is not None:
+            self._best[key] = min(trial.seconds, self._best.get(key, float("inf")))
+
+    def _core_candidates(self) -> list[Candidate]:
+        """The best knobs of each question at its other core counts, heaviest question first, known ones left out."""
+        found = []
+        for question in self._heaviest():
+            for knobs, _ in question.main.ranked(CORE_FINALISTS):
+                for search in question.searches.values():
+                    if search is not question.main and not search.knows(knobs):
+                        found.append(search.with_knobs(knobs))
+        return found
+
+    def _finalists(self) -> list[Candidate]:
+        """Close runners-up and the best: lucky samples do not decide."""
+        found = []
+        for question in self._heaviest():
+            _, cores, seconds = question.answer()
+            search = question.searches.get(cores)
+            if search is None or seconds is None:
+                continue
+            near = [knobs for knobs, s in search.ranked(3) if s <= seconds * FINAL_MARGIN]
+            if len(near) > 1 and not search.final:
+                found += [replace(search.with_knobs(k)) for k in near]
+        return found
+
+    def _heaviest(self) -> list[Question]:
+        return sorted(self.questions, key=lambda q: -q.uses * (q.answer()[2] or 0.0))
+
+    def _describe(self, trial: Trial, purpose: Purpose) -> str:
+        search = self._every.get(trial.candidate.record_key)
+        question = self._names.get(id(search))
+        if question is None:
+            return "measuring"
+        what = " + ".join(layer.op for layer in question.workload.layers[:3])
+        shape = "x".join(str(d) for d in question.workload.tensors[question.workload.outputs[0]].shape)
+        number = list(self.questions).index(question) + 1
+        verb = {Purpose.CORES: "trying cores for", Purpose.FINAL: "measuring again"}.get(purpose, "measuring")
+        return f"{verb} block {number} of {len(self.questions)}: {what} -> {shape}"

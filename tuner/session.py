@@ -1,0 +1,331 @@
+"""One job from start to end: import, plan, search, build, compare, verify, export. Can be stopped at any point."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tuner.build.assemble import Step
+from tuner.build.export import build_artifact
+from tuner.build.tuning_log import write_tuning_log
+from tuner.build.verify import Verification, compare, softmax_outputs
+from tuner.errors import CandidateError, InternalError, UserError
+from tuner.events import Progress, Stage, Watch, silent
+from tuner.graph.load import ImportedModel, import_model
+from tuner.measure.contest import Contestant, ContestResult, TurnOptions, contest, ratio, run_once
+from tuner.measure.device import toolchain
+from tuner.measure.local import LocalRunner
+from tuner.measure.options import MeasureOptions
+from tuner.measure.profile import profile
+from tuner.plan.legality import validate
+from tuner.plan.plan import Plan
+from tuner.report import Outcome, make_report
+from tuner.search.fusion import greedy, unfused
+from tuner.search.questions import Question, answered, core_counts, distinct, questions
+from tuner.search.tuning import Tuning
+from tuner.store import NoStore, TrialStore
+from tuner.types import PROTOCOL, Device, JobSpec, Trial
+
+VERIFY_SETS = 3  # random input sets that the winner is checked on
+FINISH_SECONDS = 12.0  # kept back of a time budget for comparing, profiling and writing
+FINISH_BUILDS = 4.5  # and so many times what building the default plan took
+
+
+@dataclass
+class Session:
+    """Runs one JobSpec against one model file.
+
+    ``stop`` may be called from any thread or signal handler: the session then finishes with the best found so far.
+    """
+
+    spec: JobSpec
+    model: Path
+    device: Device
+    out: Path | None = None  # where the artifact goes; None = nowhere (a dry run)
+    store: TrialStore = field(default_factory=NoStore)
+    watch: Watch = silent
+    inputs: Mapping[str, np.ndarray] = field(default_factory=dict)  # real inputs to verify on; random otherwise
+    baselines: bool = True  # build and time unoptimised and unfused as well
+    search: bool = True  # False = answer from the store alone
+
+    def __post_init__(self) -> None:
+        self._started = time.monotonic()
+        self._stopped = False
+        self._seconds = {"building": 0.0, "measuring": 0.0, "deciding": 0.0}
+        self._tuning: Tuning | None = None
+
+    def stop(self) -> None:
+        """Ask the session to end with the best found so far."""
+        self._stopped = True
+        if self._tuning is not None:
+            self._tuning.stop()
+
+    def run(self) -> dict[str, Any]:
+        """Do it; returns the report.
+
+        Raises UserError for bad input (nothing is written then), InternalError when the result is wrong.
+        """
+        check_writable(self.out)
+        self._say(Stage.IMPORT, f"reading {self.model.name}")
+        model = import_model(self.model, shapes=self.spec.shapes, disabled=self.spec.disabled_passes)
+        self._check_inputs(model)
+        with tempfile.TemporaryDirectory(prefix="fusetune-") as scratch:
+            return self._run(model, Path(scratch))
+
+    # stages -----------------------------------------------------------------------------------------------------
+
+    def _run(self, model: ImportedModel, scratch: Path) -> dict[str, Any]:
+        plan, asked = self._plan(model)
+        began = time.monotonic()
+        steps = {"default": self._build(model, plan, scratch / "default", "default plan")}
+        build_seconds = time.monotonic() - began
+        trials = self._search(asked, build_seconds)
+        tuned = answered(plan, asked)
+        if tuned.hash != plan.hash:
+            steps["tuned"] = self._build(model, tuned, scratch / "tuned", "tuned plan")
+        if self.baselines:
+            lone = unfused(model.graph, self.device, 1)
+            steps["unoptimised"] = self._build(model, lone, scratch / "unoptimised", "unoptimised plan")
+            if self.device.cores > 1:
+                wide = unfused(model.graph, self.device, self.device.cores)
+                steps["unfused"] = self._build(model, wide, scratch / "unfused", "unfused plan")
+        result = self._compare(model, scratch, list(steps))
+        winner = self._winner(result, steps)
+        verification = self._verify(model, scratch / winner)
+        if winner != "default" and not verification.passed:
+            winner, verification = "default", self._verify(model, scratch / "default")
+        if not verification.passed:
+            raise InternalError(
+                f"The tuned model differs from the reference by {verification.max_rel_error:.2g} "
+                f"(limit {verification.limit:g}); it was not exported.",
+                code="wrong-result",
+            )
+        chosen = tuned if winner == "tuned" else plan
+        report = self._report(model, chosen, steps[winner], result, winner, verification, scratch / winner)
+        self._export(scratch / winner, chosen, report, trials)
+        self._say(Stage.EXPORT, "done", best=report["latency_ms"]["tuned"]["median"] / 1e3, done=1.0)
+        return report
+
+    def _plan(self, model: ImportedModel) -> tuple[Plan, dict[tuple[str, ...], Question]]:
+        self._say(Stage.PLAN, f"fusing {len(model.graph.layers)} layers")
+        cores = core_counts(self.spec.cores, self.device)
+        if self.spec.plan is not None:
+            plan = Plan.from_json(self.spec.plan)
+            validate(plan, model.graph, self.device.cores)
+        elif self.spec.strategy == "none":
+            plan = unfused(model.graph, self.device, 1)
+        else:
+            plan = greedy(model.graph, self.device, max(cores))
+        asked = questions(
+            plan, model.graph, self.device, cores=cores, precision=self.spec.precision, seed=self.spec.seed,
+            residency=residency(model, self.device),
+        )  # fmt: skip
+        return plan, asked
+
+    def _build(self, model: ImportedModel, plan: Plan, folder: Path, what: str) -> list[Step]:
+        self._say(Stage.BUILD, f"building the {what}")
+        began = time.monotonic()
+        facts = {"model": {"name": model.name, "sha256": model.sha256}, "toolchain": toolchain(), "plan": plan.hash}
+        steps = build_artifact(folder, model.graph, model.weights, plan, self.device, facts)
+        self._seconds["building"] += time.monotonic() - began
+        return steps
+
+    def _search(self, asked: Mapping[tuple[str, ...], Question], build_seconds: float) -> Sequence[Trial]:
+        budget = self.spec.budget
+        wanted = self.search and self.spec.strategy != "none" and budget.trials != 0 and not self._stopped
+        limit = None
+        if budget.seconds is not None:
+            limit = self._started + budget.seconds - FINISH_SECONDS - FINISH_BUILDS * build_seconds
+        options = MeasureOptions(memory_limit=self.spec.memory_limit, seed=self.spec.seed)
+        tuning = Tuning(distinct(asked), self.device, self.store, self.spec.seed, fresh=self.spec.fresh)
+        self._tuning = tuning
+        tuning.recall()
+        if wanted:
+            with LocalRunner(self.device, options) as runner:
+                plan_trials = 1  # the tuned model as a whole
+                trials = None if budget.trials is None else max(0, budget.trials - plan_trials)
+                for _ in tuning.run(runner, trials, limit):
+                    self._say(Stage.SEARCH, tuning.message, tuning.latency, self._share(tuning))
+        self._seconds["building"] += tuning.build_seconds
+        self._seconds["measuring"] += tuning.measure_seconds
+        self._seconds["deciding"] += tuning.deciding_seconds
+        return tuning.trials
+
+    def _compare(self, model: ImportedModel, scratch: Path, names: Sequence[str]) -> ContestResult:
+        self._say(Stage.COMPARE, "timing whole models in turns")
+        began = time.monotonic()
+        entries = [Contestant(n, "artifact", scratch / n, {} if n != "unoptimised" else {"rounds": 4}) for n in names]
+        entries.append(Contestant("onnxruntime", "onnxruntime", self.model))
+        result = contest(
+            entries, self._input_sets(model)[0], threads=self.device.cores, rounds=10,
+            seconds=FINISH_SECONDS * 0.6, options=TurnOptions(turn_seconds=0.12), seed=self.spec.seed,
+        )  # fmt: skip
+        self._seconds["measuring"] += time.monotonic() - began
+        return result
+
+    def _winner(self, result: ContestResult, steps: Mapping[str, Any]) -> str:
+        """The faster of tuned and default as measured whole; a whole that failed cannot win."""
+        ranked = [(result[n].median, n) for n in ("tuned", "default") if n in steps]
+        timed = [(seconds, n) for seconds, n in ranked if seconds is not None]
+        if not timed:
+            failure = result["default"].failure
+            raise InternalError(
+                f"The built model does not run: {failure.message if failure else 'it was not timed'}", code="no-result"
+            )
+        return min(timed)[1]
+
+    def _verify(self, model: ImportedModel, folder: Path) -> Verification:
+        self._say(Stage.COMPARE, "checking the result against ONNX Runtime")
+        sets = self._input_sets(model)
+        try:
+            theirs = run_once(Contestant("onnxruntime", "onnxruntime", self.model), sets, self.device.cores)
+            ours = run_once(Contestant("tuned", "artifact", folder), sets, self.device.cores)
+        except CandidateError as error:
+            raise InternalError(f"The result could not be checked: {error}", code="not-verified") from error
+        return compare(ours, theirs, softmax_outputs(model.graph), self.spec.accuracy)
+
+    def _report(
+        self, model: ImportedModel, plan: Plan, steps: Sequence[Step], result: ContestResult, winner: str,
+        verification: Verification, folder: Path,
+    ) -> dict[str, Any]:  # fmt: skip
+        began = time.monotonic()
+        kernels = profile(folder)
+        self._seconds["measuring"] += time.monotonic() - began
+        outcome = Outcome(
+            spec=self.spec, model=model, device=self.device, plan=plan, steps=steps, contest=result, winner=winner,
+            ratio=ratio(result, winner, "onnxruntime"), verification=verification, kernels=kernels,
+            tuning=self._tuning, seconds=self._seconds | {"total": time.monotonic() - self._started},
+            toolchain=toolchain(), protocol=PROTOCOL,
+        )  # fmt: skip
+        return make_report(outcome)
+
+    def _export(self, folder: Path, plan: Plan, report: Mapping[str, Any], trials: Sequence[Trial]) -> None:
+        """Move the finished artifact to its place; what an earlier run left there under the same names goes."""
+        if self.out is None:
+            return
+        self._say(Stage.EXPORT, f"writing {self.out}")
+        (folder / "plan.json").write_text(json.dumps(plan.to_json(), indent=1) + "\n")
+        (folder / "report.json").write_text(json.dumps(report, indent=1) + "\n")
+        with (folder / "trials.jsonl").open("w") as file:
+            file.writelines(json.dumps(trial_json(t)) + "\n" for t in trials)
+        write_tuning_log(folder / "tuning_log", trials, self.device)
+        install(folder, self.out)
+
+    # helpers ----------------------------------------------------------------------------------------------------
+
+    def _say(self, stage: Stage, message: str, best: float | None = None, done: float = 0.0) -> None:
+        tuning = self._tuning
+        self.watch(
+            Progress(
+                stage, message, tuning.measured if tuning else 0, tuning.failed if tuning else 0,
+                tuning.reused if tuning else 0, best if best is not None else (tuning.latency if tuning else None),
+                time.monotonic() - self._started, done,
+            )
+        )  # fmt: skip
+
+    def _share(self, tuning: Tuning) -> float:
+        budget = self.spec.budget
+        by_time = (time.monotonic() - self._started) / budget.seconds if budget.seconds else 0.0
+        by_trials = tuning.measured / budget.trials if budget.trials else 0.0
+        return min(0.99, max(by_time, by_trials))
+
+    def _input_sets(self, model: ImportedModel) -> list[dict[str, np.ndarray]]:
+        """Inputs to run the model on: the user's and random ones; random alone for those not given."""
+        graph = model.graph
+        sets = []
+        for number in range(1 if len(self.inputs) == len(graph.inputs) else VERIFY_SETS):
+            random = np.random.default_rng([self.spec.seed, number])
+            sets.append({n: self.inputs.get(n, _random(random, graph.tensors[n])) for n in graph.inputs})
+        return sets
+
+    def _check_inputs(self, model: ImportedModel) -> None:
+        for name, array in self.inputs.items():
+            if name not in model.graph.inputs:
+                raise UserError(
+                    f"The model has no input {name!r}.", code="bad-input", hint=f"It has {list(model.graph.inputs)}."
+                )
+            tensor = model.graph.tensors[name]
+            if array.shape != tensor.shape or str(array.dtype) != tensor.dtype:
+                raise UserError(
+                    f"Input {name!r} is {array.dtype} {list(array.shape)}, the model wants {tensor.dtype} "
+                    f"{list(tensor.shape)}.",
+                    code="bad-input",
+                )
+
+
+def residency(model: ImportedModel, device: Device) -> str:
+    """Where weights come from at each call of the running model: "dram" when they outgrow the last-level cache."""
+    total = sum(c.bytes for c in model.graph.constants.values())
+    return "dram" if total > device.l3 * 3 // 4 else "cache"
+
+
+def trial_json(trial: Trial) -> dict[str, Any]:
+    """A trial as one line of trials.jsonl; the workload is named by its hash alone."""
+    candidate = trial.candidate.to_json()
+    candidate.pop("workload")
+    failure = None
+    if trial.failure is not None:
+        failure = {
+            "kind": trial.failure.kind.value,
+            "message": trial.failure.message,
+            "stderr": trial.failure.stderr,
+        }
+    return {
+        "candidate": candidate,
+        "purpose": trial.purpose.value,
+        "seconds": trial.seconds,
+        "samples": list(trial.samples),
+        "failure": failure,
+        "max_rel_error": trial.max_rel_error,
+        "build_seconds": round(trial.build_seconds, 4),
+        "measure_seconds": round(trial.measure_seconds, 4),
+    }
+
+
+def check_writable(out: Path | None) -> None:
+    """Raise UserError when ``out`` cannot become the artifact's folder."""
+    if out is None:
+        return
+    if out.exists() and not out.is_dir():
+        raise UserError(f"{out} is a file; --out needs a folder.", code="bad-output")
+    parent = next(p for p in (out, *out.absolute().parents) if p.exists())
+    try:
+        with tempfile.TemporaryFile(dir=parent):
+            pass
+    except OSError as error:
+        raise UserError(f"The output folder {out} cannot be written: {error.strerror}.", code="bad-output") from error
+
+
+def install(folder: Path, out: Path) -> None:
+    """Put a finished artifact at ``out``: copied beside it first, so that no half-written one ever stands there."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    fresh = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+    try:
+        shutil.copytree(folder, fresh, dirs_exist_ok=True)
+        fresh.chmod(0o755)
+        if out.exists():
+            old = Path(tempfile.mkdtemp(prefix=f".{out.name}-old-", dir=out.parent))
+            out.rename(old / "previous")
+            fresh.rename(out)
+            shutil.rmtree(old)
+        else:
+            fresh.rename(out)
+    except OSError as error:
+        shutil.rmtree(fresh, ignore_errors=True)
+        raise UserError(f"The output folder {out} cannot be written: {error}.", code="bad-output") from error
+
+
+def _random(random: np.random.Generator, tensor: Any) -> np.ndarray:
+    if np.issubdtype(np.dtype(tensor.dtype), np.floating):
+        return random.standard_normal(tensor.shape).astype(tensor.dtype)
+    if tensor.dtype == "bool":
+        return random.integers(0, 2, tensor.shape).astype(bool)
+    return random.integers(0, 2, tensor.shape).astype(tensor.dtype)

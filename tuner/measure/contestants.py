@@ -47,6 +47,11 @@ class Engine(ABC):
 class Artifact(Engine):
     """A model built by fusetune. Its number of threads is fixed in it; it may be fewer than the contest allows."""
 
+    def __init__(self, path: Path, options: Mapping[str, Any], threads: int) -> None:
+        super().__init__(path, options, threads)
+        _package("tvm")
+        import_module("tvm.relax")
+
     def load(self, inputs: Arrays) -> None:
         from tuner.build.artifact import load
 

@@ -22,6 +22,7 @@ from tuner.graph.work import Node, Type, Work, static_type
 RANDOM = frozenset(
     {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli"}
 )
+_ONNX_ERRORS = (onnx.shape_inference.InferenceError, onnx.checker.ValidationError, RuntimeError, ValueError)
 _SMALL = 4096  # elements: values up to this size are followed during inference
 
 
@@ -113,7 +114,7 @@ def _output_types(work: Work, node: Node) -> dict[str, Type]:
             inferred = onnx.shape_inference.infer_node_outputs(
                 schema, node_proto(node, work.opset), protos, data, opset_imports=[helper.make_opsetid("", work.opset)]
             )
-        except (onnx.shape_inference.InferenceError, RuntimeError, ValueError) as error:
+        except _ONNX_ERRORS as error:
             raise _misfit(node, error) from error
         found = {n: kind for n, proto in inferred.items() if (kind := static_type(proto)) is not None}
     if all(name in found for name in node.outputs if name):
@@ -154,6 +155,8 @@ def _misfit(node: Node, error: Exception) -> UserError:
     text = " ".join(str(error).split())
     if "is not a registered function/op" in text or "Fatal error: com.microsoft" in text:
         return unknown_operator(node.op, node.domain, node.label or node.outputs[0])
+    if any(sign in text for sign in ("bad_alloc", "bad allocation", "Failed to allocate")):
+        return UserError(f"The model needs more memory than the import may use, at {node.where}.", code="model-memory")
     return UserError(f"The model is invalid at {node.where}: {text[:300].rstrip('.')}.", code="invalid-model")
 
 

@@ -183,7 +183,11 @@ def test_range_bomb_and_many_constants_together() -> None:
 
 
 def test_initializers_with_wrong_or_huge_dimensions() -> None:
-    for dims, code in (([1 << 30, 1 << 30], "tensor-too-large"), ([4, 3, 3, 4], "invalid-model"), ([-4], "invalid-model")):
+    for dims, code in (
+        ([1 << 30, 1 << 30], "tensor-too-large"),
+        ([4, 3, 3, 4], "invalid-model"),
+        ([-4], "invalid-model"),
+    ):
         proto = small()
         del proto.graph.initializer[0].dims[:]
         proto.graph.initializer[0].dims.extend(dims)
@@ -257,7 +261,9 @@ def test_file_size_time_and_memory_limits() -> None:
     with pytest.raises(UserError) as caught:
         import_model(data, limits=Limits(seconds=0.01))
     assert caught.value.code == "import-timeout"
-    big = model([node("ConstantOfShape", ["n"], "c"), node("Add", ["x", "c"], "y")], {"x": [1]}, ["y"], {"n": [1 << 28]})
+    big = model(
+        [node("ConstantOfShape", ["n"], "c"), node("Add", ["x", "c"], "y")], {"x": [1]}, ["y"], {"n": [1 << 28]}
+    )
     with pytest.raises(UserError) as caught:
         import_model(big.SerializeToString(), limits=Limits(memory=400 << 20))
     assert caught.value.code == "model-memory"
@@ -279,7 +285,9 @@ def test_if_with_constant_condition_is_inlined_and_others_refused() -> None:
     for flag, op in ((True, "Relu"), (False, "Exp")):
         graph, _ = cleaned(model([choose], {"x": [2]}, ["y"], {"flag": np.array(flag)}))
         assert ops(graph) == {op: 1}
-    proto = model([node("ReduceMax", ["x"], "m", keepdims=0), node("Cast", ["m"], "flag", to=9), choose], {"x": [2]}, ["y"])
+    proto = model(
+        [node("ReduceMax", ["x"], "m", keepdims=0), node("Cast", ["m"], "flag", to=9), choose], {"x": [2]}, ["y"]
+    )
     error = refusal(proto)
     assert error.code == "control-flow"
     assert "'if' (If)" in error.message

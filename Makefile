@@ -64,7 +64,7 @@ run: setup $(MODEL)
 # No prerequisite on the installation's stamp: an existing model stays as it is.
 $(MODEL): | setup
 	@mkdir -p $(@D)
-	@$(VENV)/bin/fusetune zoo write resnet50 --out $@
+	@$(VENV)/bin/fusetune zoo resnet50 --out $(@D) >/dev/null
 
 lint: test-setup
 	@$(VENV)/bin/ruff check --quiet .

@@ -62,6 +62,11 @@ class Session:
         self._seconds = {"building": 0.0, "measuring": 0.0, "deciding": 0.0}
         self._tuning: Tuning | None = None
 
+    @property
+    def stopped(self) -> bool:
+        """Whether it was asked to end early."""
+        return self._stopped
+
     def stop(self) -> None:
         """Ask the session to end with the best found so far."""
         self._stopped = True

@@ -12,6 +12,7 @@ from typing import Any
 from tuner.errors import InternalError
 
 _COMPILERS = ("cc", "gcc", "clang")
+_DEBUG = re.compile(r"^\s*\.(?:file\s+\d|loc\s).*$", re.M)  # line numbers: Debian's assembler cannot read LLVM's form
 _SPILL = re.compile(r"^\s*v?mov[au]p[sd]\b.*(?:%zmm\d+, .*\(%r[sb]p\)|\(%r[sb]p\), %zmm\d+)", re.M)
 
 
@@ -50,7 +51,8 @@ def assemble(module: Any, library: Path) -> int:
         if assembler := shutil.which("as"):
             text = module.inspect_source("asm")
             command = [assembler, "-o", str(objects), "-"]
-            done = subprocess.run(command, input=text, capture_output=True, text=True, check=False)
+            plain = _DEBUG.sub("", text)
+            done = subprocess.run(command, input=plain, capture_output=True, text=True, check=False)
             if done.returncode == 0:
                 link([objects], library)
                 return len(_SPILL.findall(text))

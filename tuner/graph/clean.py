@@ -7,10 +7,11 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from tuner.graph.parse import parse
+from tuner.graph.infer import infer
+from tuner.graph.parse import parse, to_work
 from tuner.graph.passes import pipeline
 from tuner.graph.passes.report import PassReport
-from tuner.graph.upgrade import build
+from tuner.graph.upgrade import upgrade_opset
 from tuner.graph.work import Sizes, Work
 
 
@@ -33,11 +34,15 @@ def clean(
     """Parse and clean a model; arguments as in parse() and pipeline.run(). Raises UserError."""
     parsed = parse(data, folder, shapes, sizes)
     del data  # it may be large
-    layers = len(parsed.proto.graph.node)
+    work = to_work(parsed, sizes)
+    infer(work)
+    layers = len(work.nodes)
     began = time.perf_counter()
-    work = build(parsed, sizes, "upgrade-opset" not in disabled)
+    enabled = "upgrade-opset" not in disabled
+    if enabled:
+        work = upgrade_opset(parsed, work)
     seconds = time.perf_counter() - began
     sha256 = parsed.sha256
     del parsed
-    upgrade = PassReport("upgrade-opset", seconds, layers, len(work.nodes), "upgrade-opset" not in disabled)
+    upgrade = PassReport("upgrade-opset", seconds, layers, len(work.nodes), enabled)
     return Cleaned(work, sha256, (upgrade, *pipeline.run(work, disabled)))

@@ -73,7 +73,7 @@ def _macs(graph: Graph, layer: Layer) -> int:
 def _operations(graph: Graph, layer: Layer) -> int:
     if layer.domain == "" and layer.op in _MOVES:
         return 0
-    out = _elements(graph, layer.outputs[0])
+    out = _elements(graph, next(name for name in layer.outputs if name))
     if layer.op in ("MaxPool", "AveragePool", "LpPool"):
         return out * prod(layer.attr("kernel_shape", (1,)))
     if layer.op.startswith(("Global", "Reduce", "Arg")):

@@ -116,6 +116,10 @@ def _output_types(work: Work, node: Node) -> dict[str, Type]:
             )
         except _ONNX_ERRORS as error:
             raise _misfit(node, error) from error
+        if any(p.HasField("sequence_type") or p.HasField("optional_type") for p in inferred.values()):
+            raise UserError(
+                f"Sequences and optional values are not supported at {node.where}.", code="unsupported-type"
+            )
         found = {n: kind for n, proto in inferred.items() if (kind := static_type(proto)) is not None}
     if all(name in found for name in node.outputs if name):
         return found

@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from math import ceil
@@ -41,7 +42,7 @@ class Limits:
     tensor: int = 2 * _GIB  # any single tensor, activations too
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ImportedModel:
     """A cleaned model. ``weights`` has one read-only array per Graph constant, mapped from a deleted file."""
 
@@ -104,7 +105,7 @@ def _locate(source: Path | bytes, folder: Path, limits: Limits) -> tuple[Path, s
     path = Path(source)
     try:
         if not path.is_file():
-            what = "is a folder, not a file" if path.is_dir() else "does not exist"
+            what = "is not a regular file" if path.exists() else "does not exist"
             raise UserError(f"The model file '{path}' {what}.", code="model-unreadable")
         with path.open("rb"):
             size = path.stat().st_size
@@ -125,6 +126,7 @@ def _check_file_size(size: int, limits: Limits) -> None:
 def _run(folder: Path, limits: Limits) -> dict[str, Any]:
     """Run the child to its end and return its result. Raises UserError for what it, or its death, says."""
     paths = [str(_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    began = time.monotonic()
     with (folder / "stderr").open("wb") as stderr:
         child = subprocess.Popen(
             [sys.executable, "-m", "tuner.graph.child", str(folder)],
@@ -144,11 +146,13 @@ def _run(folder: Path, limits: Limits) -> dict[str, Any]:
                 os.killpg(child.pid, signal.SIGKILL)
                 child.wait()
     if code in (-signal.SIGXCPU, -signal.SIGKILL):
+        if time.monotonic() - began < limits.seconds - 1:
+            raise _too_hungry()  # too early for the limit on CPU time: the system ran out of memory
         raise _too_slow(limits)
     if not (folder / "result.json").exists():
         tail = (folder / "stderr").read_bytes()[-2000:].decode(errors="replace").strip()
         if "bad_alloc" in tail or "MemoryError" in tail:
-            raise UserError("The model needs more memory than the import may use.", code="model-memory")
+            raise _too_hungry()
         if code < 0:
             raise UserError(
                 f"The model crashed its import ({signal.Signals(-code).name}); the file is probably corrupt.",
@@ -160,6 +164,10 @@ def _run(folder: Path, limits: Limits) -> dict[str, Any]:
         said = result["error"]
         raise UserError(said["message"], code=said["code"], hint=said["hint"])
     return result
+
+
+def _too_hungry() -> UserError:
+    return UserError("The model needs more memory than the import may use.", code="model-memory")
 
 
 def _too_slow(limits: Limits) -> UserError:

@@ -48,6 +48,7 @@ def parse(data: bytes, folder: Path | None, shapes: Mapping[str, tuple[int, ...]
     sha256 = hashlib.sha256(data).hexdigest()
     model = _decode(data)
     del data  # it may be large
+    _check_text(model.graph)
     model = _inline_functions(model)
     opset = _opset(model)
     graph = model.graph
@@ -85,6 +86,11 @@ def to_work(parsed: Parsed, sizes: Sizes) -> Work:
     work = Work(list(parsed.inputs), [o.name for o in graph.output], [], arrays, types, parsed.opset, sizes)
     for proto in graph.node:
         add_node(work, proto)
+    for name in work.outputs:
+        if name in work.arrays:  # in a Graph, only layers write outputs
+            value = work.arrays.pop(name)
+            work.nodes.append(Node("Identity", [work.add_constant(f"{name}_value", value)], [name], label=name))
+            work.rename_uses({name: work.nodes[-1].inputs[0]})
     return work
 
 
@@ -153,7 +159,9 @@ def _scan(data: bytes) -> str:
         number, wire = tag >> 3, tag & 7
         if at < 0:
             return "truncated" if seen else "foreign"
-        if number not in _TOP_FIELDS or _TOP_FIELDS[number] != wire:
+        if number not in _TOP_FIELDS and seen:
+            return "ok"  # a field of the future: protobuf skips it
+        if _TOP_FIELDS.get(number) != wire:
             return "foreign"
         value, at = _varint(view, at)
         if at < 0:
@@ -175,6 +183,21 @@ def _varint(view: memoryview, at: int) -> tuple[int, int]:
     return value, -1
 
 
+def _check_text(graph: GraphProto) -> None:
+    """UserError when a name is not UTF-8: protobuf then gives bytes where text is due."""
+    names: list[object] = [t.name for t in graph.initializer]
+    for info in (*graph.input, *graph.output):
+        names += [info.name, *(d.dim_param for d in info.type.tensor_type.shape.dim)]
+    for node in graph.node:
+        names += [node.op_type, node.domain, node.name, *node.input, *node.output]
+        names += [a.name for a in node.attribute] + [a.ref_attr_name for a in node.attribute]
+        for inner in subgraphs(node):
+            _check_text(inner)
+    for name in names:
+        if isinstance(name, bytes):
+            raise UserError(f"A name in the model is not valid text: {name[:40]!r}.", code="invalid-model")
+
+
 def _inline_functions(model: ModelProto) -> ModelProto:
     if not model.functions:
         return model
@@ -189,6 +212,8 @@ def _inline_functions(model: ModelProto) -> ModelProto:
 def _opset(model: ModelProto) -> int:
     versions: dict[str, int] = {}
     for entry in model.opset_import:
+        if isinstance(entry.domain, bytes):
+            continue  # not text, so nothing that is supported
         if entry.domain == "ai.onnx":
             entry.domain = ""
         versions[entry.domain] = entry.version

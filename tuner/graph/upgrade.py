@@ -11,19 +11,17 @@ from tuner.errors import UserError
 from tuner.graph.attrs import ELEM_TYPES
 from tuner.graph.infer import infer
 from tuner.graph.parse import Parsed, to_work
-from tuner.graph.work import Sizes, Work
+from tuner.graph.work import Work
 
 TARGET = 17
 
 
-def build(parsed: Parsed, sizes: Sizes, upgrade: bool) -> Work:
-    """The model as a Work with all types, its opset raised to TARGET where that works.
+def upgrade_opset(parsed: Parsed, work: Work) -> Work:
+    """A Work of opset TARGET that does what ``work``, made from ``parsed``, does; ``work`` itself where there is none.
 
     The upgrade is kept only when the result is valid and its outputs have the same types as before.
     """
-    work = to_work(parsed, sizes)
-    infer(work)
-    if not upgrade or parsed.opset >= TARGET or any(node.domain for node in work.nodes):
+    if parsed.opset >= TARGET or any(node.domain for node in work.nodes):
         return work
     for output in parsed.proto.graph.output:
         kind = work.type_of(output.name)
@@ -32,7 +30,7 @@ def build(parsed: Parsed, sizes: Sizes, upgrade: bool) -> Work:
     if converted is None:
         return work
     try:
-        newer = to_work(replace(parsed, proto=converted, opset=TARGET), sizes)
+        newer = to_work(replace(parsed, proto=converted, opset=TARGET), work.sizes)
         infer(newer)
     except UserError:
         return work

@@ -95,12 +95,16 @@ def _absorb(work: Work, maker: Node, affine: Affine) -> bool:
     new_bias = shift if bias is None else bias * scale + shift
     if maker.op == "Gemm" and new_bias.size > max(shape[-1], 1 if bias is None else bias.size):
         return False  # a column bias would become a whole matrix
-    weights = work.arrays[maker.inputs[1]]
     stem = maker.inputs[1]
-    if (scale != 1).any():
-        maker.inputs[1] = work.add_constant(stem, _scale_weights(maker, weights, scale))
+    weights = work.arrays[stem]
+    scaled = _scale_weights(maker, weights, scale) if (scale != 1).any() else weights
+    new_bias = new_bias.astype(weights.dtype)
+    if weights.dtype == np.float16 and not (np.isfinite(scaled).all() and np.isfinite(new_bias).all()):
+        return False  # the product overflows although the results may not
+    if scaled is not weights:
+        maker.inputs[1] = work.add_constant(stem, scaled)
     if maker.op != "MatMul" and (bias is not None or shift.any()):
-        maker.inputs[2:] = [work.add_constant(f"{stem}_bias", new_bias.astype(weights.dtype))]
+        maker.inputs[2:] = [work.add_constant(f"{stem}_bias", new_bias)]
         if maker.op == "Gemm":
             maker.attrs.pop("beta", None)
     return True

@@ -1,0 +1,164 @@
+"""Commands that only show things: plan, zoo, devices, records."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from tuner.errors import UserError
+
+
+def plan(args: argparse.Namespace) -> int:
+    """``fusetune plan``: layers and blocks as they would be built with default knobs."""
+    from service.tune import STRATEGIES, read_json
+    from tuner.graph.costs import layer_cost, total_macs
+    from tuner.graph.load import import_model
+    from tuner.measure.device import devices
+    from tuner.plan.legality import validate
+    from tuner.plan.plan import Plan
+    from tuner.search.fusion import greedy, unfused
+    from tuner.search.questions import core_counts
+
+    device = devices(args.device)
+    if args.strategy not in STRATEGIES:
+        raise UserError(f"Unknown strategy {args.strategy!r}.", code="unknown-strategy", hint=f"Known: {STRATEGIES}.")
+    model = import_model(args.model, shapes=dict(args.shape), disabled=args.disable_pass)
+    graph = model.graph
+    cores = max(core_counts(args.cores, device))
+    if args.plan:
+        chosen = Plan.from_json(read_json(args.plan))
+        validate(chosen, graph, device.cores)
+    elif args.strategy == "none":
+        chosen = unfused(graph, device, 1)
+    else:
+        chosen = greedy(graph, device, cores)
+    if args.json:
+        print(json.dumps(chosen.to_json(), indent=1))
+        return 0
+    console = Console()
+    blocks = list(chosen.blocks)
+    table = Table(title=f"{model.name}: {len(graph.layers)} layers in {len(blocks)} blocks, "
+                        f"{total_macs(graph) / 1e9:.3f} GMACs, graph {graph.hash[:12]}")  # fmt: skip
+    for column in ("#", "layers", "output", "layout", "template", "cores", "MFLOP", "kB read + written"):
+        table.add_column(column, justify="right" if column in {"#", "cores", "MFLOP", "kB read + written"} else "left")
+    for number, block in enumerate(blocks, 1):
+        costs = [layer_cost(graph, graph.by_id[i]) for i in block.layers]
+        out = graph.by_id[block.layers[-1]].outputs[0]
+        table.add_row(
+            str(number), " ".join(block.layers), "x".join(map(str, graph.tensors[out].shape)), chosen.layout(out),
+            block.template, str(block.cores), f"{sum(c.ops for c in costs) / 1e6:.2f}",
+            f"{sum(c.bytes_read + c.bytes_written for c in costs) / 1e3:.1f}",
+        )  # fmt: skip
+    console.print(table)
+    switched = ", ".join(f"{p.name}{'' if p.enabled else ' (off)'}" for p in model.passes)
+    console.print(f"Cleaning passes: {switched}", highlight=False, soft_wrap=True)
+    return 0
+
+
+def zoo(args: argparse.Namespace) -> int:
+    """``fusetune zoo``: list the models, or write them with seeded random weights."""
+    from tuner.graph import zoo as models
+
+    console = Console()
+    if not args.names:
+        table = Table(title="Models that come along (topologies of the onnx package, seeded random weights)")
+        table.add_column("name")
+        table.add_column("what it is")
+        for name in models.names():
+            table.add_row(name, models.describe(name))
+        console.print(table)
+        console.print("fusetune zoo NAME ... --out DIR writes them.", highlight=False)
+        return 0
+    names = models.names() if args.names == ["all"] else tuple(args.names)
+    if unknown := [n for n in names if n not in models.names()]:
+        raise UserError(
+            f"Unknown model {unknown[0]!r}.", code="unknown-model", hint=f"Known: {', '.join(models.names())}."
+        )
+    try:
+        args.out.mkdir(parents=True, exist_ok=True)
+        for name in names:
+            path = models.write(name, args.out / f"{name}.onnx", args.seed)
+            console.print(str(path), highlight=False, soft_wrap=True)
+    except OSError as error:
+        raise UserError(f"{args.out} cannot be written: {error.strerror}.", code="bad-output") from error
+    return 0
+
+
+def devices(args: argparse.Namespace) -> int:
+    """``fusetune devices``: what this machine can measure on."""
+    from tuner.measure.device import detect_cpu, toolchain
+
+    device = detect_cpu()
+    facts = device.to_json() | {"toolchain": toolchain()}
+    if args.json:
+        print(json.dumps([facts]))
+        return 0
+    table = Table(title="Devices")
+    table.add_column("")
+    table.add_column(device.name)
+    for key, value in _readable(facts).items():
+        table.add_row(key, value)
+    Console().print(table)
+    return 0
+
+
+def _readable(facts: Mapping[str, Any]) -> dict[str, str]:
+    return {
+        "model": str(facts["model"]),
+        "compiled for": str(facts["mcpu"]),
+        "features": " ".join(facts["features"]),
+        "cores": str(facts["cores"]),
+        "vectors": f"{facts['registers']} registers of {facts['lanes']} float32",
+        "caches": f"{facts['l1'] >> 10} kB, {facts['l2'] >> 10} kB a core, {facts['l3'] >> 20} MB shared",
+        "memory": f"{facts['memory'] >> 30} GB",
+        "fingerprint": str(facts["fingerprint"]),
+        "toolchain": str(facts["toolchain"]),
+    }
+
+
+def records(args: argparse.Namespace) -> int:
+    """``fusetune records``: the best known kernels."""
+    from db.store import Store, default_url
+
+    with Store.open(args.db or default_url()) as store:
+        found = store.records.search(workload_hash=args.workload, device=args.device, limit=args.limit)
+    rows = [_record(r) for r in found]
+    if args.json:
+        print(json.dumps(rows))
+        return 0
+    table = Table(title=f"Best known kernels ({len(rows)})")
+    for column in ("workload", "layers", "template", "knobs", "cores", "us", "samples", "device"):
+        table.add_column(column, justify="right" if column in {"cores", "us", "samples"} else "left")
+    for row in rows:
+        table.add_row(
+            row["workload"][:12], " ".join(row["layers"]), row["template"],
+            " ".join(f"{k}={v}" for k, v in row["knobs"].items()), str(row["cores"]), f"{row['seconds'] * 1e6:.1f}",
+            str(row["samples"]), row["device"],
+        )  # fmt: skip
+    Console().print(table)
+    return 0
+
+
+def _record(record: Any) -> dict[str, Any]:
+    c = record.candidate
+    return {
+        "workload": c.workload_hash,
+        "layers": [layer["op"] for layer in c.workload["layers"]],
+        "layouts": dict(c.layouts),
+        "template": c.template,
+        "template_version": c.template_version,
+        "knobs": dict(c.knobs),
+        "cores": c.cores,
+        "precision": c.precision,
+        "residency": c.residency,
+        "seconds": record.seconds,
+        "samples": record.samples,
+        "device": record.device,
+        "toolchain": record.toolchain,
+        "protocol": record.protocol,
+    }

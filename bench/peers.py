@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from types import MappingProxyType
@@ -46,11 +46,7 @@ class Row:
     failure: str | None
 
     def to_json(self) -> dict[str, Any]:
-        found = None
-        if self.ratio is not None:
-            r = self.ratio
-            found = {"median": r.median, "low": r.low, "high": r.high, "pairs": r.pairs}
-        return {**self.__dict__, "ratio": found}
+        return {**self.__dict__, "ratio": None if self.ratio is None else asdict(self.ratio)}
 
 
 @dataclass(frozen=True)
@@ -65,6 +61,7 @@ class BenchReport:
     machine: Mapping[str, Any]
     date: str  # ISO 8601, UTC
     rows: tuple[Row, ...]
+    result: ContestResult = field(repr=False)  # every turn, for other pairs; not in the JSON
 
     def __getitem__(self, name: str) -> Row:
         """Raises KeyError for a name that took no part."""
@@ -74,7 +71,9 @@ class BenchReport:
         raise KeyError(name)
 
     def to_json(self) -> dict[str, Any]:
-        return {**self.__dict__, "machine": dict(self.machine), "rows": [row.to_json() for row in self.rows]}
+        values = {**self.__dict__, "machine": dict(self.machine), "rows": [row.to_json() for row in self.rows]}
+        del values["result"]
+        return values
 
     def table(self) -> Table:
         """For a terminal."""
@@ -165,6 +164,7 @@ def bench(
         machine=machine(),
         date=datetime.now(UTC).isoformat(timespec="seconds"),
         rows=tuple(_row(result, standing, ours, precision, softmax_outputs(graph)) for standing in result.standings),
+        result=result,
     )
 
 

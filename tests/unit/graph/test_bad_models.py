@@ -199,6 +199,8 @@ def test_initializers_with_wrong_or_huge_dimensions() -> None:
 def test_unsupported_types() -> None:
     proto = model([node("Identity", ["x"], "y")], {"x": [2]}, ["y"], dtype=TensorProto.STRING)
     assert refusal(proto).code == "unsupported-type"
+    proto = model([node("SequenceConstruct", ["x"], "s", name="list")], {"x": [2]}, ["s"])
+    assert "'list'" in refusal(proto).message
     proto = small()
     proto.graph.initializer[0].data_type = TensorProto.INT4
     assert refusal(proto).code == "unsupported-type"

@@ -347,6 +347,15 @@ def test_graph_outputs_keep_their_names_through_nops_and_constants() -> None:
     assert graph.outputs == ("copy", "y", "z", "r", "two")
 
 
+def test_outputs_that_are_constants_and_inputs() -> None:
+    proto = model([node("Constant", [], "k", value_float=2.0), node("Mul", ["x", "w"], "y")], {"x": [2]},
+                  ["y", "k", "w", "x"], {"w": [1.0, 3.0]})  # fmt: skip
+    for all_passes in (False, True):
+        graph = check(proto, all_passes=all_passes)
+        assert graph.outputs == ("y", "k", "w", "x")
+        assert set(graph.outputs) <= set(graph.tensors)
+
+
 def test_softmax_between_reshapes_is_freed_from_them() -> None:
     old = model([node("Softmax", ["x"], "y", axis=1)], {"x": [1, 10, 1, 1]}, ["y"], opset=9)
     graph = check(old, all_passes=True)

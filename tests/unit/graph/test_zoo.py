@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
-from tempfile import mkdtemp
 
 import numpy as np
 import onnx
@@ -22,6 +21,8 @@ from tuner.graph.onnx_io import to_onnx
 from tuner.graph.passes.registry import NAMES
 
 SMALL = ("squeezenet", "shufflenet", "inception_v1", "inception_v2", "densenet121", "resnet50")
+LARGE = ("bvlc_alexnet", "zfnet512", "vgg19")
+ALL = [*SMALL, *(pytest.param(name, marks=pytest.mark.slow) for name in LARGE)]
 IMAGE = rand(1, 3, 224, 224, seed=5)
 
 LAYERS = {
@@ -44,16 +45,20 @@ LAYERS = {
     "resnet50": {
         "Conv": 53, "Relu": 49, "MaxPool": 1, "Add": 16, "AveragePool": 1, "Reshape": 1, "Gemm": 1, "Softmax": 1,
     },
+    "bvlc_alexnet": {"Conv": 5, "Relu": 7, "LRN": 2, "MaxPool": 3, "Reshape": 1, "Gemm": 3, "Softmax": 1},
+    "zfnet512": {"Conv": 5, "Relu": 7, "LRN": 2, "MaxPool": 3, "Reshape": 1, "Gemm": 3, "Softmax": 1},
+    "vgg19": {"Conv": 16, "Relu": 18, "MaxPool": 5, "Reshape": 1, "Gemm": 3, "Softmax": 1},
 }  # fmt: skip
 GMACS = {
     "squeezenet": (0.34, 0.36), "shufflenet": (0.12, 0.15), "inception_v1": (1.4, 1.6), "inception_v2": (1.9, 2.1),
     "densenet121": (2.8, 2.9), "resnet50": (4.0, 4.15),
+    "bvlc_alexnet": (0.6, 0.75), "zfnet512": (1.4, 1.6), "vgg19": (19.4, 19.8),
 }  # fmt: skip
 
 
 @pytest.fixture(scope="module")
-def folder() -> Path:
-    return Path(mkdtemp(prefix="fusetune-zoo-"))
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("zoo")
 
 
 @cache
@@ -66,7 +71,7 @@ def _imported(name: str, folder: Path) -> ImportedModel:
     return import_model(_written(name, folder))
 
 
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("name", ALL)
 def test_cleaned_layers_results_and_macs(name: str, folder: Path) -> None:
     found = _imported(name, folder)
     check_invariants(found.graph)
@@ -100,7 +105,7 @@ def test_topology_without_weights_can_be_imported() -> None:
     assert ops(import_model(path, disabled=NAMES).graph)["ConstantOfShape"] == 39
 
 
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("name", ALL)
 def test_activations_stay_alive(name: str, folder: Path) -> None:
     proto = onnx.load_model(str(_written(name, folder)))
     softmax = [node.input[0] for node in proto.graph.node if node.op_type == "Softmax"]

@@ -36,8 +36,12 @@ def batch_norm_to_scale_shift(work: Work) -> None:
             continue
         kind = work.types[node.outputs[0]]
         scale, bias, mean, var = (work.arrays[name].astype(np.float64) for name in node.inputs[1:5])
-        s = scale / np.sqrt(var + node.attr("epsilon", 1e-5))
+        with np.errstate(invalid="ignore", divide="ignore"):
+            s = scale / np.sqrt(var + node.attr("epsilon", 1e-5))
         t = bias - mean * s
+        if not np.isfinite(s).all():  # a broken variance: leave its consequences to the operator
+            nodes.append(node)
+            continue
         shape = (-1, *[1] * (len(kind.shape) - 2))
         dtype = numpy_dtype(kind.dtype)
         out = node.outputs[0]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import onnx
@@ -57,8 +59,9 @@ GMACS = {
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("zoo")
+def folder() -> Iterator[Path]:
+    with TemporaryDirectory(prefix="fusetune-zoo-") as name:  # not tmp_path: pytest would keep up to 1.2 GB of it
+        yield Path(name)
 
 
 @cache

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from bench.peers import BenchReport, bench
-from bench.results import RESULTS, render
+from bench.results import RESULTS, disturbed, render
 from tuner.errors import FusetuneError, UserError
 from tuner.measure.contest import Ratio, ratio
 
@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seconds", type=float, default=300.0, help="tuning budget per model")
     parser.add_argument("--rounds", type=int, default=15, help="turns of each contestant")
     parser.add_argument("--out", type=Path, default=Path("bench_out"))
-    parser.add_argument("--retry", action="store_true", help="measure models whose line is an error again")
+    parser.add_argument("--retry", action="store_true", help="measure models again that failed or were disturbed")
     parser.add_argument("--keep", action="store_true", help="keep models and artifacts (up to 2 GB each)")
     parser.add_argument("--render", action="store_true", help="measure nothing; write the lines into bench/RESULTS.md")
     options = parser.parse_args(arguments)
@@ -73,7 +73,7 @@ def first_light(
     found = []
     for name in models:
         known = read_rows(lines).get(name)
-        if known is None or (retry and known["error"]):
+        if known is None or (retry and (known["error"] or disturbed(known))):
             print(f"{name} ...", file=sys.stderr, flush=True)
             folder = out / name
             shutil.rmtree(folder, ignore_errors=True)
@@ -139,7 +139,7 @@ def _tune(
 ) -> dict[str, Any] | None:
     """Run ``fusetune tune`` into ``folder / kind``; its report, or None and what went wrong added to ``problems``."""
     out = folder / kind
-    paths = ["--out", str(out), "--json", "--db", str((folder / database).absolute())]
+    paths = ["--out", str(out), "--json", "--db", f"sqlite:///{(folder / database).absolute()}"]
     command = [*_COMMAND, "tune", str(model), *budget, *paths]
     log = folder / f"{kind}.log"
     with log.open("wb") as file:
@@ -152,7 +152,7 @@ def _tune(
             return None
     written = out / "report.json"
     if code != 0 or not written.exists():
-        last = " ".join(log.read_bytes()[header:].decode(errors="replace").splitlines()[-3:])[-300:]
+        last = " ".join(log.read_bytes()[header:].decode(errors="replace").splitlines()[-1:])[-300:]
         problems.append(f"{kind}: tuning ended with exit code {code}: {last}")
         return None
     report: dict[str, Any] = json.loads(written.read_text())

@@ -42,6 +42,8 @@ def section(rows: Mapping[str, Mapping[str, Any]], models: Sequence[str]) -> str
         "search. error = max|y - ref| / max|ref| against ONNX Runtime, the final softmax looked through. *again* = "
         "the same tuning a second time, from the records of the first.",
     ]
+    if any(disturbed(row) for row in rows.values()):
+        lines += ["", "\\* Other processes used the cores in most rounds: measure again on a quiet machine (--retry)."]
     if problems := [f"- {name}: {rows[name]['error']}" for name in order if name in rows and rows[name]["error"]]:
         lines += ["", "What went wrong:", "", *problems]
     return "\n".join(lines)
@@ -80,7 +82,7 @@ def _cells(name: str, row: Mapping[str, Any] | None) -> list[str]:
     default = row.get("default_ratio")
     error = tuning.get("max_rel_error")
     return [
-        f"{name} (see below)" if row["error"] else name,
+        name + " \\*" * disturbed(row) + " (see below)" * bool(row["error"]),
         *times,
         _MISSING if over is None else f"{over['median']:.2f} ({over['low']:.2f}–{over['high']:.2f})",
         _MISSING if default is None else f"{default['median']:.2f}",
@@ -91,6 +93,12 @@ def _cells(name: str, row: Mapping[str, Any] | None) -> list[str]:
         _number(again.get("seconds"), 0),
         _number(again.get("measured"), 0),
     ]
+
+
+def disturbed(row: Mapping[str, Any]) -> bool:
+    """Whether somebody in this row's contest had foreign load in most rounds."""
+    bench = row.get("bench") or {}
+    return any(2 * r["disturbed"] > bench["rounds"] for r in bench.get("rows", ()))
 
 
 def _number(value: float | None, digits: int = 2) -> str:

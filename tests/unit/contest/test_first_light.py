@@ -23,7 +23,7 @@ MACHINE = {
 
 def contestant(name: str, ms: float | None, ratio: float | None = None) -> dict[str, Any]:
     found = None if ratio is None else {"median": ratio, "low": ratio - 0.01, "high": ratio + 0.01, "pairs": 15}
-    return {"name": name, "median_ms": ms, "ratio": found}
+    return {"name": name, "median_ms": ms, "ratio": found, "disturbed": 0}
 
 
 def row(model: str, error: str | None = None, **more: Any) -> dict[str, Any]:
@@ -32,7 +32,7 @@ def row(model: str, error: str | None = None, **more: Any) -> dict[str, Any]:
         "model": model,
         "error": error,
         "command": "python -m bench.first_light --seconds 300",
-        "bench": {"rows": rows, "machine": MACHINE, "threads": 2, "date": "2026-11-21T10:00:00+00:00"},
+        "bench": {"rows": rows, "machine": MACHINE, "threads": 2, "rounds": 15, "date": "2026-11-21T10:00:00+00:00"},
         "default_ratio": {"median": 0.88, "low": 0.87, "high": 0.89, "pairs": 15},
         "tuning": {"seconds": 301.4, "measured": 1234, "trials_per_second": 4.09, "max_rel_error": 2.1e-6},
         "again": {"seconds": 9.6, "measured": 0},
@@ -80,6 +80,17 @@ def test_failed_models_are_measured_again_only_on_request(tmp_path: Path) -> Non
     assert (again.measured, retry.measured) == ([], ["a"])
     assert rows[0]["error"] is None
     assert read_rows(tmp_path / "rows.jsonl")["a"]["error"] is None
+
+
+def test_disturbed_rows_are_marked_and_measured_again_on_request(tmp_path: Path) -> None:
+    noisy = row("a")
+    noisy["bench"]["rows"][0]["disturbed"] = 8
+    text = section({"a": noisy, "b": row("b")}, ["a", "b"])
+    assert r"| a \* |" in text and "| b |" in text and "quiet machine" in text
+    (tmp_path / "rows.jsonl").write_text(json.dumps(noisy) + "\n" + json.dumps(row("b")) + "\n")
+    bench = Bench()
+    first_light(["a", "b"], tmp_path, bench, retry=True)
+    assert bench.measured == ["a"]
 
 
 def test_a_torn_last_line_is_measured_again(tmp_path: Path) -> None:
@@ -145,7 +156,7 @@ def test_tuning_is_called_with_model_budget_out_and_database(tmp_path: Path, mon
     problems: list[str] = []
     report = module._tune(tmp_path / "m.onnx", tmp_path, "tuned", ["--seconds", "5"], "tuned.db", 30, problems)
     assert report is not None and problems == []
-    paths = ["--out", str(tmp_path / "tuned"), "--json", "--db", str(tmp_path / "tuned.db")]
+    paths = ["--out", str(tmp_path / "tuned"), "--json", "--db", f"sqlite:///{tmp_path}/tuned.db"]
     assert report["argv"] == ["tune", str(tmp_path / "m.onnx"), "--seconds", "5", *paths]
     assert (tmp_path / "tuned.report.json").exists()
 

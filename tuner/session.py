@@ -29,7 +29,7 @@ from tuner.plan.legality import validate
 from tuner.plan.plan import Plan
 from tuner.report import Outcome, make_report
 from tuner.search.fusion import greedy, unfused
-from tuner.search.questions import Question, answered, core_counts, distinct, questions
+from tuner.search.questions import Question, answered, core_counts, defaults, distinct, questions
 from tuner.search.tuning import Tuning
 from tuner.store import NoStore, TrialStore
 from tuner.types import PROTOCOL, Device, JobSpec, Trial
@@ -88,12 +88,13 @@ class Session:
     # stages -----------------------------------------------------------------------------------------------------
 
     def _run(self, model: ImportedModel, scratch: Path) -> dict[str, Any]:
-        plan, asked = self._plan(model)
+        open_plan, asked = self._plan(model)
+        plan = defaults(open_plan, asked)
         began = time.monotonic()
         steps = {"default": self._build(model, plan, scratch / "default", "default plan")}
         build_seconds = time.monotonic() - began
         trials = self._search(asked, build_seconds)
-        tuned = answered(plan, asked)
+        tuned = answered(open_plan, asked)
         if tuned.hash != plan.hash:
             steps["tuned"] = self._build(model, tuned, scratch / "tuned", "tuned plan")
         if self.baselines:

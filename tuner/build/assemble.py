@@ -19,7 +19,7 @@ from tuner.errors import UserError
 from tuner.graph.ir import Graph, Layer, Tensor
 from tuner.kernels.base import Kernel
 from tuner.kernels.registry import template
-from tuner.plan.layout import Pack, physical_shape
+from tuner.plan.layout import PLAIN, Pack, physical_shape
 from tuner.plan.plan import IMPORTED, VIEW, Block, Plan
 from tuner.plan.workload import Bound, workload_of
 from tuner.types import Device, digest
@@ -143,14 +143,17 @@ class _Assembler:
                 self.params = params
                 for block, bound, made in self.plans:
                     self._emit(block, bound, made, values)
-                outputs = [self._constant_output(n) if n in self.graph.constants else values[n]
-                           for n in self.graph.outputs]  # fmt: skip
+                outputs = [self._output(n, values) for n in self.graph.outputs]
                 result = self.builder.emit_output(outputs[0] if len(outputs) == 1 else relax.Tuple(outputs))
             self.builder.emit_func_output(result)
         return Assembly(self.builder.finalize(), self.parameters, self.steps)
 
-    def _constant_output(self, name: str) -> Any:
-        return relax.const(self.weights[name])
+    def _output(self, name: str, values: dict[str, Any]) -> Any:
+        """A result as the user gets it: plain."""
+        if name in self.graph.constants:
+            return relax.const(self.weights[name])
+        stored = self.plan.layout(name)
+        return values[name] if stored == PLAIN else self._convert(values[name], name, stored, PLAIN)
 
     def _load(self, parameter: int) -> Any:
         if parameter not in self.loaded:
@@ -204,8 +207,7 @@ class _Assembler:
         ]
         inputs = [read[n] for n in bound.workload.inputs]
         outputs = made.emit(self.builder, inputs, parameters, mapping, f"imported_{number}")
-        for symbol in mapping.values():
-            self.steps.append(Step(symbol.name_hint, block.layers, IMPORTED, block.cores, None, {}))
+        self.steps.append(Step(f"imported_{number}", block.layers, IMPORTED, block.cores, None, {}))
         for name, value in zip(bound.workload.outputs, outputs, strict=True):
             values[bound.names[name]] = value
 

@@ -45,14 +45,15 @@ def _main(folder: Path) -> None:
     for _ in range(3):
         call()
     runs: list[list[tuple[str, float]]] = []
-    started = 0
+    open_calls: list[tuple[str, int]] = []  # imported blocks are functions that call kernels: the outermost counts
 
     def watch(_: Any, symbol: str, before: bool, *__: Any) -> int:
-        nonlocal started
         if before:
-            started = time.perf_counter_ns()
-        elif symbol in symbols:
-            runs[-1].append((symbol, (time.perf_counter_ns() - started) * 1e-9))
+            open_calls.append((symbol, time.perf_counter_ns()))
+        else:
+            _, started = open_calls.pop()
+            if symbol in symbols:
+                runs[-1].append((symbol, (time.perf_counter_ns() - started) * 1e-9))
         return 0
 
     model.machine.set_instrument(watch)

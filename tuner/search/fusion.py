@@ -88,7 +88,7 @@ def _output_options(
     real = names[out]  # type: ignore[index]
     block = blocked(device.lanes)
     if real in graph.outputs:
-        return [PLAIN]
+        return [PLAIN, block]  # a blocked result is converted at the very end
     readers = {layer.op for layer in graph.consumers[real]}
     plain_first = bool(readers) and readers <= _PLAIN_READERS
     follows = all(x.op in ELEMENTWISE or x.op in {"Concat", "Softmax"} for x in workload.layers)

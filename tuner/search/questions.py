@@ -89,8 +89,20 @@ def answered(plan: Plan, asked: Mapping[tuple[str, ...], Question]) -> Plan:
         question = asked.get(block.layers)
         if question is None or block.knobs is not None:
             return block
-        knobs, cores, _ = question.answer()
-        return replace(block, knobs=dict(knobs), cores=cores)
+        knobs, cores, seconds = question.answer()
+        return replace(block, knobs=dict(knobs), cores=block.cores if seconds is None else cores)
+
+    return plan.map(change)
+
+
+def defaults(plan: Plan, asked: Mapping[tuple[str, ...], Question]) -> Plan:
+    """The plan with its templates' default knobs spelt out."""
+
+    def change(block: Block) -> Block:
+        question = asked.get(block.layers)
+        if question is None or block.knobs is not None:
+            return block
+        return replace(block, knobs=dict(question.space.default))
 
     return plan.map(change)
 

@@ -92,9 +92,12 @@ def _is_row(array: np.ndarray, kind: Type) -> bool:
 
 
 def flatten_concat(work: Work) -> None:
-    """Concat(Concat(a, b), c) = Concat(a, b, c) on the same axis, when nothing else reads the inner one."""
-    uses, producers = work.uses(), work.producers()
-    gone: set[int] = set()
+    """Concat(Concat(a, b), c) = Concat(a, b, c) on the same axis.
+
+    The inner one stays where something else reads it (eliminate-dead takes it otherwise): in a DenseNet that is only
+    the normalisation, which then copies and normalises in one pass while nothing is copied twice.
+    """
+    producers = work.producers()
     for node in work.nodes:
         if node.op != "Concat" or node.domain:
             continue
@@ -102,11 +105,9 @@ def flatten_concat(work: Work) -> None:
         inputs: list[str] = []
         for name in node.inputs:
             maker = producers.get(name)
-            inner = maker is not None and maker.op == "Concat" and not maker.domain and uses[name] == 1
+            inner = maker is not None and maker.op == "Concat" and not maker.domain
             if maker is not None and inner and maker.attr("axis", 1) % rank == node.attr("axis", 1) % rank:
                 inputs.extend(maker.inputs)
-                gone.add(id(maker))
             else:
                 inputs.append(name)
         node.inputs = inputs
-    work.nodes = [node for node in work.nodes if id(node) not in gone]

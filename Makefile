@@ -42,7 +42,7 @@ $(VENV)/bin/python:
 	  if answer=$$("$$python" -c "$$CHECK_PYTHON" 2>&1); then chosen=$$python; break; fi; complaint=$$answer; \
 	done; \
 	if [ -z "$$chosen" ]; then echo "$$complaint" >&2; exit 1; fi; \
-	"$$chosen" -m venv $(VENV)
+	"$$chosen" -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
 
 $(VENV)/.installed: $(VENV)/bin/python pyproject.toml constraints.txt
 	@echo "Installing fusetune into $(VENV) (about a minute) ..."

@@ -10,7 +10,7 @@ group are zero. Where groups align with vectors the window is exactly one group 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -44,6 +44,7 @@ class ConvShape:
     dilation: tuple[int, int]
     pads: tuple[int, int, int, int]
     groups: int
+    rows_kept: bool = False  # keep rows apart even where the image could be seen as one long row
 
     @staticmethod
     def of(workload: Graph, conv: Layer) -> ConvShape:
@@ -58,7 +59,7 @@ class ConvShape:
     @cached_property
     def pointwise(self) -> bool:
         """A 1x1 convolution that reads each input pixel once, in order."""
-        return (self.kh, self.kw, self.stride) == (1, 1, (1, 1)) and not any(self.pads)
+        return (self.kh, self.kw, self.stride) == (1, 1, (1, 1)) and not any(self.pads) and not self.rows_kept
 
 
 def window_pads(
@@ -96,23 +97,18 @@ class Conv2d(KernelTemplate):
 
     def space(self, workload: Graph, layouts: Layouts, device: Device) -> Space:
         shape = ConvShape.of(workload, _conv(workload))
-        chunks = -(-shape.oc // device.lanes)
+        tiles, default, rule = register_tiles(shape, device)
         width = shape.oh * shape.ow if shape.pointwise else shape.ow
         height = 1 if shape.pointwise else shape.oh
-        budget = device.registers - 4  # accumulators that surely stay in registers
-        oc_t = [t for t in divisors(chunks, 4) if t != 3]  # LLVM splits vectors of 48 badly
-        reg_n = _tiles(width, budget)
         if shape.pointwise:
-            rows = sorted({n for n in (1, 2, 4, 8, 16, 32) if n * min(reg_n) <= width})
+            rows = sorted({n for n in (1, 2, 4, 8, 16, 32) if n * min(tiles["reg_n"]) <= width})
         else:
             rows = sorted({r for r in (1, 2, 4, 7, 8, 14) if r <= height} | {height if height <= 28 else 1})
-        knobs = {"oc_t": oc_t, "reg_n": reg_n, "rows": rows, "order": [0, 1]}
-        least = min(4, max(oc_t) * max(reg_n))
-        fits = lambda k: least <= k["oc_t"] * k["reg_n"] <= device.registers  # noqa: E731
-        return Space(knobs, _default(shape, knobs, device), fits)
+        knobs = {**tiles, "rows": rows, "order": [0, 1]}
+        return Space(knobs, _default(shape, default, rows, device), rule)
 
     def build(self, workload: Graph, layouts: Layouts, knobs: Knobs, cores: int, device: Device) -> Kernel:
-        return _Builder(workload, layouts, knobs, device).kernel(cores)
+        return ConvBuilder(workload, layouts, knobs, device).kernel(cores)
 
 
 def _conv(workload: Graph) -> Layer:
@@ -122,12 +118,22 @@ def _conv(workload: Graph) -> Layer:
 def _tiles(width: int, budget: int) -> list[int]:
     """Register-tile widths worth trying: those that waste at most an eighth of the row (all exact ones included)."""
     tiles = [n for n in range(1, min(width, budget) + 1) if (-(-width // n) * n - width) * 8 <= width]
-    return [n for n in tiles if n >= 3 or width % n == 0][-16:] or [1]
+    return [n for n in tiles if n >= 3 or width % n == 0]
 
 
-def _default(shape: ConvShape, knobs: dict[str, list[int]], device: Device) -> dict[str, int]:
-    """Largest register tile without spills and waste; tasks enough for the cores; the heavier operand stays put."""
+def register_tiles(
+    shape: ConvShape, device: Device
+) -> tuple[dict[str, list[int]], dict[str, int], Callable[[Knobs], bool]]:
+    """Knobs ``oc_t`` and ``reg_n``: their values, the default, and which pairs fit the registers.
+
+    The default is the largest tile without spills and waste, by loads and chains per multiply-add.
+    """
+    chunks = -(-shape.oc // device.lanes)
     width = shape.oh * shape.ow if shape.pointwise else shape.ow
+    knobs = {
+        "oc_t": [t for t in divisors(chunks, 4) if t != 3],  # LLVM splits vectors of 48 badly
+        "reg_n": _tiles(width, device.registers - 4),
+    }
     most = device.registers - 4 if shape.kh * shape.kw <= 9 else device.registers // 2
     best = (-1.0, -1, 1)
     for oc_t in knobs["oc_t"]:
@@ -140,38 +146,53 @@ def _default(shape: ConvShape, knobs: dict[str, list[int]], device: Device) -> d
             chains = min(oc_t * reg_n / 10, 1)  # multiply-adds in flight hide their latency
             score = width / steps * copied * chains / max(loads, 0.6) + 0.002 * oc_t * reg_n
             best = max(best, (score, -oc_t, reg_n))
-    oc_t, reg_n = -best[1], best[2]
+    least = min(4, max(knobs["oc_t"]) * max(knobs["reg_n"]))
+    default = {"oc_t": -best[1], "reg_n": best[2]} if best[0] > 0 else {n: v[0] for n, v in knobs.items()}
+
+    def fits(k: Knobs) -> bool:
+        return k == default or least <= k["oc_t"] * k["reg_n"] <= device.registers
+
+    return knobs, default, lambda k: fits({"oc_t": k["oc_t"], "reg_n": k["reg_n"]})
+
+
+def _default(shape: ConvShape, tile: Knobs, rows: Sequence[int], device: Device) -> dict[str, int]:
+    """Tasks enough for the cores; the heavier operand stays in cache while the lighter one streams by."""
+    oc_t, reg_n = tile["oc_t"], tile["reg_n"]
+    width = shape.oh * shape.ow if shape.pointwise else shape.ow
     weights = shape.oc * (shape.ic // shape.groups) * shape.kh * shape.kw * 4
     image = shape.ic * shape.h * shape.w * 4
     order = 0 if weights >= image else 1
     tasks = shape.n * -(-shape.oc // (device.lanes * oc_t))
     steps = -(-width // reg_n) if shape.pointwise else shape.oh
-    rows = max((r for r in knobs["rows"] if tasks * -(-steps // r) >= 4 * device.cores), default=knobs["rows"][0])
+    height = max((r for r in rows if tasks * -(-steps // r) >= 4 * device.cores), default=rows[0])
     if order == 1:  # few rows per task, so that the input stays in the first-level cache across output channels
-        rows = min(rows, 4 if shape.pointwise else 2) if min(rows, 4) in knobs["rows"] else knobs["rows"][0]
-        rows = max(r for r in knobs["rows"] if r <= max(rows, 1))
-    return {"oc_t": oc_t, "reg_n": reg_n, "rows": rows, "order": order}
+        limit = 4 if shape.pointwise else 2
+        height = max(r for r in rows if r <= max(min(height, limit), rows[0]))
+    return {"oc_t": oc_t, "reg_n": reg_n, "rows": height, "order": order}
 
 
-class _Builder:
-    """Writes one convolution kernel."""
+class ConvBuilder:
+    """Writes one convolution kernel; ``conv2d_pool`` puts a pooling behind it."""
 
     def __init__(self, workload: Graph, layouts: Layouts, knobs: Knobs, device: Device) -> None:
         self.workload, self.layouts, self.knobs, self.device = workload, layouts, knobs, device
         self.conv = _conv(workload)
-        self.shape = ConvShape.of(workload, self.conv)
+        self.shape = self.geometry()
         self.body = Body(workload, layouts)
         self.ob = device.lanes * knobs["oc_t"]  # channels per task
         self.window = _window(self.shape, self.ob)
 
+    def geometry(self) -> ConvShape:
+        return ConvShape.of(self.workload, self.conv)
+
     def kernel(self, cores: int) -> Kernel:
         padded = self._padded()
         acc = self._accumulate(padded)
-        out = self._output(acc)
+        out = self.output(acc)
         tensors, args = self.body.finish(out)
         module = module_of(tensors)
         sch = schedule_of(module)
-        self._schedule(sch, cores, padded is not None)
+        self.schedule(sch, cores, padded is not None)
         return Kernel(module, sch, args, self.body.packs)
 
     # expressions -----------------------------------------------------------------------------------------------
@@ -263,7 +284,8 @@ class _Builder:
             name="acc",
         )
 
-    def _output(self, acc: te.Tensor) -> te.Tensor:
+    def anchor(self, acc: te.Tensor) -> None:
+        """Let the layers behind the convolution read the accumulators, bias added."""
         s, oc_t = self.shape, self.knobs["oc_t"]
         lanes = self.device.lanes
         bias = self.conv.inputs[2] if len(self.conv.inputs) > 2 and self.conv.inputs[2] else None
@@ -276,6 +298,11 @@ class _Builder:
             return value if bias is None else value + self.body.read(bias, (c,))
 
         self.body.anchors[self.conv.outputs[0]] = read
+
+    def output(self, acc: te.Tensor) -> te.Tensor:
+        """The stage that writes the kernel's result."""
+        s, lanes = self.shape, self.device.lanes
+        self.anchor(acc)
         name = self.workload.outputs[0]
         n, c, h, w, lane = physical_shape(self.workload.tensors[name].shape, self.layouts[name])
         if s.pointwise:  # one long row; the schedule gives the buffer its true shape in the end
@@ -290,7 +317,7 @@ class _Builder:
 
     # schedule --------------------------------------------------------------------------------------------------
 
-    def _schedule(self, sch: Any, cores: int, padded: bool) -> None:
+    def schedule(self, sch: Any, cores: int, padded: bool) -> None:
         k, s = self.knobs, self.shape
         out, acc = sch.get_sblock("out"), sch.get_sblock("acc")
         sch.set_scope(acc, 0, "local")
@@ -306,33 +333,39 @@ class _Builder:
         co_o, co_t = sch.split(co, [None, k["oc_t"]])
         outer = [n, co_o, y_o] if k["order"] == 0 else [n, y_o, co_o]
         sch.reorder(*outer, *inner, x_i, co_t, ci)
-        task = sch.fuse(*outer)
-        task = parallelise(sch, task, cores, self.device.cores)
+        task = parallelise(sch, sch.fuse(*outer), cores, self.device.cores)
         sch.compute_at(acc, inner[-1], preserve_unit_loops=True)
         if padded:
-            sch.compute_at(sch.get_sblock("pad"), task)
-            if block_of(self.body.input(self.conv.inputs[0]).layout):
-                sch.vectorize(sch.get_loops(sch.get_sblock("pad"))[-1])
+            self.place_padding(sch, task)
         sch.vectorize(ci)
         sch.unroll(co_t)
         sch.unroll(x_i)
-        loops = sch.get_loops(acc)
-        reduce_count = 4 if self.window.whole and block_of(self.body.input(self.conv.inputs[0]).layout) else 3
-        reductions, spatial = loops[-reduce_count:], loops[-reduce_count - 2 : -reduce_count]
-        col, lane = spatial
-        first = reductions[0]
-        sch.reorder(*reductions, col, lane)
-        sch.unroll(col)
-        sch.vectorize(lane)
-        if s.kw > 1:
-            sch.unroll(reductions[2])
-        init = sch.decompose_reduction(acc, first)
-        init_loops = sch.get_loops(init)
-        sch.unroll(init_loops[-2])
-        sch.vectorize(init_loops[-1])
+        self.schedule_accumulation(sch, acc)
         if s.pointwise:
             width = s.ow
             sch.transform_layout(out, ("write", 0), lambda n, c, p, i: (n, c, p // width, p % width, i))
+
+    def place_padding(self, sch: Any, task: Any) -> None:
+        """Copy the padded input a task needs inside that task."""
+        sch.compute_at(sch.get_sblock("pad"), task)
+        if block_of(self.body.input(self.conv.inputs[0]).layout):
+            sch.vectorize(sch.get_loops(sch.get_sblock("pad"))[-1])
+
+    def schedule_accumulation(self, sch: Any, acc: Any) -> None:
+        """The innermost loops: a register tile of columns x vectors while the input channels stream by."""
+        loops = sch.get_loops(acc)
+        blocked = block_of(self.body.input(self.conv.inputs[0]).layout)
+        count = 4 if self.window.whole and blocked else 3
+        reductions, (col, lane) = loops[-count:], loops[-count - 2 : -count]
+        sch.reorder(*reductions, col, lane)
+        sch.unroll(col)
+        sch.vectorize(lane)
+        if self.shape.kw > 1:
+            sch.unroll(reductions[2])
+        init = sch.decompose_reduction(acc, reductions[0])
+        init_loops = sch.get_loops(init)
+        sch.unroll(init_loops[-2])
+        sch.vectorize(init_loops[-1])
 
 
 @dataclass(frozen=True)

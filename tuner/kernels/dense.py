@@ -69,7 +69,7 @@ class Dense(KernelTemplate):
         kk = te.reduce_axis((0, k), "k")
 
         def source(row: Any, column: Any) -> Any:
-            return body.read(layer.inputs[0], (*_unflatten(row, shape[:-1]), column))
+            return body.read(layer.inputs[0], (*unflatten(row, shape[:-1]), column))
 
         def clipped(row: Any) -> Any:
             return row if rows == m else te.min(row, m - 1)
@@ -80,7 +80,7 @@ class Dense(KernelTemplate):
         result = workload.tensors[layer.outputs[0]].shape
 
         def read(index: Sequence[Any]) -> Any:
-            row, column = _flatten(index[:-1], result[:-1]), index[-1]
+            row, column = flatten(index[:-1], result[:-1]), index[-1]
             value = acc(row, column // ob, column % ob)
             alpha, beta = float(layer.attr("alpha", 1.0)), float(layer.attr("beta", 1.0))
             if layer.op == "Gemm" and alpha != 1.0:
@@ -93,14 +93,14 @@ class Dense(KernelTemplate):
         body.anchors[layer.outputs[0]] = read
         name = workload.outputs[0]
         out = te.compute(
-            (m, n), lambda i, j: body.read(name, (*_unflatten(i, result[:-1]), j)), name="out"
+            (m, n), lambda i, j: body.read(name, (*unflatten(i, result[:-1]), j)), name="out"
         )
         tensors, args = body.finish(out)
         module = module_of(tensors)
         sch = schedule_of(module)
         _schedule(sch, m, n, ob, reg_m, unroll, cores, device)
         if len(result) != 2:
-            sch.transform_layout("out", ("write", 0), lambda i, j: (*_unflatten(i, result[:-1]), j))
+            sch.transform_layout("out", ("write", 0), lambda i, j: (*unflatten(i, result[:-1]), j))
         return Kernel(module, sch, args, body.packs)
 
 
@@ -115,7 +115,8 @@ def _sizes(workload: Graph) -> tuple[int, int, int]:
     return prod(rows), workload.tensors[layer.outputs[0]].shape[-1], k
 
 
-def _unflatten(row: Any, dims: Sequence[int]) -> tuple[Any, ...]:
+def unflatten(row: Any, dims: Sequence[int]) -> tuple[Any, ...]:
+    """Indices of ``dims`` from a row-major position."""
     index: list[Any] = []
     for position, extent in enumerate(dims):
         inner = prod(dims[position + 1 :])
@@ -124,7 +125,8 @@ def _unflatten(row: Any, dims: Sequence[int]) -> tuple[Any, ...]:
     return tuple(index)
 
 
-def _flatten(index: Sequence[Any], dims: Sequence[int]) -> Any:
+def flatten(index: Sequence[Any], dims: Sequence[int]) -> Any:
+    """Row-major position of ``index`` in ``dims``."""
     row: Any = 0
     for position, i in enumerate(index):
         row = row * dims[position] + i

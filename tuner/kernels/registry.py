@@ -8,15 +8,17 @@ from tuner.errors import UserError
 from tuner.graph.ir import Graph
 from tuner.kernels.base import KernelTemplate, Layouts
 from tuner.kernels.conv2d import Conv2d
+from tuner.kernels.conv2d_pool import Conv2dPool
 from tuner.kernels.dense import Dense
 from tuner.kernels.elementwise import Channels, Concat, Elementwise
 from tuner.kernels.lrn import Lrn
+from tuner.kernels.matmul import MatMul
 from tuner.kernels.softmax import Softmax
 from tuner.kernels.windowed import Depthwise, Pool
 from tuner.types import Device
 
 TEMPLATES: tuple[KernelTemplate, ...] = (
-    Depthwise(), Conv2d(), Dense(), Pool(), Elementwise(), Concat(), Channels(), Lrn(), Softmax(),
+    Depthwise(), Conv2d(), Conv2dPool(), Dense(), MatMul(), Pool(), Elementwise(), Concat(), Channels(), Lrn(), Softmax(),
 )  # fmt: skip
 BY_NAME = {template.name: template for template in TEMPLATES}
 

@@ -49,10 +49,14 @@ class Records:
         return found
 
     def search(self, *, workload_hash: str | None = None, device: str | None = None, limit: int = 100) -> list[Record]:
-        """The records of a workload, of a device, or of all, those measured last first."""
+        """The records of a workload, of a device, or of all, those measured last first.
+
+        ``workload_hash`` may be the beginning of one; ``device`` is a fingerprint.
+        """
         conditions: list[ColumnElement[bool]] = [trials.c.samples.is_not(None)]
         if workload_hash is not None:
-            conditions.append(trials.c.workload == workload_hash)
+            # Hashes are hexadecimal, so "g" comes after all that begin so; unlike LIKE, a range uses the index.
+            conditions.append(trials.c.workload.between(workload_hash, workload_hash + "g"))
         if device is not None:
             conditions.append(trials.c.device == device)
         columns = (trials.c.device, trials.c.toolchain, trials.c.protocol, trials.c.record_key)

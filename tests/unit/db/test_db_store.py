@@ -191,6 +191,7 @@ def test_searching_records(store: Store) -> None:
     assert [record.seconds for record in store.records.search(limit=2)] == [3.0, 2.0]
     one = store.records.search(workload_hash=candidate().workload_hash)
     assert [record.candidate for record in one] == [candidate(2)]
+    assert store.records.search(workload_hash=candidate().workload_hash[:12]) == one
     assert store.records.search(device="other") == []
 
 

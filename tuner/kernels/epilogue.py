@@ -21,11 +21,14 @@ Read = Callable[[Sequence[Any]], Expr]  # logical indices -> expression
 
 
 def _gelu(layer: Layer, x: Expr) -> Expr:
-    half = fast.const(0.5) * x
-    if layer.attr("approximate", "none") == "tanh":
+    def tanh_form(x: Expr) -> Expr:
         inner = fast.const(0.7978845608028654) * (x + fast.const(0.044715) * x * x * x)
-        return half * (fast.const(1.0) + fast.tanh(inner))
-    return half * (fast.const(1.0) + fast.erf(x * fast.const(0.7071067811865476)))
+        return fast.const(0.5) * x * (fast.const(1.0) + fast.tanh(inner))
+
+    def erf_form(x: Expr) -> Expr:
+        return fast.const(0.5) * x * (fast.const(1.0) + fast.erf(x * fast.const(0.7071067811865476)))
+
+    return fast.let(x, tanh_form if layer.attr("approximate", "none") == "tanh" else erf_form)
 
 
 def _clip(layer: Layer, x: Expr, low: Expr = None, high: Expr = None) -> Expr:
@@ -41,7 +44,7 @@ def _hard_sigmoid(layer: Layer, x: Expr) -> Expr:
 
 
 def _leaky(x: Expr, slope: Expr) -> Expr:
-    return tirx.Select(x < fast.const(0), x * slope, x)
+    return fast.let(x, lambda v: tirx.Select(v < fast.const(0), v * slope, v))
 
 
 def _batch_norm(layer: Layer, x: Expr, scale: Expr, bias: Expr, mean: Expr, var: Expr) -> Expr:
@@ -73,12 +76,14 @@ _OPS: Mapping[str, Callable[..., Expr]] = {
     "Exp": lambda _, x: fast.exp(x),
     "Gelu": _gelu,
     "HardSigmoid": _hard_sigmoid,
-    "HardSwish": lambda _, x: x * tirx.max(fast.const(0), tirx.min(fast.const(1), x / fast.const(6) + fast.const(0.5))),
+    "HardSwish": lambda _, x: fast.let(
+        x, lambda v: v * tirx.max(fast.const(0), tirx.min(fast.const(1), v / fast.const(6) + fast.const(0.5)))
+    ),
     "LeakyRelu": lambda layer, x: _leaky(x, fast.const(layer.attr("alpha", 0.01))),
     "PRelu": lambda _, x, slope: _leaky(x, slope),
-    "Elu": lambda layer, x: tirx.Select(
-        x < fast.const(0), fast.const(layer.attr("alpha", 1.0)) * (fast.exp(x) - fast.const(1)), x
-    ),
+    "Elu": lambda layer, x: fast.let(x, lambda v: tirx.Select(
+        v < fast.const(0), fast.const(layer.attr("alpha", 1.0)) * (fast.exp(v) - fast.const(1)), v
+    )),
     "Abs": lambda _, x: tirx.abs(x),
     "Neg": lambda _, x: fast.const(0) - x,
     "Sqrt": lambda _, x: tirx.sqrt(x),

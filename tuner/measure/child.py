@@ -29,6 +29,7 @@ _ROLES = {
     "build": ("tuner.measure.building", FailureKind.BUILD),
     "run": ("tuner.measure.running", FailureKind.ERROR),
     "reference": ("tuner.measure.reference", FailureKind.ERROR),
+    "contest": ("tuner.measure.contest_turns", FailureKind.ERROR),
 }
 _F_SETSIG = 10  # linux/fcntl.h; not in Python's fcntl
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,41 +17,14 @@ _CPU_CLOCK = 2  # CPUCLOCK_SCHED of linux/posix-timers.h
 
 
 class Contender(Child):
-    """A child that runs ``tuner.measure.contest_child`` and can be stopped (SIGSTOP) and continued.
+    """A child in the role "contest" that can be stopped (SIGSTOP) and continued.
 
     An idle engine's thread pool may spin on the cores that another is being measured on; a stopped one cannot.
     """
 
     def __init__(self, config: Mapping[str, Any], stderr: Path, env: Mapping[str, str], limit: float) -> None:
-        self.role = "contest"
-        self.busy = True
-        self.ready = False
         self.stopped = False
-        self._memory = _UNLIMITED
-        self._stderr_path = stderr
-        self._stderr = os.open(stderr, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-        requests, self._requests = os.pipe()
-        self._replies, replies = os.pipe()
-        lifeline, self._lifeline = os.pipe()
-        theirs = (requests, replies, lifeline)
-        try:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "tuner.measure.contest_child", self.role, *map(str, theirs)],
-                stdin=subprocess.DEVNULL, stdout=self._stderr, stderr=self._stderr, pass_fds=theirs, env=env,
-                start_new_session=True,
-            )  # fmt: skip
-        except BaseException:
-            for fd in (self._requests, self._replies, self._lifeline, self._stderr):
-                os.close(fd)
-            raise
-        finally:
-            for fd in theirs:
-                os.close(fd)
-        self._pidfd = os.pidfd_open(self._process.pid)
-        os.set_blocking(self._replies, False)
-        self._buffer = bytearray()
-        self._open = True
-        self._begin(config, limit)
+        super().__init__("contest", config, stderr, env, limit, _UNLIMITED)
 
     def ask(self, request: Mapping[str, Any], limit: float) -> Outcome:
         """Continue the child, have it do something, and stop it again unless it died. Blocks."""

@@ -15,7 +15,7 @@ import numpy as np
 from tuner.errors import UserError
 
 PLAIN = "plain"
-_BLOCKED = re.compile(r"NCHW(\d+)c$")
+_BLOCKED = re.compile(r"NCHW(\d+)c")
 
 
 def blocked(block: int) -> str:
@@ -27,7 +27,7 @@ def block_of(layout: str) -> int:
     """Channels per block; 0 for "plain". Raises UserError for an unknown name."""
     if layout == PLAIN:
         return 0
-    match = _BLOCKED.match(layout)
+    match = _BLOCKED.fullmatch(layout)
     if not match or int(match[1]) < 1:
         raise UserError(f"Unknown layout {layout!r}: use 'plain' or 'NCHW<block>c'.", code="bad-layout")
     return int(match[1])

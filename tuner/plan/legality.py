@@ -112,6 +112,8 @@ def _check_block(graph: Graph, layers: tuple[str, ...], where: str, seen: set[st
         raise _misfit(f"{where} is not a legal block: {reason}")
     if twice := seen.intersection(layers):
         raise _misfit(f"layer {next(iter(twice))!r} is in more than one block ({where})")
+    if len(set(layers)) < len(layers):
+        raise _misfit(f"{where} names layer {max(layers, key=layers.count)!r} twice")
     seen.update(layers)
     inside = {o for i in layers for o in graph.by_id[i].outputs}
     for i in layers:

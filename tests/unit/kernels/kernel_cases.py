@@ -1,0 +1,452 @@
+"""Small random workloads for every kernel template, and the check that a kernel computes what its workload means."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import kernel_reference as reference
+import numpy as np
+import tvm
+
+from tuner.graph.ir import Constant, Graph, Layer, Tensor, freeze_attrs
+from tuner.kernels.base import Kernel, KernelTemplate
+from tuner.measure.device import cpu_features
+from tuner.plan.layout import PLAIN, block_of, blocked, to_logical, to_physical
+from tuner.plan.workload import workload_of
+from tuner.types import Device
+
+TOLERANCE = 1e-5  # max|y - ref| / max|ref| in float32
+CHANNELS = (3, 16, 17, 24, 32, 40, 100)  # aligned with 4, 8 or 16 lanes, and with none
+
+
+def device(lanes: int, registers: int, mcpu: str) -> Device:
+    """A processor with more cores than most test machines, so that "some of the cores" is a case of its own."""
+    return Device("cpu", "cpu", mcpu, mcpu, (), 4, lanes, registers, 32 << 10, 1 << 20, 8 << 20, 1 << 33)
+
+
+DEVICES = {"v2": device(4, 16, "x86-64-v2"), "v3": device(8, 16, "x86-64-v3"), "v4": device(16, 32, "x86-64-v4")}
+
+
+def runs_here(machine: Device) -> bool:
+    """Whether this processor executes the machine's code."""
+    needed = {"v2": set(), "v3": {"avx2", "fma"}, "v4": {"avx512f", "avx512bw", "avx512dq", "avx512vl"}}
+    return needed[machine.mcpu[-2:]] <= set(cpu_features())
+
+
+@dataclass
+class Sketch:
+    """A Graph under construction: each layer is evaluated as it is added, so shapes come from the reference."""
+
+    rng: np.random.Generator
+    opset: int = 20
+    arrays: dict[str, np.ndarray] = field(default_factory=dict)
+    inputs: list[str] = field(default_factory=list)
+    constants: dict[str, Constant] = field(default_factory=dict)
+    layers: list[Layer] = field(default_factory=list)
+
+    def input(self, *shape: int, away_from_zero: bool = False) -> str:
+        name = f"x{len(self.inputs)}"
+        self.arrays[name] = self._numbers(shape, away_from_zero)
+        self.inputs.append(name)
+        return name
+
+    def weight(self, *shape: int, scale: float = 1.0, away_from_zero: bool = False) -> str:
+        name = f"w{len(self.constants)}"
+        array = (self._numbers(shape, away_from_zero) * scale).astype(np.float32)
+        literal = (float(array.item()),) if array.size == 1 else None
+        self.constants[name] = Constant(name, shape, "float32", "", literal)
+        self.arrays[name] = array
+        return name
+
+    def literal(self, values: Sequence[int] | float) -> str:
+        """An int64 list, or a float32 scalar."""
+        name = f"w{len(self.constants)}"
+        array = np.array(values, np.float32 if isinstance(values, float) else np.int64)
+        self.constants[name] = Constant(name, array.shape, array.dtype.name, "", tuple(array.reshape(-1).tolist()))
+        self.arrays[name] = array
+        return name
+
+    def add(self, op: str, *inputs: str, **attrs: Any) -> str:
+        name = f"y{len(self.layers)}"
+        values = [self.arrays[n] if n else None for n in inputs]
+        self.arrays[name] = reference.evaluate(op, attrs, values, self.opset)
+        self.layers.append(Layer(f"{op}_{len(self.layers)}", op, inputs, (name,), freeze_attrs(attrs)))
+        return name
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        return self.arrays[name].shape
+
+    def graph(self) -> Graph:
+        names = [*self.inputs, *(x.outputs[0] for x in self.layers)]
+        tensors = {n: Tensor(n, self.shape(n)) for n in names}
+        last = self.layers[-1].outputs
+        return Graph(tuple(self.inputs), last, tuple(self.layers), tensors, self.constants, self.opset)
+
+    def _numbers(self, shape: Sequence[int], away_from_zero: bool) -> np.ndarray:
+        array = self.rng.standard_normal(shape)
+        return (np.abs(array) + 0.5 if away_from_zero else array).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A canonical workload with the layouts to build it for and one set of numbers."""
+
+    workload: Graph
+    layouts: Mapping[str, str]
+    values: Mapping[str, np.ndarray]  # inputs and constants, logical
+    rng: np.random.Generator
+
+    @property
+    def about(self) -> str:
+        """What the case is, for a failure's message."""
+        layers = [f"{x.op}{[list(self.workload.type_of(n).shape) for n in x.inputs if n]}{dict(x.attrs)}"
+                  for x in self.workload.layers]  # fmt: skip
+        return f"{' '.join(layers)} {dict(self.layouts)}"
+
+
+def case_of(sketch: Sketch, layouts: Callable[[str, tuple[int, ...], bool], str]) -> Case:
+    """``layouts``: (canonical name, shape, whether it is the output) -> layout of an input or the output."""
+    graph = sketch.graph()
+    bound = workload_of(graph, [x.id for x in graph.layers])
+    workload = bound.workload
+    chosen = {n: layouts(n, workload.tensors[n].shape, False) for n in workload.inputs}
+    chosen |= {n: layouts(n, workload.tensors[n].shape, True) for n in workload.outputs}
+    values = {n: sketch.arrays[bound.names[n]] for n in (*workload.inputs, *workload.constants)}
+    return Case(workload, chosen, values, sketch.rng)
+
+
+# generators ------------------------------------------------------------------------------------------------------
+
+
+def _pick(rng: np.random.Generator, *values: Any) -> Any:
+    return values[int(rng.integers(len(values)))]
+
+
+def _blocked(rng: np.random.Generator, lanes: int, plain_inputs: float = 0.3) -> Callable[..., str]:
+    """Images in blocks of the device's lanes, some inputs plain."""
+
+    def choose(_: str, shape: tuple[int, ...], output: bool) -> str:
+        if len(shape) != 4 or (not output and rng.random() < plain_inputs):
+            return PLAIN
+        return blocked(lanes)
+
+    return choose
+
+
+def _plain(_: str, __: tuple[int, ...], ___: bool) -> str:
+    return PLAIN
+
+
+def epilogue(s: Sketch, name: str, steps: int) -> str:
+    """Up to ``steps`` random elementwise layers behind a tensor, of the same shape."""
+    rng = s.rng
+    for _ in range(steps):
+        shape = s.shape(name)
+        c = shape[1]
+        channel = (c, 1, 1) if len(shape) == 4 else (shape[-1],)
+        kind = _pick(rng, "bn", "residual", "bias", "scale", "relu", "clip", "swish", "unary", "div", "prelu", "gate")
+        if kind == "bn" and len(shape) == 4:
+            parts = [s.weight(c), s.weight(c), s.weight(c), s.weight(c, away_from_zero=True)]
+            name = s.add("BatchNormalization", name, *parts, epsilon=1e-3)
+        elif kind == "residual":
+            other = s.input(*shape)
+            name = s.add("Add", *_pick(rng, (name, other), (other, name)))
+        elif kind == "bias":
+            name = s.add(_pick(rng, "Add", "Sub"), name, s.weight(*channel))
+        elif kind == "scale":
+            name = s.add("Mul", s.weight(*_pick(rng, channel, (1,), ())), name)
+        elif kind == "clip":
+            ends = _pick(rng, (s.literal(0.0), s.literal(6.0)), (s.literal(-0.5),), ("", s.literal(0.5)))
+            name = s.add("Clip", name, *ends)
+        elif kind == "swish":
+            name = s.add("Mul", name, s.add("Sigmoid", name))
+        elif kind == "div":
+            name = s.add("Div", name, s.weight(*channel, away_from_zero=True))
+        elif kind == "prelu":
+            name = s.add("PRelu", name, s.weight(*channel))
+        elif kind == "gate" and len(shape) == 4:
+            name = s.add("Mul", name, s.input(shape[0], c, 1, 1))
+        elif kind == "unary":
+            op, attrs = _pick(rng, ("Gelu", {}), ("Gelu", {"approximate": "tanh"}), ("HardSwish", {}),
+                              ("HardSigmoid", {"alpha": 0.3}), ("LeakyRelu", {"alpha": 0.1}), ("Tanh", {}),
+                              ("Elu", {"alpha": 0.7}), ("Sigmoid", {}), ("Abs", {}), ("Neg", {}), ("Erf", {}))  # fmt: skip
+            name = s.add(op, name, **attrs)
+        else:
+            name = s.add("Relu", name)
+    return name
+
+
+def _conv_attrs(rng: np.random.Generator, kernel: tuple[int, int]) -> dict[str, Any]:
+    stride = _pick(rng, (1, 1), (1, 1), (2, 2), (2, 1))
+    dilation = _pick(rng, (1, 1), (1, 1), (1, 1), (2, 2), (1, 2))
+    if rng.random() < 0.2:
+        return {"strides": stride, "dilations": dilation, "auto_pad": _pick(rng, "SAME_UPPER", "SAME_LOWER")}
+    high = [(k - 1) * d // 2 + 1 for k, d in zip(kernel, dilation, strict=True)]
+    pads = tuple(int(rng.integers(0, h + 1)) for h in (*high, *high)) if rng.random() < 0.8 else (0, 0, 0, 0)
+    return {"strides": stride, "dilations": dilation, "pads": pads}
+
+
+def conv(s: Sketch, groups: int = 1, pointwise: bool = False) -> str:
+    rng = s.rng
+    kernel = (1, 1) if pointwise else _pick(rng, (3, 3), (3, 3), (1, 3), (5, 5), (2, 2), (1, 1), (7, 7))
+    each = _pick(rng, 1, 3, 4, 6, 10)
+    ic = groups * each if groups > 1 else _pick(rng, *CHANNELS)
+    oc = groups * _pick(rng, 1, 3, 4, 5, 16) if groups > 1 else _pick(rng, *CHANNELS)
+    n, h, w = _pick(rng, 1, 1, 2), int(rng.integers(9, 15)), int(rng.integers(9, 17))
+    attrs = {} if pointwise and rng.random() < 0.7 else _conv_attrs(rng, kernel)
+    if groups > 1:
+        attrs["group"] = groups
+    weights = s.weight(oc, ic // groups, *kernel)
+    bias = (s.weight(oc),) if rng.random() < 0.6 else ()
+    return s.add("Conv", s.input(n, ic, h, w), weights, *bias, **attrs)
+
+
+def conv2d_case(rng: np.random.Generator, machine: Device) -> Case:
+    s = Sketch(rng)
+    kind = rng.random()
+    name = conv(s, groups=_pick(rng, 2, 3, 4, 8)) if kind < 0.25 else conv(s, pointwise=kind < 0.5)
+    epilogue(s, name, int(rng.integers(0, 4)))
+    return case_of(s, _blocked(rng, machine.lanes))
+
+
+def conv2d_pool_case(rng: np.random.Generator, machine: Device) -> Case:
+    s = Sketch(rng)
+    name = conv(s, pointwise=rng.random() < 0.3)
+    name = s.add("Relu", name) if rng.random() < 0.5 else name
+    epilogue(s, pooling(s, name, free=True), int(rng.integers(0, 2)))
+    return case_of(s, _blocked(rng, machine.lanes))
+
+
+def depthwise_case(rng: np.random.Generator, machine: Device) -> Case:
+    s = Sketch(rng)
+    c, kernel = _pick(rng, *CHANNELS), _pick(rng, (3, 3), (5, 5), (1, 3), (7, 7))
+    n, h, w = _pick(rng, 1, 2), int(rng.integers(9, 15)), int(rng.integers(9, 17))
+    bias = (s.weight(c),) if rng.random() < 0.6 else ()
+    weights = s.weight(c, 1, *kernel)
+    name = s.add("Conv", s.input(n, c, h, w), weights, *bias, **_conv_attrs(rng, kernel), group=c)
+    epilogue(s, name, int(rng.integers(0, 4)))
+    return case_of(s, _blocked(rng, machine.lanes))
+
+
+def pooling(s: Sketch, name: str, free: bool = False) -> str:
+    """A pooling whose every window touches the image, as ONNX asks; ``free``: windows do not overlap."""
+    rng = s.rng
+    kernel = _pick(rng, (2, 2), (2, 2), (3, 3), (2, 3))
+    stride = kernel if free else _pick(rng, (1, 1), (2, 2), (3, 3), (2, 1))
+    attrs: dict[str, Any] = {"kernel_shape": kernel, "strides": stride}
+    if not free:
+        pads = tuple(int(rng.integers(0, k)) for k in (*kernel, *kernel))
+        attrs |= {"pads": pads, "ceil_mode": int(rng.integers(2))}
+        attrs |= {"dilations": _pick(rng, (1, 1), (1, 1), (2, 2))}
+    elif rng.random() < 0.3:
+        attrs |= {"ceil_mode": 1}
+    op = _pick(rng, "MaxPool", "AveragePool")
+    if op == "AveragePool":
+        attrs |= {"dilations": (1, 1), "count_include_pad": int(rng.integers(2))}
+    return s.add(op, name, **attrs)
+
+
+def pool_case(rng: np.random.Generator, machine: Device) -> Case:
+    s = Sketch(rng)
+    n, c, h, w = _pick(rng, 1, 2), _pick(rng, *CHANNELS), int(rng.integers(7, 14)), int(rng.integers(7, 15))
+    x = s.input(n, c, h, w)
+    kind = _pick(rng, "window", "window", "window", "global", "mean")
+    if kind == "window":
+        name = pooling(s, x)
+    elif kind == "global":
+        name = s.add(_pick(rng, "GlobalAveragePool", "GlobalMaxPool"), x)
+    else:
+        name = s.add("ReduceMean", x, s.literal(_pick(rng, [2, 3], [-1, -2])), keepdims=1)
+    epilogue(s, name, int(rng.integers(0, 3)))
+    aligned = c % machine.lanes == 0 and kind != "window" and rng.random() < 0.5
+    choose = _blocked(rng, machine.lanes)
+    return case_of(s, lambda n, shape, output: PLAIN if output and aligned else choose(n, shape, output))
+
+
+def dense_case(rng: np.random.Generator, machine: Device) -> Case:
+    s = Sketch(rng)
+    k, n = _pick(rng, 7, 16, 40, 100), _pick(rng, 3, 10, 32, 100, 130)
+    if rng.random() < 0.6:
+        m, attrs = _pick(rng, 1, 1, 2, 5, 13, 28), {}
+        if rng.random() < 0.5:
+            attrs["transB"] = 1
+        if rng.random() < 0.4:
+            attrs |= {"alpha": 0.5, "beta": 1.5}
+        bias = _pick(rng, (), (n,), (1, n), (m, n), (m, 1))
+        more = (s.weight(*bias),) if bias else ()
+        weights = s.weight(n, k) if "transB" in attrs else s.weight(k, n)
+        name = s.add("Gemm", s.input(m, k), weights, *more, **attrs)
+    else:
+        rows = _pick(rng, (1,), (9,), (1, 7), (2, 5), (2, 1, 3), (3, 14))
+        name = s.add("MatMul", s.input(*rows, k), s.weight(k, n))
+    epilogue(s, name, int(rng.integers(0, 3)) if len(s.shape(name)) < 4 else 0)
+    return case_of(s, _plain)
+
+
+def matmul_case(rng: np.random.Generator, machine: Device) -> Case:
+    s = Sketch(rng)
+    m, k, n = _pick(rng, 1, 5, 16, 33), _pick(rng, 7, 16, 40), _pick(rng, 3, 16, 24, 40)
+    lead = _pick(rng, (), (2,), (1, 3), (2, 3))
+    s.add("MatMul", s.input(*lead, m, k), s.input(*lead, k, n))
+    return case_of(s, _plain)
+
+
+def elementwise_case(rng: np.random.Generator, machine: Device) -> Case:
+    s = Sketch(rng)
+    if rng.random() < 0.3:  # a layout change, or a chain from one layout to another
+        x = s.input(_pick(rng, 1, 2), _pick(rng, *CHANNELS), *_pick(rng, (5, 7), (1, 1), (8, 8)))
+        s.add("Identity", x)
+        there = bool(rng.integers(2))
+        return case_of(s, lambda _, __, output: blocked(machine.lanes) if output == there else PLAIN)
+    shape = _pick(rng, (1, 17, 7, 9), (2, 24, 5, 5), (1, 40, 8, 8), (3, 33), (2, 5, 24), (7,), (1, 16, 1, 1))
+    name = s.add(_pick(rng, "Relu", "Abs", "Exp", "Floor", "Ceil", "Neg"), s.input(*shape))
+    if rng.random() < 0.4:
+        name = s.add(_pick(rng, "Max", "Min", "Sum"), name, s.input(*shape), s.input(*shape))
+    if rng.random() < 0.3:
+        positive = s.add("Abs", s.input(*shape, away_from_zero=True))
+        name = s.add("Mul", name, s.add(_pick(rng, "Sqrt", "Reciprocal"), positive))
+    if len(shape) in {2, 4}:
+        name = epilogue(s, name, int(rng.integers(0, 3)))
+    if rng.random() < 0.2:
+        s.add(_pick(rng, "Identity", "Dropout"), name)
+    return case_of(s, _pick(rng, _plain, _blocked(rng, machine.lanes), _blocked(rng, machine.lanes, 0.0)))
+
+
+def concat_case(rng: np.random.Generator, machine: Device) -> Case:
+    s, lanes = Sketch(rng), machine.lanes
+    parts = int(rng.integers(2, 5))
+    kind = _pick(rng, "blocked", "blocked", "plain", "rows")
+    if kind == "blocked":  # all parts but the last fill their blocks
+        sizes = [lanes * int(rng.integers(1, 3)) for _ in range(parts - 1)] + [int(rng.integers(1, 40))]
+        name = s.add("Concat", *(s.input(2, c, 5, 7) for c in sizes), axis=_pick(rng, 1, -3))
+    elif kind == "plain":
+        axis, shape = _pick(rng, (1, (2, 5, 3, 7)), (3, (2, 5, 3, 8)), (-1, (3, 16)), (0, (2, 9)), (1, (2, 3, 4)))
+        shapes = [[*shape] for _ in range(parts)]
+        for each in shapes:
+            each[axis] = int(rng.integers(1, 33))
+        name = s.add("Concat", *(s.input(*each) for each in shapes), axis=axis)
+    else:
+        name = s.add("Concat", *(s.input(1, 17, int(rng.integers(1, 5)), 6) for _ in range(parts)), axis=2)
+    if len(s.shape(name)) in {2, 4}:
+        epilogue(s, name, int(rng.integers(0, 3)))
+    return case_of(s, _plain if kind == "plain" else _blocked(rng, lanes, 0.0))
+
+
+def channels_case(rng: np.random.Generator, machine: Device) -> Case:
+    s = Sketch(rng)
+    if rng.random() < 0.5:
+        n, groups, each, h, w = _pick(rng, 1, 2), _pick(rng, 2, 3, 4), _pick(rng, 5, 8, 16), 5, 4
+        x = s.input(n, groups * each, h, w)
+        split = s.add("Reshape", x, s.literal([n, groups, each, h, w]))
+        moved = s.add("Transpose", split, perm=(0, 2, 1, 3, 4))
+        name = s.add("Reshape", moved, s.literal([n, groups * each, h, w]))
+    else:
+        sizes = [int(rng.integers(1, 30)) for _ in range(int(rng.integers(2, 5)))]
+        name = s.add("Concat", *(s.input(2, c, 3, 5) for c in sizes), axis=1)
+    epilogue(s, name, int(rng.integers(0, 3)))
+    return case_of(s, _blocked(rng, machine.lanes))
+
+
+def lrn_case(rng: np.random.Generator, machine: Device) -> Case:
+    s = Sketch(rng)
+    x = s.input(_pick(rng, 1, 2), _pick(rng, *CHANNELS), int(rng.integers(3, 8)), int(rng.integers(3, 8)))
+    beta = _pick(rng, 0.75, 0.5, 1.0, 0.6)
+    s.add("LRN", x, size=_pick(rng, 1, 3, 4, 5), alpha=_pick(rng, 1e-4, 0.3), beta=beta, bias=_pick(rng, 1.0, 2.0))
+    return case_of(s, _blocked(rng, machine.lanes, 0.0))
+
+
+def softmax_case(rng: np.random.Generator, machine: Device) -> Case:
+    s = Sketch(rng, opset=_pick(rng, 11, 13, 20))
+    if s.opset < 13:
+        s.add("Softmax", s.input(*_pick(rng, (2, 3, 5, 7), (2, 17), (3, 4, 16))), axis=_pick(rng, 1, -1, 0))
+    else:
+        shape, axis = _pick(rng, ((2, 10), 1), ((3, 1000), -1), ((2, 17, 1, 1), 1), ((2, 3, 4, 16), 3), ((33,), 0),
+                            ((1, 1000), -1), ((4, 1), 1))  # fmt: skip
+        s.add("Softmax", s.input(*shape), axis=axis)
+    return case_of(s, _plain)
+
+
+GENERATORS: Mapping[str, Callable[[np.random.Generator, Device], Case]] = {
+    "conv2d": conv2d_case, "conv2d_pool": conv2d_pool_case, "depthwise": depthwise_case, "dense": dense_case,
+    "matmul": matmul_case, "pool": pool_case, "elementwise": elementwise_case, "concat": concat_case,
+    "channels": channels_case, "lrn": lrn_case, "softmax": softmax_case,
+}  # fmt: skip
+
+
+def generate(name: str, machine: Device, seed: int) -> Case:
+    """The case that this template, device and seed stand for; always the same."""
+    rng = np.random.default_rng([seed, machine.lanes, zlib.crc32(name.encode())])
+    return GENERATORS[name](rng, machine)
+
+
+# checking --------------------------------------------------------------------------------------------------------
+
+
+def physical_inputs(case: Case) -> dict[str, np.ndarray]:
+    """Inputs as they lie in memory. Padded lanes hold what an earlier kernel may have left there: any finite number."""
+    found = {}
+    for name in case.workload.inputs:
+        layout, array = case.layouts[name], case.values[name]
+        held = to_physical(array, layout)
+        if block_of(layout):
+            inside = to_physical(np.ones_like(array), layout)
+            held = np.where(inside > 0, held, np.float32(case.rng.choice([0.0, 7.5, -3.0])))
+        found[name] = np.ascontiguousarray(held)
+    return found
+
+
+def call(kernel: Kernel, function: Any, case: Case, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Run a compiled kernel; its output buffer starts as NaN, so that what is never written shows."""
+    buffers = []
+    for arg in kernel.args:
+        if arg.role == "input":
+            array = inputs[arg.name]
+        elif arg.role == "constant":
+            raw = case.values[arg.name]
+            array = kernel.packs[arg.name](raw) if arg.name in kernel.packs else raw
+        else:
+            array = np.full(arg.shape, np.nan, np.float32)
+        assert array.shape == arg.shape, f"{arg.name} is packed to {array.shape}, the kernel wants {arg.shape}"
+        assert str(array.dtype) == arg.dtype
+        buffers.append(tvm.runtime.tensor(array))
+    function(*buffers)
+    return buffers[-1].numpy()
+
+
+def check(maker: KernelTemplate, case: Case, machine: Device, *, extra: int = 2) -> None:
+    """The contract: accepted, default in space, deterministic, and right for the default and ``extra`` other knobs."""
+    assert maker.accepts(case.workload, case.layouts, machine), f"not accepted: {case.about}"
+    space = maker.space(case.workload, case.layouts, machine)
+    assert space.default in space
+    points = [p for p in space.points if p != dict(space.default)] if space.bound < 5000 else []
+    chosen = [(dict(space.default), 1), (dict(space.default), machine.cores)]
+    if points and extra:
+        for k in case.rng.choice(len(points), min(extra, len(points)), replace=False):
+            chosen.append((points[int(k)], int(case.rng.integers(1, machine.cores + 1))))
+    kernels = [maker.build(case.workload, case.layouts, knobs, cores, machine) for knobs, cores in chosen]
+    again = maker.build(case.workload, case.layouts, *chosen[0], machine)
+    assert again.schedule.mod.script() == kernels[0].schedule.mod.script(), "two builds of one kernel differ"
+    assert again.packs == kernels[0].packs and again.args == kernels[0].args
+    functions = {f"k{i}": k.schedule.mod["main"].with_attr("global_symbol", f"k{i}") for i, k in enumerate(kernels)}
+    library = tvm.compile(tvm.IRModule(functions), target=tvm.target.Target(machine.target()))
+    inputs = physical_inputs(case)
+    expected = reference.run(case.workload, case.values)
+    out = case.workload.outputs[0]
+    for i, (kernel, (knobs, cores)) in enumerate(zip(kernels, chosen, strict=True)):
+        held = call(kernel, library[f"k{i}"], case, inputs)
+        about = f"{maker.name} {knobs} on {cores} cores: {case.about}"
+        assert np.isfinite(held).all(), f"not finite, padded lanes included: {about}"
+        got = to_logical(held, case.layouts[out], expected.shape).astype(np.float64)
+        error = np.abs(got - expected).max() / max(np.abs(expected).max(), 1e-30)
+        assert error < TOLERANCE, f"relative error {error:.2e}: {about}"
+
+
+def with_attr(case: Case, op: str, **attrs: Any) -> Case:
+    """The same case with other attributes on the layer ``op`` (shapes are kept)."""
+    layers = tuple(
+        replace(x, attrs=freeze_attrs(dict(x.attrs) | attrs)) if x.op == op else x for x in case.workload.layers
+    )
+    return replace(case, workload=replace(case.workload, layers=layers))

@@ -71,7 +71,7 @@ def _parser() -> argparse.ArgumentParser:
 
     bench = commands.add_parser("bench", help="time a tuned model against libraries, in turns", allow_abbrev=False)
     _model_options(bench)
-    bench.add_argument("--artifact", type=Path, metavar="DIR", help="what `fusetune tune` wrote (default: NAME.fusetune)")
+    bench.add_argument("--artifact", type=Path, metavar="DIR", help="what tune wrote (default: NAME.fusetune)")
     bench.add_argument("--peers", type=_words, default=("onnxruntime",), metavar="A,B",
                        help="onnxruntime, openvino, tvm (default onnxruntime)")  # fmt: skip
     bench.add_argument("--rounds", type=_natural, default=15, metavar="N")
@@ -114,7 +114,7 @@ def _model_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--disable-pass", action="append", default=[], metavar="P", help="switch a cleaning pass off")
 
 
-class _lazy:  # noqa: N801  (reads as a function)
+class _lazy:
     """A command that is imported when it is run."""
 
     def __init__(self, module: str, function: str) -> None:

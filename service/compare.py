@@ -86,7 +86,7 @@ def run(args: argparse.Namespace) -> int:
     outputs = model.run(inputs)
     if args.output:
         try:
-            np.savez(args.output, **outputs)
+            np.savez(args.output, **outputs)  # type: ignore[arg-type]
         except OSError as error:
             raise UserError(f"{args.output} cannot be written: {error.strerror}.", code="bad-output") from error
         print(args.output)

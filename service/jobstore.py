@@ -18,9 +18,7 @@ class JobStore:
         store.jobs.update(self.job, state=JobState.RUNNING)
 
     def known(self, record_keys: Collection[str]) -> Sequence[Trial]:
-        return self._store.trials.of_records(
-            record_keys, device=self._device.fingerprint, toolchain=self._toolchain
-        )
+        return self._store.trials.of_records(record_keys, device=self._device.fingerprint, toolchain=self._toolchain)
 
     def add(self, trial: Trial) -> None:
         self._store.trials.add(self.job, trial, device=self._device.fingerprint, toolchain=self._toolchain)

@@ -103,7 +103,7 @@ def read_array(name: str, path: Path) -> np.ndarray:
     try:
         array = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
-        raise UserError(f"Input {name!r}: {path} is not a .npy file that can be read: {error}.", code="bad-input") from error
+        raise UserError(f"Input {name!r}: {path} is no readable .npy file: {error}.", code="bad-input") from error
     if not isinstance(array, np.ndarray):
         raise UserError(f"Input {name!r}: {path} holds several arrays; give one .npy file.", code="bad-input")
     return array
@@ -207,8 +207,8 @@ def show(console: Console, report: Mapping[str, Any], out: Path) -> None:
     trials, checked = report["trials"], report["verification"]
     reused = f", {trials['reused']} known ones reused" if trials["reused"] else ""
     console.print(
-        f"{trials['measured']} trials measured ({trials['failed']} failed){reused} in {report['seconds']['total']:.0f} s; "
-        f"verified on {checked['inputs']} inputs, largest relative error {checked['max_rel_error']:.1e} "
+        f"{trials['measured']} trials measured ({trials['failed']} failed){reused} in "
+        f"{report['seconds']['total']:.0f} s; verified on {checked['inputs']} inputs, largest relative error {checked['max_rel_error']:.1e} "
         f"(limit {checked['limit']:g}).",
         highlight=False, soft_wrap=True,
     )  # fmt: skip
@@ -239,6 +239,3 @@ def _layout(block: Mapping[str, Any]) -> str:
         sides["in" if name.startswith("i") else "out"].add(layout)
     into, out = "/".join(sorted(sides["in"])), "/".join(sorted(sides["out"]))
     return into if into == out else f"{into} -> {out}"
-
-
-

@@ -57,9 +57,7 @@ def make_report(o: Outcome) -> dict[str, Any]:
             "graph": graph.hash,
             "layers": len(graph.layers),
             "gmacs": round(total_macs(graph) / 1e9, 4),
-            "passes": [
-                {"name": p.name, "enabled": p.enabled, "seconds": round(p.seconds, 4)} for p in o.model.passes
-            ],
+            "passes": [{"name": p.name, "enabled": p.enabled, "seconds": round(p.seconds, 4)} for p in o.model.passes],
         },
         "device": {
             "name": o.device.name,

@@ -1,7 +1,7 @@
 """The artifact: what a user takes home. Written whole or not at all; loading checks that the machine is up to it.
 
-``model.so`` holds code only; ``params.bin`` the packed constants, each at a multiple of 64 bytes, memory-mapped at load;
-``manifest.json`` says what both are, with their SHA-256.
+``model.so`` holds code only; ``params.bin`` the packed constants, each at a multiple of 64 bytes, memory-mapped at
+load; ``manifest.json`` says what both are, with their SHA-256.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def write_parameters(arrays: Iterable[tuple[str, np.ndarray]], path: Path) -> li
                 {"name": name, "shape": list(data.shape), "dtype": str(data.dtype), "offset": file.tell(),
                  "bytes": data.nbytes}
             )  # fmt: skip
-            file.write(memoryview(data.reshape(-1).view(np.uint8)))
+            file.write(data.reshape(-1).view(np.uint8).data)
         if not file.tell():
             file.write(b"\0" * ALIGNMENT)  # an empty file cannot be mapped
     return entries

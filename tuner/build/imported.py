@@ -51,7 +51,7 @@ class Imported:
 
 
 @mutator
-class _Rename(PyExprMutator):  # type: ignore[misc]
+class _Rename(PyExprMutator):
     def __init__(self, mapping: Mapping[Any, Any]) -> None:
         super().__init__()
         self.mapping = mapping

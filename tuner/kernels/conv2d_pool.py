@@ -151,5 +151,3 @@ class _Builder(ConvBuilder):
         sch.unroll(ph)
         sch.vectorize(sch.get_loops(sch.decompose_reduction(pooled, ph))[-1])
         self.schedule_accumulation(sch, acc)
-
-

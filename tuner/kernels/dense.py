@@ -39,7 +39,8 @@ class Dense(KernelTemplate):
         if m == 1:
             unroll = [u for u in (1, 2, 4, 8) if k % u == 0]
             best = max(t for t in oc_t if t <= 4 and (t == 1 or -(-chunks // t) >= 2 * device.cores))
-            return Space({"oc_t": oc_t, "reg_m": [1], "unroll": unroll}, {"oc_t": best, "reg_m": 1, "unroll": unroll[-1]})
+            default = {"oc_t": best, "reg_m": 1, "unroll": unroll[-1]}
+            return Space({"oc_t": oc_t, "reg_m": [1], "unroll": unroll}, default)
         oc_t = [t for t in oc_t if t <= 4]
         reg_m = [r for r in range(1, min(m, 14) + 1) if m % r == 0 or (r >= 4 and m > 14)]
         best_t = 2 if 2 in oc_t else 1
@@ -92,9 +93,7 @@ class Dense(KernelTemplate):
 
         body.anchors[layer.outputs[0]] = read
         name = workload.outputs[0]
-        out = te.compute(
-            (m, n), lambda i, j: body.read(name, (*unflatten(i, result[:-1]), j)), name="out"
-        )
+        out = te.compute((m, n), lambda i, j: body.read(name, (*unflatten(i, result[:-1]), j)), name="out")
         tensors, args = body.finish(out)
         module = module_of(tensors)
         sch = schedule_of(module)

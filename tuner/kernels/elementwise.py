@@ -225,4 +225,3 @@ def _uniform(body: Body) -> bool:
     return all(w.tensors[n].shape == shape and body.layouts.get(n) == layout for n in w.inputs) and all(
         c.elements == 1 for c in w.constants.values()
     )
-

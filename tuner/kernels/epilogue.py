@@ -81,9 +81,12 @@ _OPS: Mapping[str, Callable[..., Expr]] = {
     ),
     "LeakyRelu": lambda layer, x: _leaky(x, fast.const(layer.attr("alpha", 0.01))),
     "PRelu": lambda _, x, slope: _leaky(x, slope),
-    "Elu": lambda layer, x: fast.let(x, lambda v: tirx.Select(
-        v < fast.const(0), fast.const(layer.attr("alpha", 1.0)) * (fast.exp(v) - fast.const(1)), v
-    )),
+    "Elu": lambda layer, x: fast.let(
+        x,
+        lambda v: tirx.Select(
+            v < fast.const(0), fast.const(layer.attr("alpha", 1.0)) * (fast.exp(v) - fast.const(1)), v
+        ),
+    ),
     "Abs": lambda _, x: tirx.abs(x),
     "Neg": lambda _, x: fast.const(0) - x,
     "Sqrt": lambda _, x: tirx.sqrt(x),

@@ -19,7 +19,7 @@ def const(value: float) -> Expr:
 
 
 def let(value: Expr, body: Callable[[Expr], Expr]) -> Expr:
-    """``body`` of ``value``, computed once: expressions are trees, and a value used eight times would be eight trees."""
+    """``body`` of ``value``, computed once: in a tree, a value used eight times is eight trees."""
     name = tirx.Var("v", "float32")
     return tirx.Let(name, value, body(name))
 

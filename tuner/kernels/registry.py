@@ -18,7 +18,8 @@ from tuner.kernels.windowed import Depthwise, Pool
 from tuner.types import Device
 
 TEMPLATES: tuple[KernelTemplate, ...] = (
-    Depthwise(), Conv2d(), Conv2dPool(), Dense(), MatMul(), Pool(), Elementwise(), Concat(), Channels(), Lrn(), Softmax(),
+    Depthwise(), Conv2d(), Conv2dPool(), Dense(), MatMul(), Pool(), Elementwise(), Concat(), Channels(), Lrn(),
+    Softmax(),
 )  # fmt: skip
 BY_NAME = {template.name: template for template in TEMPLATES}
 

@@ -27,7 +27,8 @@ class Softmax(KernelTemplate):
         layer = workload.layers[0]
         shape = workload.tensors[layer.inputs[0]].shape
         floats = all(t.dtype == "float32" for t in workload.tensors.values())
-        return floats and all(v == PLAIN for v in layouts.values()) and _rows_columns(workload, layer, shape) is not None
+        plain = all(v == PLAIN for v in layouts.values())
+        return floats and plain and _rows_columns(workload, layer, shape) is not None
 
     def space(self, workload: Graph, layouts: Layouts, device: Device) -> Space:
         return Space({"unroll": [1]}, {"unroll": 1})
@@ -64,13 +65,11 @@ class Softmax(KernelTemplate):
         )
         sum_lane = te.compute((rows, lanes), lambda r, i: te.sum(power(r, k2, i), axis=k2), name="sum_lane")
         total = te.compute((rows,), lambda r: te.sum(sum_lane(r, l2), axis=l2), name="total")
-        out = te.compute(
-            (rows, columns), lambda r, c: power(r, c // lanes, c % lanes) / total(r), name="out"
-        )
+        out = te.compute((rows, columns), lambda r, c: power(r, c // lanes, c % lanes) / total(r), name="out")
         tensors, args = body.finish(out)
         module = module_of(tensors)
         sch = schedule_of(module)
-        row, column = sch.get_loops("out")
+        row = sch.get_loops("out")[0]
         row = parallelise(sch, row, cores if rows > 1 else 1, device.cores)
         for name in ("total", "sum_lane", "power", "high", "high_lane"):
             sch.compute_at(name, row, preserve_unit_loops=True)

@@ -38,29 +38,32 @@ class Window:
 
     @staticmethod
     def of(workload: Graph, layer: Layer) -> Window:
-        size = workload.tensors[layer.inputs[0]].shape[2:]
-        out = workload.tensors[layer.outputs[0]].shape[2:]
+        size = _pair(workload.tensors[layer.inputs[0]].shape[2:])
+        out = _pair(workload.tensors[layer.outputs[0]].shape[2:])
         if layer.op in {"GlobalAveragePool", "GlobalMaxPool", "ReduceMean"}:
             return Window(size, size, (1, 1), (1, 1), (0, 0, 0, 0), (1, 1))
         if layer.op == "Conv":
-            kernel = tuple(workload.type_of(layer.inputs[1]).shape[2:])
+            kernel = _pair(workload.type_of(layer.inputs[1]).shape[2:])
         else:
-            kernel = tuple(layer.attr("kernel_shape"))
-        stride, dilation = tuple(layer.attr("strides", (1, 1))), tuple(layer.attr("dilations", (1, 1)))
+            kernel = _pair(layer.attr("kernel_shape"))
+        stride, dilation = _pair(layer.attr("strides", (1, 1))), _pair(layer.attr("dilations", (1, 1)))
         return Window(size, kernel, stride, dilation, window_pads(layer, size, kernel, stride, dilation, out), out)
 
     @property
     def reach(self) -> tuple[int, int]:
         """Rows and columns of (padded) input that the whole output reads."""
-        return tuple(
-            (o - 1) * s + (k - 1) * d + 1
-            for o, s, k, d in zip(self.out, self.stride, self.kernel, self.dilation, strict=True)
-        )
+        sides = zip(self.out, self.stride, self.kernel, self.dilation, strict=True)
+        return _pair([(o - 1) * s + (k - 1) * d + 1 for o, s, k, d in sides])
 
     @property
     def inside(self) -> bool:
         """Whether every window lies within the input, so that nothing is padded."""
         return not any(self.pads[:2]) and self.reach[0] <= self.size[0] and self.reach[1] <= self.size[1]
+
+
+def _pair(values: Sequence[int]) -> tuple[int, int]:
+    first, second = values
+    return first, second
 
 
 class _Windowed(KernelTemplate):
@@ -126,7 +129,9 @@ class _Windowed(KernelTemplate):
         body.anchors[layer.outputs[0]] = result
         name = workload.outputs[0]
         out = te.compute(
-            (n, chunks, h, w, lanes), lambda i, co, y, x, ci: body.read(name, (i, Chan(co, ci, lanes), y, x)), name="out"
+            (n, chunks, h, w, lanes),
+            lambda i, co, y, x, ci: body.read(name, (i, Chan(co, ci, lanes), y, x)),
+            name="out",
         )
         tensors, args = body.finish(out)
         module = module_of(tensors)
@@ -268,5 +273,3 @@ def _by_position(spans: list[int], position: Any) -> Any:
             base = tirx.const(float(value), "float32") if isinstance(value, int) else value
             value = tirx.Select(position == i, tirx.const(float(span), "float32"), base)
     return value
-
-

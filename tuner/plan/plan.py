@@ -106,9 +106,7 @@ class Plan:
             lanes = []
             for j, lane in enumerate(_list(stage, "lanes", f"stages[{i}]")):
                 at = f"stages[{i}].lanes[{j}]"
-                blocks = [
-                    _block(b, f"{at}.blocks[{k}]") for k, b in enumerate(_list(lane, "blocks", at))
-                ]
+                blocks = [_block(b, f"{at}.blocks[{k}]") for k, b in enumerate(_list(lane, "blocks", at))]
                 lanes.append(Lane(tuple(blocks)))
             stages.append(Stage(tuple(lanes)))
         layouts = data.get("layouts", {})

@@ -36,9 +36,7 @@ def workload_of(graph: Graph, layer_ids: Iterable[str]) -> Bound:
     read = list(dict.fromkeys(name for layer in layers for name in layer.inputs if name))
     inputs = [n for n in read if n in graph.tensors and n not in made]
     constants = [n for n in read if n in graph.constants]
-    outputs = [
-        n for n in made if n in graph.outputs or any(c.id not in ids for c in graph.consumers.get(n, ()))
-    ]
+    outputs = [n for n in made if n in graph.outputs or any(c.id not in ids for c in graph.consumers.get(n, ()))]
     rename = {n: f"i{k}" for k, n in enumerate(inputs)}
     rename |= {n: f"c{k}" for k, n in enumerate(constants)}
     rename |= {n: f"t{k}" for k, n in enumerate(made)}
@@ -58,9 +56,7 @@ def workload_of(graph: Graph, layer_ids: Iterable[str]) -> Bound:
             for k, x in enumerate(layers)
         ),
         tensors={rename[n]: replace(graph.tensors[n], name=rename[n]) for n in (*inputs, *made)},
-        constants={
-            rename[n]: replace(graph.constants[n], name=rename[n], digest="") for n in constants
-        },
+        constants={rename[n]: replace(graph.constants[n], name=rename[n], digest="") for n in constants},
         opset=graph.opset,
     )
     return Bound(workload, {new: old for old, new in rename.items() if old})

@@ -78,9 +78,7 @@ def _input_options(workload: Graph, stored: dict[str, str], device: Device) -> l
     return options
 
 
-def _output_options(
-    graph: Graph, workload: Graph, inputs: dict[str, str], names: object, device: Device
-) -> list[str]:
+def _output_options(graph: Graph, workload: Graph, inputs: dict[str, str], names: object, device: Device) -> list[str]:
     """Layouts in which a block might write, best first."""
     out = workload.outputs[0]
     if len(workload.tensors[out].shape) != 4:
@@ -213,9 +211,7 @@ def _leaves(graph: Graph, tensor: str, layers: Collection[str]) -> bool:
     return tensor in graph.outputs or any(c.id not in layers for c in graph.consumers.get(tensor, ()))
 
 
-def _cycle(
-    graph: Graph, together: list[str], taken: dict[str, int], blocks: list[list[str]], added: list[str]
-) -> bool:
+def _cycle(graph: Graph, together: list[str], taken: dict[str, int], blocks: list[list[str]], added: list[str]) -> bool:
     """Whether what the added layers read from elsewhere depends on this block, seen block by block."""
     inside = set(together)
     todo = [(n, False) for i in added for n in graph.by_id[i].inputs if n in graph.producer]

@@ -208,7 +208,8 @@ def show(console: Console, report: Mapping[str, Any], out: Path) -> None:
     reused = f", {trials['reused']} known ones reused" if trials["reused"] else ""
     console.print(
         f"{trials['measured']} trials measured ({trials['failed']} failed){reused} in "
-        f"{report['seconds']['total']:.0f} s; verified on {checked['inputs']} inputs, largest relative error {checked['max_rel_error']:.1e} "
+        f"{report['seconds']['total']:.0f} s; verified on {checked['inputs']} inputs, "
+        f"largest relative error {checked['max_rel_error']:.1e} "
         f"(limit {checked['limit']:g}).",
         highlight=False, soft_wrap=True,
     )  # fmt: skip

@@ -168,7 +168,7 @@ class Body:
     def finish(self, output: te.Tensor) -> tuple[list[te.Tensor], tuple[Arg, ...]]:
         """Tensors and Args in call order: inputs, constants (both in the workload's order), the output."""
         out = self.workload.outputs[0]
-        inputs = [n for n in self.workload.inputs]
+        inputs = list(self.workload.inputs)
         constants = [n for n in self.workload.constants if n in self._constants]
         tensors = [*(self.input(n).tensor for n in inputs), *(self._constants[n] for n in constants), output]
         args = (

@@ -4,8 +4,8 @@ One task computes ``rows`` output rows of ``oc_t`` vectors of channels; inside, 
 vectors live in registers while all input channels stream by. 1x1 stride-1 convolutions see the image as one long row.
 After NeoCPU (ATC'19), with weights packed [OC/ob, IC/ib, KH, KW, ib, ob].
 
-Groups: a vector of output channels reads the window of input channels that its groups cover; weights outside its own
-group are zero. Where groups align with vectors the window is exactly one group and nothing is wasted.
+Groups: a task reads, group by group, the input channels of the groups that its output channels belong to; weights
+outside a channel's own group are zero. Where groups align with tasks that is exactly one group and nothing is wasted.
 """
 
 from __future__ import annotations
@@ -144,7 +144,8 @@ def register_tiles(
             copied = 0.9 if shape.pointwise and steps > width else 1.0  # a ragged end needs a padded copy
             loads = 1 / oc_t + 1 / reg_n  # per multiply-add; two loads and two multiply-adds a cycle
             chains = min(oc_t * reg_n / 10, 1)  # multiply-adds in flight hide their latency
-            score = width / steps * copied * chains / max(loads, 0.6) + 0.002 * oc_t * reg_n
+            straddling = _window(shape, device.lanes * oc_t).groups  # groups per task; weights beyond one are zeros
+            score = width / steps * copied * chains / max(loads, 0.6) / straddling + 0.002 * oc_t * reg_n
             best = max(best, (score, -oc_t, reg_n))
     least = min(4, max(knobs["oc_t"]) * max(knobs["reg_n"]))
     default = {"oc_t": -best[1], "reg_n": best[2]} if best[0] > 0 else {n: v[0] for n, v in knobs.items()}
@@ -275,14 +276,23 @@ class ConvBuilder:
                 ),
                 name="acc",
             )
-        ic = te.reduce_axis((0, window.size), "ic")
-        return te.compute(
-            dims,
-            lambda n, o, y, x, i: te.sum(
-                source(n, window.first(o) + ic, *at(y, x)) * weights(o, ic, kh, kw, i), axis=[ic, kh, kw]
-            ),
-            name="acc",
-        )
+        ic = te.reduce_axis((0, window.group_ic), "ic")
+        if window.groups == 1:
+            return te.compute(
+                dims,
+                lambda n, o, y, x, i: te.sum(
+                    source(n, window.first(o) + ic, *at(y, x)) * weights(o, ic, kh, kw, i), axis=[ic, kh, kw]
+                ),
+                name="acc",
+            )
+        g = te.reduce_axis((0, window.groups), "g")
+
+        def product(n: Any, o: Any, y: Any, x: Any, i: Any) -> Any:
+            channel = te.min(window.first(o) + g * window.group_ic + ic, s.ic - 1)
+            value = source(n, channel, *at(y, x)) * weights(o, g, ic, kh, kw, i)
+            return tirx.if_then_else(g < window.touched(o), value, tirx.const(0, "float32"))
+
+        return te.compute(dims, lambda *p: te.sum(product(*p), axis=[g, ic, kh, kw]), name="acc")
 
     def anchor(self, acc: te.Tensor) -> None:
         """Let the layers behind the convolution read the accumulators, bias added."""
@@ -355,13 +365,13 @@ class ConvBuilder:
         """The innermost loops: a register tile of columns x vectors while the input channels stream by."""
         loops = sch.get_loops(acc)
         blocked = block_of(self.body.input(self.conv.inputs[0]).layout)
-        count = 4 if self.window.whole and blocked else 3
+        count = 4 if (self.window.whole and blocked) or self.window.groups > 1 else 3
         reductions, (col, lane) = loops[-count:], loops[-count - 2 : -count]
         sch.reorder(*reductions, col, lane)
         sch.unroll(col)
         sch.vectorize(lane)
         if self.shape.kw > 1:
-            sch.unroll(reductions[2])
+            sch.unroll(reductions[3 if self.window.groups > 1 else 2])
         init = sch.decompose_reduction(acc, reductions[0])
         init_loops = sch.get_loops(init)
         sch.unroll(init_loops[-2])
@@ -370,24 +380,24 @@ class ConvBuilder:
 
 @dataclass(frozen=True)
 class _Window:
-    """Which input channels a chunk of output channels reads: ``size`` of them from ``first(chunk)``."""
+    """Which input channels a chunk of ``ob`` output channels reads: those of the groups it touches, at most ``groups``.
 
-    size: int
-    ic: int
+    With ``whole`` every chunk reads all channels, as a convolution without groups does.
+    """
+
+    groups: int
     group_ic: int
     group_oc: int
     ob: int
-
-    @property
-    def whole(self) -> bool:
-        return self.size == self.ic
+    whole: bool
 
     def first(self, chunk: Any) -> Any:
-        if self.whole:
-            return 0
-        start = (chunk * self.ob) // self.group_oc * self.group_ic
-        limit = self.ic - self.size
-        return min(start, limit) if isinstance(start, int) else tirx.min(start, tirx.const(limit, "int32"))
+        """The first input channel of the first group that a chunk touches."""
+        return 0 if self.whole else (chunk * self.ob) // self.group_oc * self.group_ic
+
+    def touched(self, chunk: Any) -> Any:
+        """How many groups a chunk touches; beyond the last group it may count one that is not there."""
+        return (chunk * self.ob + self.ob - 1) // self.group_oc - (chunk * self.ob) // self.group_oc + 1
 
 
 def _window(s: ConvShape, ob: int) -> _Window:
@@ -396,40 +406,51 @@ def _window(s: ConvShape, ob: int) -> _Window:
     for chunk in range(-(-s.oc // ob)):
         last = min((chunk + 1) * ob, s.oc) - 1
         most = max(most, last // group_oc - chunk * ob // group_oc + 1)
-    return _Window(min(most * group_ic, s.ic), s.ic, group_ic, group_oc, ob)
+    if most >= s.groups:
+        return _Window(1, s.ic, s.oc, ob, whole=True)
+    return _Window(most, group_ic, group_oc, ob, whole=False)
 
 
 def _pack_weights(s: ConvShape, ob: int, window: _Window, block: int) -> tuple[tuple[int, ...], Pack]:
     """Shape and packing of the weights [OC, IC/groups, KH, KW] for one kernel."""
     chunks = -(-s.oc // ob)
     oc_pad = chunks * ob - s.oc
-    if s.groups == 1:
-        if block:
-            icb = -(-s.ic // block)
-            shape = (chunks, icb, s.kh, s.kw, block, ob)
-            return shape, Pack(
-                (
-                    ("pad", [[0, oc_pad], [0, icb * block - s.ic], [0, 0], [0, 0]]),
-                    ("reshape", [chunks, ob, icb, block, s.kh, s.kw]),
-                    ("transpose", [0, 2, 4, 5, 3, 1]),
-                )
+    if s.groups == 1 and block:
+        icb = -(-s.ic // block)
+        return (chunks, icb, s.kh, s.kw, block, ob), Pack(
+            (
+                ("pad", [[0, oc_pad], [0, icb * block - s.ic], [0, 0], [0, 0]]),
+                ("reshape", [chunks, ob, icb, block, s.kh, s.kw]),
+                ("transpose", [0, 2, 4, 5, 3, 1]),
             )
-        return (chunks, s.ic, s.kh, s.kw, ob), Pack(
+        )
+    group_ic = s.ic // s.groups
+    if s.groups == 1 or (not window.whole and window.groups == 1):  # every chunk lies in one group
+        return (chunks, group_ic, s.kh, s.kw, ob), Pack(
             (
                 ("pad", [[0, oc_pad], [0, 0], [0, 0], [0, 0]]),
-                ("reshape", [chunks, ob, s.ic, s.kh, s.kw]),
+                ("reshape", [chunks, ob, group_ic, s.kh, s.kw]),
                 ("transpose", [0, 2, 3, 4, 1]),
             )
         )
-    blocked_whole = block and window.whole
-    size = -(-s.ic // block) * block if blocked_whole else window.size
+    return _scatter_groups(s, ob, window, block)
+
+
+def _scatter_groups(s: ConvShape, ob: int, window: _Window, block: int) -> tuple[tuple[int, ...], Pack]:
+    """Weights of chunks that straddle groups: zero where a lane's group does not reach."""
+    chunks, group_ic, group_oc = -(-s.oc // ob), s.ic // s.groups, s.oc // s.groups
+    size = window.groups * window.group_ic
+    if window.whole and block:
+        size = -(-s.ic // block) * block
     index = np.full((chunks, size, s.kh, s.kw, ob), -1, dtype=np.int64)
     taps = np.arange(s.kh * s.kw).reshape(s.kh, s.kw)
     for oc in range(s.oc):
         chunk, lane = divmod(oc, ob)
-        start = oc // window.group_oc * window.group_ic - int(window.first(chunk))
-        for ic in range(window.group_ic):
-            index[chunk, start + ic, :, :, lane] = (oc * window.group_ic + ic) * s.kh * s.kw + taps
-    if blocked_whole:
+        start = oc // group_oc * group_ic - int(window.first(chunk))
+        for ic in range(group_ic):
+            index[chunk, start + ic, :, :, lane] = (oc * group_ic + ic) * s.kh * s.kw + taps
+    if window.whole and block:
         index = index.reshape(chunks, -1, block, s.kh, s.kw, ob).transpose(0, 1, 3, 4, 2, 5)
+    elif not window.whole:
+        index = index.reshape(chunks, window.groups, window.group_ic, s.kh, s.kw, ob)
     return index.shape, Pack((("gather", index.reshape(-1).tolist(), list(index.shape)),))

@@ -44,8 +44,9 @@ class Dense(KernelTemplate):
         oc_t = [t for t in oc_t if t <= 4]
         reg_m = [r for r in range(1, min(m, 14) + 1) if m % r == 0 or (r >= 4 and m > 14)]
         best_t = 2 if 2 in oc_t else 1
-        exact = [r for r in reg_m if m % r == 0]
-        default = {"oc_t": best_t, "reg_m": exact[-1] if exact[-1] >= 4 else reg_m[-1], "unroll": 1}
+        fits = [r for r in reg_m if best_t * r <= device.registers]
+        exact = [r for r in fits if m % r == 0]
+        default = {"oc_t": best_t, "reg_m": exact[-1] if exact[-1] >= 4 else fits[-1], "unroll": 1}
         knobs = {"oc_t": oc_t, "reg_m": reg_m, "unroll": [u for u in (1, 2, 4) if k % u == 0]}
         return Space(knobs, default, lambda p: p["oc_t"] * p["reg_m"] <= device.registers)
 

@@ -97,6 +97,7 @@ _OPS: Mapping[str, Callable[..., Expr]] = {
     "Dropout": lambda _, x: x,
     "BatchNormalization": _batch_norm,
 }
+_SINGULAR = frozenset({"Div", "Reciprocal", "Sqrt"})  # not finite for some finite operands
 if _OPS.keys() != ELEMENTWISE:
     raise ImportError(f"tuner.plan.elementwise and the kernels disagree on {_OPS.keys() ^ ELEMENTWISE}")
 
@@ -148,7 +149,8 @@ class Body:
         values = [self.read(n, index) if n else None for n in layer.inputs]
         if layer.op in {"Dropout", "Identity"}:
             values = values[:1]
-        return _OPS[layer.op](layer, *values)
+        value = _OPS[layer.op](layer, *values)
+        return _finite(value, index, shape) if layer.op in _SINGULAR else value
 
     def _read_constant(self, constant: Constant, index: Sequence[Any]) -> Expr:
         if constant.value is not None and constant.elements == 1:
@@ -183,6 +185,14 @@ class Body:
 
 def _shape(tensor: te.Tensor) -> tuple[int, ...]:
     return tuple(int(d) for d in tensor.shape)
+
+
+def _finite(value: Expr, index: Sequence[Any], shape: Sequence[int]) -> Expr:
+    """``value``, but zero in padded channels: 0/0 there would poison whatever reads the block with weights of zero."""
+    for i, extent in zip(index, shape, strict=True):
+        if isinstance(i, Chan) and extent % i.block:
+            return tirx.Select(i.expr < extent, value, fast.const(0))
+    return value
 
 
 def _broadcast(index: Sequence[Any], shape: Sequence[int]) -> tuple[Any, ...]:

@@ -37,8 +37,10 @@ class MatMul(KernelTemplate):
         _, m, _, n = _sizes(workload)
         oc_t = [t for t in (1, 2, 4) if t == 1 or device.lanes * t <= n + device.lanes - 1]
         reg_m = [r for r in range(1, min(m, 14) + 1) if m % r == 0 or (r >= 4 and m > 14)]
-        exact = [r for r in reg_m if m % r == 0]
-        default = {"oc_t": oc_t[min(1, len(oc_t) - 1)], "reg_m": exact[-1] if exact[-1] >= 4 else reg_m[-1]}
+        best_t = oc_t[min(1, len(oc_t) - 1)]
+        fits = [r for r in reg_m if best_t * r <= device.registers]
+        exact = [r for r in fits if m % r == 0]
+        default = {"oc_t": best_t, "reg_m": exact[-1] if exact[-1] >= 4 else fits[-1]}
         knobs = {"oc_t": oc_t, "reg_m": reg_m}
         return Space(knobs, default, lambda p: p["oc_t"] * p["reg_m"] <= device.registers)
 

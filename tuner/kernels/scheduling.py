@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import tvm
-from tvm import te
+from tvm import te, tirx
 from tvm.s_tir import Schedule
 
 
@@ -32,10 +32,43 @@ def parallelise(sch: Schedule, loop: Any, cores: int, device_cores: int) -> Any:
         sch.parallel(loop)
         return loop
     extent = int(sch.get(loop).extent)
-    chunks = min(cores, extent)
-    outer, inner = sch.split(loop, [chunks, -(-extent // chunks)])
+    strides = _strides(sch.get(loop))
+    # A chunk that cuts through an inner loop makes indices that TVM cannot prove affine; it then refuses to vectorise.
+    length = next(
+        n for n in range(-(-extent // cores), extent + 1)
+        if n == extent or all(n % s == 0 or s % n == 0 for s in strides)
+    )  # fmt: skip
+    outer, inner = sch.split(loop, [-(-extent // length), length])
     sch.parallel(outer)
     return inner
+
+
+def _strides(loop: Any) -> set[int]:
+    """Divisors by which the indices of the blocks right inside ``loop`` take its (fused) variable apart."""
+    found: set[int] = set()
+
+    def reads(node: Any) -> bool:
+        """Whether an index depends on the loop; collects divisors on the way."""
+        if isinstance(node, tirx.Var):
+            return bool(node.same_as(loop.loop_var))
+        if not hasattr(node, "a"):
+            return False
+        inside = [reads(node.a), reads(node.b)]
+        if inside[0] and isinstance(node, tirx.FloorDiv | tirx.FloorMod) and isinstance(node.b, tirx.IntImm):
+            found.add(int(node.b))
+        return any(inside)
+
+    todo = [loop.body]
+    while todo:
+        statement = todo.pop()
+        if isinstance(statement, tirx.SBlockRealize):
+            for index in statement.iter_values:
+                reads(index)
+        elif isinstance(statement, tirx.SeqStmt):
+            todo.extend(statement.seq)
+        elif isinstance(statement, tirx.For):
+            todo.append(statement.body)
+    return found
 
 
 def divisors(n: int, limit: int) -> list[int]:

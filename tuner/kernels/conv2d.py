@@ -11,75 +11,19 @@ outside a channel's own group are zero. Where groups align with tasks that is ex
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
-import numpy as np
 from tvm import te, tirx
 
 from tuner.graph.ir import Graph, Layer
 from tuner.kernels.base import Kernel, KernelTemplate, Knobs, Layouts, Space
+from tuner.kernels.conv_shape import ConvShape
+from tuner.kernels.conv_weights import groups_of, pack_weights
 from tuner.kernels.epilogue import Body, anchored
 from tuner.kernels.scheduling import divisors, module_of, parallelise, schedule_of
 from tuner.kernels.views import Chan, flat
-from tuner.plan.layout import Pack, block_of, physical_shape
+from tuner.plan.layout import block_of, physical_shape
 from tuner.types import Device
-
-
-@dataclass(frozen=True)
-class ConvShape:
-    """The numbers of one 2-D convolution; pads are (top, left, bottom, right)."""
-
-    n: int
-    ic: int
-    h: int
-    w: int
-    oc: int
-    oh: int
-    ow: int
-    kh: int
-    kw: int
-    stride: tuple[int, int]
-    dilation: tuple[int, int]
-    pads: tuple[int, int, int, int]
-    groups: int
-    rows_kept: bool = False  # keep rows apart even where the image could be seen as one long row
-
-    @staticmethod
-    def of(workload: Graph, conv: Layer) -> ConvShape:
-        n, ic, h, w = workload.tensors[conv.inputs[0]].shape
-        oc, _, kh, kw = workload.type_of(conv.inputs[1]).shape
-        _, _, oh, ow = workload.tensors[conv.outputs[0]].shape
-        stride = tuple(conv.attr("strides", (1, 1)))
-        dilation = tuple(conv.attr("dilations", (1, 1)))
-        pads = window_pads(conv, (h, w), (kh, kw), stride, dilation, (oh, ow))
-        return ConvShape(n, ic, h, w, oc, oh, ow, kh, kw, stride, dilation, pads, conv.attr("group", 1))
-
-    @cached_property
-    def pointwise(self) -> bool:
-        """A 1x1 convolution that reads each input pixel once, in order."""
-        return (self.kh, self.kw, self.stride) == (1, 1, (1, 1)) and not any(self.pads) and not self.rows_kept
-
-
-def window_pads(
-    layer: Layer, size: Sequence[int], kernel: Sequence[int], stride: Sequence[int], dilation: Sequence[int],
-    out: Sequence[int],
-) -> tuple[int, int, int, int]:  # fmt: skip
-    """Padding (top, left, bottom, right) of a windowed layer, ``auto_pad`` resolved from its output size."""
-    auto = layer.attr("auto_pad", "NOTSET")
-    if auto in {"SAME_UPPER", "SAME_LOWER"}:
-        total = [
-            max((o - 1) * s + (k - 1) * d + 1 - i, 0)
-            for i, k, s, d, o in zip(size, kernel, stride, dilation, out, strict=True)
-        ]
-        small = [t // 2 for t in total]
-        large = [t - t // 2 for t in total]
-        first, last = (small, large) if auto == "SAME_UPPER" else (large, small)
-        return (first[0], first[1], last[0], last[1])
-    if auto == "VALID":
-        return (0, 0, 0, 0)
-    return tuple(layer.attr("pads", (0, 0, 0, 0)))
 
 
 class Conv2d(KernelTemplate):
@@ -144,8 +88,9 @@ def register_tiles(
             copied = 0.9 if shape.pointwise and steps > width else 1.0  # a ragged end needs a padded copy
             loads = 1 / oc_t + 1 / reg_n  # per multiply-add; two loads and two multiply-adds a cycle
             chains = min(oc_t * reg_n / 10, 1)  # multiply-adds in flight hide their latency
-            straddling = _window(shape, device.lanes * oc_t).groups  # groups per task; weights beyond one are zeros
-            score = width / steps * copied * chains / max(loads, 0.6) / straddling + 0.002 * oc_t * reg_n
+            reads = groups_of(shape, device.lanes * oc_t)
+            waste = reads.groups * reads.group_ic * shape.groups / shape.ic  # zeros in the weights of mixed tasks
+            score = width / steps * copied * chains / max(loads, 0.6) / waste + 0.002 * oc_t * reg_n
             best = max(best, (score, -oc_t, reg_n))
     least = min(4, max(knobs["oc_t"]) * max(knobs["reg_n"]))
     default = {"oc_t": -best[1], "reg_n": best[2]} if best[0] > 0 else {n: v[0] for n, v in knobs.items()}
@@ -181,7 +126,7 @@ class ConvBuilder:
         self.shape = self.geometry()
         self.body = Body(workload, layouts)
         self.ob = device.lanes * knobs["oc_t"]  # channels per task
-        self.window = _window(self.shape, self.ob)
+        self.window = groups_of(self.shape, self.ob)
 
     def geometry(self) -> ConvShape:
         return ConvShape.of(self.workload, self.conv)
@@ -256,7 +201,7 @@ class ConvBuilder:
         block = block_of(self.body.input(self.conv.inputs[0]).layout)
         chunks = -(-s.oc // ob)
         source = self._source(padded)
-        weights = self.body.constant(self.conv.inputs[1], *_pack_weights(s, ob, window, block))
+        weights = self.body.constant(self.conv.inputs[1], *pack_weights(s, ob, window, block))
         kh = te.reduce_axis((0, s.kh), "kh")
         kw = te.reduce_axis((0, s.kw), "kw")
         height = 1 if s.pointwise else s.oh
@@ -376,81 +321,3 @@ class ConvBuilder:
         init_loops = sch.get_loops(init)
         sch.unroll(init_loops[-2])
         sch.vectorize(init_loops[-1])
-
-
-@dataclass(frozen=True)
-class _Window:
-    """Which input channels a chunk of ``ob`` output channels reads: those of the groups it touches, at most ``groups``.
-
-    With ``whole`` every chunk reads all channels, as a convolution without groups does.
-    """
-
-    groups: int
-    group_ic: int
-    group_oc: int
-    ob: int
-    whole: bool
-
-    def first(self, chunk: Any) -> Any:
-        """The first input channel of the first group that a chunk touches."""
-        return 0 if self.whole else (chunk * self.ob) // self.group_oc * self.group_ic
-
-    def touched(self, chunk: Any) -> Any:
-        """How many groups a chunk touches; beyond the last group it may count one that is not there."""
-        return (chunk * self.ob + self.ob - 1) // self.group_oc - (chunk * self.ob) // self.group_oc + 1
-
-
-def _window(s: ConvShape, ob: int) -> _Window:
-    group_ic, group_oc = s.ic // s.groups, s.oc // s.groups
-    most = 1
-    for chunk in range(-(-s.oc // ob)):
-        last = min((chunk + 1) * ob, s.oc) - 1
-        most = max(most, last // group_oc - chunk * ob // group_oc + 1)
-    if most >= s.groups:
-        return _Window(1, s.ic, s.oc, ob, whole=True)
-    return _Window(most, group_ic, group_oc, ob, whole=False)
-
-
-def _pack_weights(s: ConvShape, ob: int, window: _Window, block: int) -> tuple[tuple[int, ...], Pack]:
-    """Shape and packing of the weights [OC, IC/groups, KH, KW] for one kernel."""
-    chunks = -(-s.oc // ob)
-    oc_pad = chunks * ob - s.oc
-    if s.groups == 1 and block:
-        icb = -(-s.ic // block)
-        return (chunks, icb, s.kh, s.kw, block, ob), Pack(
-            (
-                ("pad", [[0, oc_pad], [0, icb * block - s.ic], [0, 0], [0, 0]]),
-                ("reshape", [chunks, ob, icb, block, s.kh, s.kw]),
-                ("transpose", [0, 2, 4, 5, 3, 1]),
-            )
-        )
-    group_ic = s.ic // s.groups
-    if s.groups == 1 or (not window.whole and window.groups == 1):  # every chunk lies in one group
-        return (chunks, group_ic, s.kh, s.kw, ob), Pack(
-            (
-                ("pad", [[0, oc_pad], [0, 0], [0, 0], [0, 0]]),
-                ("reshape", [chunks, ob, group_ic, s.kh, s.kw]),
-                ("transpose", [0, 2, 3, 4, 1]),
-            )
-        )
-    return _scatter_groups(s, ob, window, block)
-
-
-def _scatter_groups(s: ConvShape, ob: int, window: _Window, block: int) -> tuple[tuple[int, ...], Pack]:
-    """Weights of chunks that straddle groups: zero where a lane's group does not reach."""
-    chunks, group_ic, group_oc = -(-s.oc // ob), s.ic // s.groups, s.oc // s.groups
-    size = window.groups * window.group_ic
-    if window.whole and block:
-        size = -(-s.ic // block) * block
-    index = np.full((chunks, size, s.kh, s.kw, ob), -1, dtype=np.int64)
-    taps = np.arange(s.kh * s.kw).reshape(s.kh, s.kw)
-    for oc in range(s.oc):
-        chunk, lane = divmod(oc, ob)
-        start = oc // group_oc * group_ic - int(window.first(chunk))
-        for ic in range(group_ic):
-            index[chunk, start + ic, :, :, lane] = (oc * group_ic + ic) * s.kh * s.kw + taps
-    if window.whole and block:
-        index = index.reshape(chunks, -1, block, s.kh, s.kw, ob).transpose(0, 1, 3, 4, 2, 5)
-    elif not window.whole:
-        index = index.reshape(chunks, window.groups, window.group_ic, s.kh, s.kw, ob)
-    return index.shape, Pack((("gather", index.reshape(-1).tolist(), list(index.shape)),))

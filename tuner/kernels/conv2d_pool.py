@@ -15,7 +15,8 @@ from tvm import te, tirx
 
 from tuner.graph.ir import Graph, Layer
 from tuner.kernels.base import Kernel, KernelTemplate, Knobs, Layouts, Space
-from tuner.kernels.conv2d import Conv2d, ConvBuilder, ConvShape, register_tiles
+from tuner.kernels.conv2d import Conv2d, ConvBuilder, register_tiles
+from tuner.kernels.conv_shape import ConvShape
 from tuner.kernels.epilogue import fusable_elementwise
 from tuner.kernels.scheduling import parallelise
 from tuner.kernels.views import Chan
@@ -32,7 +33,9 @@ class Conv2dPool(KernelTemplate):
 
     def accepts(self, workload: Graph, layouts: Layouts, device: Device) -> bool:
         pool = next((x for x in workload.layers if x.op in _POOLS), None)
-        if pool is None or len(workload.outputs) != 1 or not Window.of(workload, pool).inside:
+        if pool is None or len(workload.outputs) != 1 or len(workload.tensors[pool.inputs[0]].shape) != 4:
+            return False
+        if not Window.of(workload, pool).inside:
             return False
         front = _until(workload, pool)
         if front is None:

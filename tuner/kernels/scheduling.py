@@ -61,7 +61,7 @@ def _strides(loop: Any) -> set[int]:
     todo = [loop.body]
     while todo:
         statement = todo.pop()
-        if isinstance(statement, tirx.SBlockRealize):
+        if hasattr(statement, "iter_values"):
             for index in statement.iter_values:
                 reads(index)
         elif isinstance(statement, tirx.SeqStmt):

@@ -15,7 +15,7 @@ from tvm import te, tirx
 
 from tuner.graph.ir import Graph, Layer
 from tuner.kernels.base import Kernel, KernelTemplate, Knobs, Layouts, Space
-from tuner.kernels.conv2d import window_pads
+from tuner.kernels.conv_shape import window_pads
 from tuner.kernels.epilogue import Body, anchored
 from tuner.kernels.scheduling import divisors, module_of, parallelise, schedule_of
 from tuner.kernels.views import Chan

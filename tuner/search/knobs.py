@@ -121,11 +121,11 @@ class KnobSearch:
         return Candidate.from_json(data)
 
     def scores(self, points: list[dict[str, int]], model: BoostedTrees) -> np.ndarray:
-        """Optimistic log-seconds of points: mean minus half a standard deviation."""
+        """Optimistic log-seconds of points: mean minus one standard deviation."""
         if not points:
             return np.zeros(0)
         mean, std = model.predict(self._features.rows(points))
-        return np.asarray(mean - 0.5 * std + log(self._features.work))
+        return np.asarray(mean - std + log(self._features.work))
 
     def gain(self, model: BoostedTrees) -> float:
         """Seconds per inference that the model believes, optimistically, are left to win here."""

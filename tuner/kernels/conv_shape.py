@@ -1,0 +1,64 @@
+"""The numbers of a 2-D convolution, and padding resolved."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from tuner.graph.ir import Graph, Layer
+
+
+@dataclass(frozen=True)
+class ConvShape:
+    """The numbers of one 2-D convolution; pads are (top, left, bottom, right)."""
+
+    n: int
+    ic: int
+    h: int
+    w: int
+    oc: int
+    oh: int
+    ow: int
+    kh: int
+    kw: int
+    stride: tuple[int, int]
+    dilation: tuple[int, int]
+    pads: tuple[int, int, int, int]
+    groups: int
+    rows_kept: bool = False  # keep rows apart even where the image could be seen as one long row
+
+    @staticmethod
+    def of(workload: Graph, conv: Layer) -> ConvShape:
+        n, ic, h, w = workload.tensors[conv.inputs[0]].shape
+        oc, _, kh, kw = workload.type_of(conv.inputs[1]).shape
+        _, _, oh, ow = workload.tensors[conv.outputs[0]].shape
+        stride = tuple(conv.attr("strides", (1, 1)))
+        dilation = tuple(conv.attr("dilations", (1, 1)))
+        pads = window_pads(conv, (h, w), (kh, kw), stride, dilation, (oh, ow))
+        return ConvShape(n, ic, h, w, oc, oh, ow, kh, kw, stride, dilation, pads, conv.attr("group", 1))
+
+    @cached_property
+    def pointwise(self) -> bool:
+        """A 1x1 convolution that reads each input pixel once, in order."""
+        return (self.kh, self.kw, self.stride) == (1, 1, (1, 1)) and not any(self.pads) and not self.rows_kept
+
+
+def window_pads(
+    layer: Layer, size: Sequence[int], kernel: Sequence[int], stride: Sequence[int], dilation: Sequence[int],
+    out: Sequence[int],
+) -> tuple[int, int, int, int]:  # fmt: skip
+    """Padding (top, left, bottom, right) of a windowed layer, ``auto_pad`` resolved from its output size."""
+    auto = layer.attr("auto_pad", "NOTSET")
+    if auto in {"SAME_UPPER", "SAME_LOWER"}:
+        total = [
+            max((o - 1) * s + (k - 1) * d + 1 - i, 0)
+            for i, k, s, d, o in zip(size, kernel, stride, dilation, out, strict=True)
+        ]
+        small = [t // 2 for t in total]
+        large = [t - t // 2 for t in total]
+        first, last = (small, large) if auto == "SAME_UPPER" else (large, small)
+        return (first[0], first[1], last[0], last[1])
+    if auto == "VALID":
+        return (0, 0, 0, 0)
+    return tuple(layer.attr("pads", (0, 0, 0, 0)))

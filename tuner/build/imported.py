@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import tvm
+from onnx.defs import SchemaError
 from tvm import relax
 from tvm.ir import GlobalVar
 from tvm.relax.expr_functor import PyExprMutator, mutator
@@ -86,7 +87,7 @@ def import_layers(
                 ]
             )(module)
     except (tvm.error.InternalError, ValueError, TypeError, KeyError, IndexError,
-            NotImplementedError, AttributeError, RuntimeError, AssertionError) as error:  # fmt: skip
+            NotImplementedError, AttributeError, RuntimeError, AssertionError, SchemaError) as error:  # fmt: skip
         reason = str(error).strip().splitlines()[-1][:200] if str(error).strip() else type(error).__name__
         raise UserError(
             f"Operator {layer.op} (layer {layer.id}) is not supported: TVM's importer says: {reason}",
@@ -133,7 +134,9 @@ def _spread(sch: Any, block: Any, cores: int, device: Device) -> None:
     whole = sch.fuse(*spatial)
     extent = sch.get(whole).extent
     width = device.lanes
-    if isinstance(extent, tvm.tirx.IntImm) and int(extent) % width == 0 and int(extent) > width:
+    if not isinstance(extent, tvm.tirx.IntImm):
+        return  # a shape that is only known at run time
+    if int(extent) % width == 0 and int(extent) > width:
         whole, lane = sch.split(whole, [None, width])
         sch.vectorize(lane)
     if int(sch.get(whole).extent) > 1:

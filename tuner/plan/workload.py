@@ -37,6 +37,8 @@ def workload_of(graph: Graph, layer_ids: Iterable[str]) -> Bound:
     inputs = [n for n in read if n in graph.tensors and n not in made]
     constants = [n for n in read if n in graph.constants]
     outputs = [n for n in made if n in graph.outputs or any(c.id not in ids for c in graph.consumers.get(n, ()))]
+    if not outputs:  # dead layers (their removal can be switched off) still are a computation
+        outputs = made[-1:]
     rename = {n: f"i{k}" for k, n in enumerate(inputs)}
     rename |= {n: f"c{k}" for k, n in enumerate(constants)}
     rename |= {n: f"t{k}" for k, n in enumerate(made)}

@@ -181,7 +181,7 @@ def epilogue(s: Sketch, name: str, steps: int) -> str:
 
 def _conv_attrs(rng: np.random.Generator, kernel: tuple[int, int]) -> dict[str, Any]:
     stride = _pick(rng, (1, 1), (1, 1), (2, 2), (2, 1))
-    dilation = _pick(rng, (1, 1), (1, 1), (1, 1), (2, 2), (1, 2))
+    dilation = (1, 1) if max(kernel) > 5 else _pick(rng, (1, 1), (1, 1), (1, 1), (2, 2), (1, 2))
     if rng.random() < 0.2:
         return {"strides": stride, "dilations": dilation, "auto_pad": _pick(rng, "SAME_UPPER", "SAME_LOWER")}
     high = [(k - 1) * d // 2 + 1 for k, d in zip(kernel, dilation, strict=True)]
@@ -199,7 +199,7 @@ def conv(s: Sketch, groups: int = 1, pointwise: bool = False) -> str:
     attrs = {} if pointwise and rng.random() < 0.7 else _conv_attrs(rng, kernel)
     if groups > 1:
         attrs["group"] = groups
-    weights = s.weight(oc, ic // groups, *kernel)
+    weights = s.weight(oc, ic // groups, *kernel, scale=float((ic // groups * kernel[0] * kernel[1]) ** -0.5))
     bias = (s.weight(oc),) if rng.random() < 0.6 else ()
     return s.add("Conv", s.input(n, ic, h, w), weights, *bias, **attrs)
 
@@ -241,8 +241,6 @@ def pooling(s: Sketch, name: str, free: bool = False) -> str:
         pads = tuple(int(rng.integers(0, k)) for k in (*kernel, *kernel))
         attrs |= {"pads": pads, "ceil_mode": int(rng.integers(2))}
         attrs |= {"dilations": _pick(rng, (1, 1), (1, 1), (2, 2))}
-    elif rng.random() < 0.3:
-        attrs |= {"ceil_mode": 1}
     op = _pick(rng, "MaxPool", "AveragePool")
     if op == "AveragePool":
         attrs |= {"dilations": (1, 1), "count_include_pad": int(rng.integers(2))}

@@ -1,0 +1,55 @@
+"""Every kernel template keeps the contract of KernelTemplate: random workloads against plain numpy in float64."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from kernel_cases import DEVICES, GENERATORS, check, generate, runs_here
+
+from tuner.kernels.registry import TEMPLATES
+from tuner.types import Device
+
+FEW = {"channels": 8, "concat": 9, "lrn": 6, "matmul": 9, "softmax": 9}
+USUAL = 20
+HERE = [name for name, machine in DEVICES.items() if runs_here(machine)]
+BY_NAME = {t.name: t for t in TEMPLATES}
+
+
+def few() -> Iterator[tuple[str, str, int]]:
+    """Seeds shared out among the instruction sets that this processor has, the widest first."""
+    for name in BY_NAME:
+        for seed in range(FEW.get(name, USUAL)):
+            yield name, HERE[-1 - seed % len(HERE)], seed
+
+
+def test_every_template_has_a_generator_of_cases() -> None:
+    assert BY_NAME.keys() <= GENERATORS.keys()
+
+
+@pytest.mark.parametrize(("name", "machine", "seed"), few())
+def test_kernels_are_right(name: str, machine: str, seed: int) -> None:
+    check(BY_NAME[name], generate(name, DEVICES[machine], seed), DEVICES[machine])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("machine", HERE)
+@pytest.mark.parametrize("part", range(10))
+@pytest.mark.parametrize("name", BY_NAME)
+def test_many_kernels_are_right(name: str, part: int, machine: str) -> None:
+    for seed in range(1000 + 20 * part, 1000 + 20 * (part + 1)):
+        check(BY_NAME[name], generate(name, DEVICES[machine], seed), DEVICES[machine])
+
+
+@pytest.mark.parametrize("name", BY_NAME)
+def test_spaces_are_small_enough_to_hold_and_have_no_point_twice(name: str) -> None:
+    machines: list[Device] = list(DEVICES.values())
+    for seed in range(12):
+        machine = machines[seed % len(machines)]
+        case = generate(name, machine, seed)
+        space = BY_NAME[name].space(case.workload, case.layouts, machine)
+        assert 1 <= len(space.points) <= space.bound < 100_000
+        assert len({tuple(p.items()) for p in space.points}) == len(space.points)
+        assert all(p in space for p in space.points)
+        assert {"nothing": 1} not in space
+        assert {**space.default, "more": 1} not in space

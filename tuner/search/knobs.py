@@ -107,7 +107,8 @@ class KnobSearch:
             chosen.append(dict(self.space.default))
         proposals = self._unseen(chosen)
         if proposals and len(chosen) < count:
-            asked = self._ask(max(1, count // 4), chosen)
+            share = max(1, count // 4) if model.trained else count - len(chosen)  # nothing to rank by yet
+            asked = self._ask(share, chosen)
             chosen += asked
             proposals = [p for p in proposals if p not in chosen]
             for index in np.argsort(self.scores(proposals, model), kind="stable"):
@@ -120,12 +121,12 @@ class KnobSearch:
         data = self.candidate.to_json() | {"knobs": dict(knobs)}
         return Candidate.from_json(data)
 
-    def scores(self, points: list[dict[str, int]], model: BoostedTrees) -> np.ndarray:
-        """Optimistic log-seconds of points: mean minus one standard deviation."""
+    def scores(self, points: list[dict[str, int]], model: BoostedTrees, optimism: float = 0.5) -> np.ndarray:
+        """Log-seconds of points: the model's mean minus ``optimism`` standard deviations."""
         if not points:
             return np.zeros(0)
         mean, std = model.predict(self._features.rows(points))
-        return np.asarray(mean - std + log(self._features.work))
+        return np.asarray(mean - optimism * std + log(self._features.work))
 
     def gain(self, model: BoostedTrees) -> float:
         """Seconds per inference that the model believes, optimistically, are left to win here."""
@@ -137,7 +138,7 @@ class KnobSearch:
             return 0.0
         if not model.trained:
             return self.weight * best[1] * 0.3 / (1 + len(self.results))
-        promise = float(np.exp(np.min(self.scores(unseen, model))))
+        promise = float(np.exp(np.min(self.scores(unseen, model, optimism=1.0))))
         return self.weight * max(0.0, best[1] - promise)
 
     def samples(self) -> tuple[np.ndarray, np.ndarray]:

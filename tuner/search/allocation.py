@@ -29,9 +29,10 @@ class Allocation:
 
     def propose(self, count: int) -> list[Candidate]:
         """The next round's candidates, at most ``count``; none when nothing is left to win."""
-        unknown = [s for s in self.searches.values() if not s.results]
+        unknown = [s for s in self.searches.values() if s.lost]
         if unknown:
-            return [c for s in unknown[:count] for c in s.propose(1, self.model)]
+            found = [c for s in unknown for c in s.propose(4 if s.results else 1, self.model)]
+            return found[:count]
         self._learn()
         gains = sorted(((s.gain(self.model), k) for k, s in self.searches.items() if s.left), reverse=True)
         if not gains or sum(g for g, _ in gains) < SETTLED * self.total:

@@ -22,6 +22,7 @@ from tuner.types import Candidate, Device, Purpose, Trial
 
 WHOLE = 4096  # points of a space that is ranked whole
 ASKED = 64  # proposals asked of Optuna per batch in larger spaces
+GIVE_UP = 24  # failures without a success after which a question keeps its default
 FAILED_PENALTY = 2.0  # log-seconds that a failed candidate counts as worse than the worst measured
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -79,6 +80,11 @@ class KnobSearch:
         return self._knobs[key], seconds
 
     @property
+    def lost(self) -> bool:
+        """Whether it goes on without a single success, and has not failed so often that it is given up."""
+        return self.best is None and len(self.results) < GIVE_UP and self.left > 0
+
+    @property
     def left(self) -> int:
         """Points never tried."""
         size = len(self._points) if self._points else self.space.bound
@@ -132,7 +138,7 @@ class KnobSearch:
         """Seconds per inference that the model believes, optimistically, are left to win here."""
         best = self.best
         if best is None:
-            return float("inf") if not self.results else 0.0
+            return 0.0  # unknown; see ``lost``
         unseen = self._unseen([])
         if not unseen:
             return 0.0

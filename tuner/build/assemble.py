@@ -186,9 +186,10 @@ class _Assembler:
     def _emit_view(self, bound: Bound, read: dict[str, Any], values: dict[str, Any]) -> None:
         workload = bound.workload
         out = workload.outputs[0]
-        source = read[workload.layers[0].inputs[0]]
+        name = workload.layers[0].inputs[0]
+        source = read[name] if name in read else relax.const(self.weights[bound.names[name]])  # unfolded constants
         shape = workload.tensors[out].shape
-        same = tuple(workload.tensors[workload.layers[0].inputs[0]].shape) == tuple(shape)
+        same = tuple(workload.type_of(name).shape) == tuple(shape)
         values[bound.names[out]] = source if same else self.builder.emit(relax.op.reshape(source, shape))
 
     def _emit_imported(

@@ -80,7 +80,7 @@ _OPS: Mapping[str, Callable[..., Expr]] = {
         x, lambda v: v * tirx.max(fast.const(0), tirx.min(fast.const(1), v / fast.const(6) + fast.const(0.5)))
     ),
     "LeakyRelu": lambda layer, x: _leaky(x, fast.const(layer.attr("alpha", 0.01))),
-    "PRelu": lambda _, x, slope: _leaky(x, slope),
+    "PRelu": lambda _, x, again, slope: tirx.max(x, fast.const(0)) + slope * tirx.min(again, fast.const(0)),
     "Elu": lambda layer, x: fast.let(
         x,
         lambda v: tirx.Select(
@@ -146,7 +146,9 @@ class Body:
             channel = (index[1],)
             rest = [self.read(n, channel) for n in layer.inputs[1:]]
             return _OPS[layer.op](layer, self.read(layer.inputs[0], index), *rest)
-        values = [self.read(n, index) if n else None for n in layer.inputs]
+        # PRelu's operand is read twice: TVM's elimination of common subexpressions breaks a let whose body reads a buffer.
+        operands = (layer.inputs[0], *layer.inputs) if layer.op == "PRelu" else layer.inputs
+        values = [self.read(n, index) if n else None for n in operands]
         if layer.op in {"Dropout", "Identity"}:
             values = values[:1]
         value = _OPS[layer.op](layer, *values)

@@ -18,7 +18,7 @@ from tuner.plan.plan import IMPORTED, Block, Plan
 from tuner.search.fusion import greedy, unfused
 
 sys.path.append(str(Path(__file__).resolve().parents[2] / "unit" / "plan"))
-from plan_graphs import random_dag  # noqa: E402
+from plan_graphs import random_dag
 
 
 @pytest.mark.parametrize("how", ["greedy", "unfused", "one core"])
@@ -109,7 +109,8 @@ FALLBACKS: dict[str, tuple[Sequence[onnx.NodeProto], dict[str, Any], list[str], 
         {"x": [1, 2, 8, 8, 8]}, ["y"], {"w": rand(4, 2, 3, 3, 3)},
     ),
     "attention": (
-        [node("MatMul", ["x", "wq"], "q"), node("MatMul", ["x", "wk"], "k"), node("Transpose", ["k"], "kt", perm=[0, 2, 1]),
+        [node("MatMul", ["x", "wq"], "q"), node("MatMul", ["x", "wk"], "k"),
+         node("Transpose", ["k"], "kt", perm=[0, 2, 1]),
          node("MatMul", ["q", "kt"], "s"), node("Softmax", ["s"], "a", axis=-1), node("MatMul", ["a", "x"], "y")],
         {"x": [2, 5, 16]}, ["y"], {"wq": rand(16, 16) * F(0.2), "wk": rand(16, 16, seed=1) * F(0.2)},
     ),

@@ -172,7 +172,8 @@ def epilogue(s: Sketch, name: str, steps: int) -> str:
         elif kind == "unary":
             op, attrs = _pick(rng, ("Gelu", {}), ("Gelu", {"approximate": "tanh"}), ("HardSwish", {}),
                               ("HardSigmoid", {"alpha": 0.3}), ("LeakyRelu", {"alpha": 0.1}), ("Tanh", {}),
-                              ("Elu", {"alpha": 0.7}), ("Sigmoid", {}), ("Abs", {}), ("Neg", {}), ("Erf", {}))  # fmt: skip
+                              ("Elu", {"alpha": 0.7}), ("Sigmoid", {}), ("Abs", {}), ("Neg", {}),
+                              ("Erf", {}))  # fmt: skip
             name = s.add(op, name, **attrs)
         else:
             name = s.add("Relu", name)

@@ -17,7 +17,9 @@ Array = np.ndarray
 Attrs = Mapping[str, Any]
 
 
-def windows(x: Array, kernel: Sequence[int], stride: Sequence[int], dilation: Sequence[int], out: Sequence[int]) -> Array:
+def windows(
+    x: Array, kernel: Sequence[int], stride: Sequence[int], dilation: Sequence[int], out: Sequence[int]
+) -> Array:
     """[N, C, OH, OW, KH, KW] view of a padded image; the image must be large enough for every window."""
     n, c = x.shape[:2]
     steps = x.strides
@@ -43,9 +45,7 @@ def _geometry(size: Sequence[int], kernel: Sequence[int], attrs: Attrs) -> tuple
         low = [t // 2 if auto == "SAME_UPPER" else -(-t // 2) for t in total]
         return stride, dilation, (*low, *(t - p for t, p in zip(total, low, strict=True))), out
     ceil = bool(attrs.get("ceil_mode", 0))
-    out = tuple(
-        out_size(size[i], kernel[i], stride[i], dilation[i], (pads[i], pads[i + 2]), ceil) for i in range(2)
-    )
+    out = tuple(out_size(size[i], kernel[i], stride[i], dilation[i], (pads[i], pads[i + 2]), ceil) for i in range(2))
     return stride, dilation, pads, out
 
 

@@ -27,7 +27,7 @@ def test_every_template_has_a_generator_of_cases() -> None:
     assert BY_NAME.keys() <= GENERATORS.keys()
 
 
-@pytest.mark.parametrize(("name", "machine", "seed"), few())
+@pytest.mark.parametrize(("name", "machine", "seed"), list(few()))
 def test_kernels_are_right(name: str, machine: str, seed: int) -> None:
     check(BY_NAME[name], generate(name, DEVICES[machine], seed), DEVICES[machine])
 

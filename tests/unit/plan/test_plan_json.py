@@ -14,7 +14,10 @@ from tuner.plan.plan import Block, Lane, Plan, Stage
 PLAN = Plan(
     "f" * 64,
     (
-        Stage((Lane((Block(("a",), 1, "conv2d", {"oc_t": 2}), Block(("b",), 2, "view"))), Lane((Block(("c",), 1, "pool"),)))),
+        Stage((
+            Lane((Block(("a",), 1, "conv2d", {"oc_t": 2}), Block(("b",), 2, "view"))),
+            Lane((Block(("c",), 1, "pool"),)),
+        )),
         Stage((Lane((Block(("d", "e"), 4, "imported", None, {"x": "plain"}),)),)),
     ),
     {"x": "NCHW16c"},

@@ -45,7 +45,12 @@ def test_layers_that_share_an_input_are_connected() -> None:
 
 def test_a_path_that_leaves_and_comes_back_is_named() -> None:
     graph = graph_of(
-        [layer("Relu", ["x"], "a"), layer("Softmax", ["a"], "s"), layer("Tanh", ["s"], "t"), layer("Add", ["a", "t"], "b")],
+        [
+            layer("Relu", ["x"], "a"),
+            layer("Softmax", ["a"], "s"),
+            layer("Tanh", ["s"], "t"),
+            layer("Add", ["a", "t"], "b"),
+        ],
         ["b"],
     )
     assert why_illegal(graph, ("A", "B")) == "a path leaves it through 'T' and comes back"
@@ -101,7 +106,9 @@ def test_a_layer_in_two_blocks() -> None:
 
 
 def test_a_layer_twice_in_one_block() -> None:
-    assert "stages[1].lanes[0].blocks[0] names layer 'R1' twice" in refusal(plan_of(("START",), ("C1", "R1", "R1"), GOOD[2]))
+    assert "stages[1].lanes[0].blocks[0] names layer 'R1' twice" in refusal(
+        plan_of(("START",), ("C1", "R1", "R1"), GOOD[2])
+    )
 
 
 def test_an_illegal_block_is_refused_with_the_reason() -> None:

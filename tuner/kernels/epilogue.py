@@ -146,7 +146,7 @@ class Body:
             channel = (index[1],)
             rest = [self.read(n, channel) for n in layer.inputs[1:]]
             return _OPS[layer.op](layer, self.read(layer.inputs[0], index), *rest)
-        # PRelu's operand is read twice: TVM's elimination of common subexpressions breaks a let whose body reads a buffer.
+        # PRelu reads its operand twice: TVM's common subexpression elimination breaks a let whose body reads a buffer.
         operands = (layer.inputs[0], *layer.inputs) if layer.op == "PRelu" else layer.inputs
         values = [self.read(n, index) if n else None for n in operands]
         if layer.op in {"Dropout", "Identity"}:

@@ -78,7 +78,7 @@ def test_one_flipped_bit_is_refused(name: str, artifact: Path) -> None:
 
 def test_a_missing_file_is_refused(artifact: Path) -> None:
     (artifact / "params.bin").unlink()
-    with pytest.raises(UserError, match="params.bin is missing"):
+    with pytest.raises(UserError, match=r"params\.bin is missing"):
         load(artifact)
 
 

@@ -269,7 +269,8 @@ def dense_case(rng: np.random.Generator, machine: Device) -> Case:
     s = Sketch(rng)
     k, n = _pick(rng, 7, 16, 40, 100), _pick(rng, 3, 10, 32, 100, 130)
     if rng.random() < 0.6:
-        m, attrs = _pick(rng, 1, 1, 2, 5, 13, 28), {}
+        m = _pick(rng, 1, 1, 2, 5, 13, 28)
+        attrs: dict[str, Any] = {}
         if rng.random() < 0.5:
             attrs["transB"] = 1
         if rng.random() < 0.4:

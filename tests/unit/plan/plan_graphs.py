@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,8 +25,8 @@ def graph_of(
     outputs: Sequence[str],
     *,
     inputs: Sequence[str] = ("x",),
-    shapes: dict[str, tuple[int, ...]] | None = None,
-    constants: dict[str, tuple[int, ...]] | None = None,
+    shapes: Mapping[str, tuple[int, ...]] | None = None,
+    constants: Mapping[str, tuple[int, ...]] | None = None,
 ) -> Graph:
     """Tensors have the shape IMAGE unless ``shapes`` says otherwise."""
     names = [*inputs, *(o for x in layers for o in x.outputs)]

@@ -12,7 +12,8 @@ class BoostedTrees(CostModel):
     """``members`` boosters on bootstrap samples; their disagreement, with a floor, is the standard deviation.
 
     Args:
-        threads: cores that training may use.
+        threads: cores that it may use; one by default, because a second OpenMP thread waits for a core that others
+            keep busy far longer than it saves.
         floor: least standard deviation, in log-seconds: what a measurement itself scatters by.
     """
 
@@ -20,6 +21,7 @@ class BoostedTrees(CostModel):
         self._members, self._rounds, self._threads, self._seed, self._floor = members, rounds, threads, seed, floor
         self._boosters: list[xgboost.Booster] = []
         self._center = 0.0
+        self.version = 0  # grows with every update: what was predicted before is then stale
 
     @property
     def trained(self) -> bool:
@@ -28,8 +30,7 @@ class BoostedTrees(CostModel):
     def predict(self, features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         if not self._boosters:
             return np.zeros(len(features)), np.ones(len(features))
-        matrix = xgboost.DMatrix(features)
-        votes = np.stack([booster.predict(matrix) for booster in self._boosters])
+        votes = np.stack([booster.inplace_predict(features) for booster in self._boosters])
         return votes.mean(axis=0) + self._center, np.maximum(votes.std(axis=0), self._floor)
 
     def update(self, features: np.ndarray, targets: np.ndarray) -> None:
@@ -52,3 +53,4 @@ class BoostedTrees(CostModel):
             matrix = xgboost.DMatrix(features[chosen], targets[chosen] - self._center)
             boosters.append(xgboost.train(options | {"seed": self._seed + member}, matrix, self._rounds))
         self._boosters = boosters
+        self.version += 1

@@ -11,8 +11,8 @@ from cost_model.boosted import BoostedTrees
 from tuner.search.knobs import KnobSearch
 from tuner.types import Candidate, Trial
 
-BATCH = 12  # candidates per round
-SHARES = 4  # questions that share a round
+BATCH = 24  # candidates per round
+SHARES = 6  # questions that share a round
 SETTLED = 0.004  # of the model's time: less than this to win means the search is done
 RETRAIN = 1.15  # growth of the samples at which the model learns anew
 
@@ -41,7 +41,7 @@ class Allocation:
         rich = [(g, k) for g, k in gains[:SHARES] if g > 0]
         whole = sum(g for g, _ in rich) or 1.0
         for gain, key in rich:
-            share = max(2, round(min(count, BATCH) * gain / whole))
+            share = max(2, round(count * gain / whole))
             chosen += self.searches[key].propose(min(share, count - len(chosen)), self.model)
             if len(chosen) >= count:
                 break

@@ -46,12 +46,15 @@ class KnobSearch:
 
     def __post_init__(self) -> None:
         self._points = list(self.space.points) if self.space.bound <= WHOLE else []
+        self._index = {_key(p): i for i, p in enumerate(self._points)}
         sampler = optuna.samplers.TPESampler(seed=self.seed, n_startup_trials=8)
         self._study = optuna.create_study(sampler=sampler)
         self._knobs: dict[str, dict[str, int]] = {}
         self._samples: dict[str, list[float]] = {}
         self._finals: set[str] = set()
         self._features = Features(self.workload, self.candidate.template, self.candidate.cores, self.device)
+        self._rows: np.ndarray | None = None  # features of all points, made when first needed
+        self._prediction: tuple[int, np.ndarray, np.ndarray] | None = None  # model version, mean and spread of these
 
     # what is known ------------------------------------------------------------------------------------------------
 
@@ -131,8 +134,20 @@ class KnobSearch:
         """Log-seconds of points: the model's mean minus ``optimism`` standard deviations."""
         if not points:
             return np.zeros(0)
-        mean, std = model.predict(self._features.rows(points))
+        mean, std = self._predicted(points, model)
         return np.asarray(mean - optimism * std + log(self._features.work))
+
+    def _predicted(self, points: list[dict[str, int]], model: BoostedTrees) -> tuple[np.ndarray, np.ndarray]:
+        """The model's word on points; on all points of a listed space at once, and anew only when it has learned."""
+        if not self._points:
+            return model.predict(self._features.rows(points))
+        if self._rows is None:
+            self._rows = self._features.rows(self._points)
+        if self._prediction is None or self._prediction[0] != model.version:
+            self._prediction = (model.version, *model.predict(self._rows))
+        _, mean, std = self._prediction
+        chosen = [self._index[_key(p)] for p in points]
+        return mean[chosen], std[chosen]
 
     def gain(self, model: BoostedTrees) -> float:
         """Seconds per inference that the model believes, optimistically, are left to win here."""

@@ -47,7 +47,7 @@ class Tuning:
             for search in question.searches.values():
                 searches[search.candidate.record_key] = search
         self._every = searches
-        model = BoostedTrees(threads=self.device.cores, seed=self.seed)
+        model = BoostedTrees(seed=self.seed)
         self.allocation = Allocation({q.main.candidate.record_key: q.main for q in self.questions}, model)
 
     def stop(self) -> None:
@@ -83,7 +83,7 @@ class Tuning:
         reserve = 0 if trials is None else min(trials // 4, 3 * len(self.questions))
         try:
             while self._goes_on(trials, last, reserve):
-                room = BATCH * 2 if trials is None else min(BATCH * 2, trials - reserve - self.measured)
+                room = BATCH if trials is None else min(BATCH, trials - reserve - self.measured)
                 batch = self.allocation.propose(room)
                 if not batch:
                     break

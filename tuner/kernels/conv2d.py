@@ -48,8 +48,9 @@ class Conv2d(KernelTemplate):
             rows = sorted({n for n in (1, 2, 4, 8, 16, 32) if n * min(tiles["reg_n"]) <= width})
         else:
             rows = sorted({r for r in (1, 2, 4, 7, 8, 14) if r <= height} | {height if height <= 28 else 1})
-        knobs = {**tiles, "rows": rows, "order": [0, 1]}
-        return Space(knobs, _default(shape, default, rows, device), rule)
+        stream, streamed = _streams(shape, block_of(layouts[_conv(workload).inputs[0]]), device)
+        knobs = {**tiles, "rows": rows, "order": [0, 1], "stream": stream}
+        return Space(knobs, _default(shape, default, rows, device) | {"stream": streamed}, rule)
 
     def build(self, workload: Graph, layouts: Layouts, knobs: Knobs, cores: int, device: Device) -> Kernel:
         return ConvBuilder(workload, layouts, knobs, device).kernel(cores)
@@ -99,6 +100,15 @@ def register_tiles(
         return k == default or least <= k["oc_t"] * k["reg_n"] <= device.registers
 
     return knobs, default, lambda k: fits({"oc_t": k["oc_t"], "reg_n": k["reg_n"]})
+
+
+def _streams(shape: ConvShape, block: int, device: Device) -> tuple[list[int], int]:
+    """Slices of input-channel blocks in which large weights may be streamed (0 = not at all), and the default."""
+    weights = shape.oc * shape.ic * shape.kh * shape.kw * 4
+    if not block or shape.groups > 1 or weights < device.l2:
+        return [0], 0
+    slices = [n for n in (1, 2, 4, 8) if n < -(-shape.ic // block)]
+    return [0, *slices], 4 if 4 in slices and shape.kh > 1 and weights > 4 * device.l2 else 0
 
 
 def _default(shape: ConvShape, tile: Knobs, rows: Sequence[int], device: Device) -> dict[str, int]:
@@ -289,13 +299,16 @@ class ConvBuilder:
         outer = [n, co_o, y_o] if k["order"] == 0 else [n, y_o, co_o]
         sch.reorder(*outer, *inner, x_i, co_t, ci)
         task = parallelise(sch, sch.fuse(*outer), cores, self.device.cores)
-        sch.compute_at(acc, inner[-1], preserve_unit_loops=True)
+        sch.compute_at(acc, task if k["stream"] else inner[-1], preserve_unit_loops=True)
         if padded:
             self.place_padding(sch, task)
         sch.vectorize(ci)
         sch.unroll(co_t)
         sch.unroll(x_i)
-        self.schedule_accumulation(sch, acc)
+        if k["stream"]:
+            self.schedule_streaming(sch, acc)
+        else:
+            self.schedule_accumulation(sch, acc)
         if s.pointwise:
             width = s.ow
             sch.transform_layout(out, ("write", 0), lambda n, c, p, i: (n, c, p // width, p % width, i))
@@ -305,6 +318,25 @@ class ConvBuilder:
         sch.compute_at(sch.get_sblock("pad"), task)
         if block_of(self.body.input(self.conv.inputs[0]).layout):
             sch.vectorize(sch.get_loops(sch.get_sblock("pad"))[-1])
+
+    def schedule_streaming(self, sch: Any, acc: Any) -> None:
+        """Input channels outermost: each slice of the weights is read once per task, from memory at an even pace.
+
+        The task's accumulators wait in the first-level cache between slices.
+        """
+        loops = sch.get_loops(acc)
+        _, _, y, x, lane, ico, kh, kw, ici = loops[-9:]
+        x_o, x_i = sch.split(x, [None, self.knobs["reg_n"]])
+        slices, rest = sch.split(ico, [None, self.knobs["stream"]])
+        sch.reorder(slices, y, x_o, rest, kh, kw, ici, x_i, lane)
+        sch.unroll(x_i)
+        sch.vectorize(lane)
+        if self.shape.kw > 1:
+            sch.unroll(kw)
+        init = sch.decompose_reduction(acc, slices)
+        *_, init_x, init_lane = sch.get_loops(init)
+        sch.unroll(init_x)
+        sch.vectorize(init_lane)
 
     def schedule_accumulation(self, sch: Any, acc: Any) -> None:
         """The innermost loops: a register tile of columns x vectors while the input channels stream by."""

@@ -17,7 +17,7 @@ from tuner.types import Device
 
 TEMPLATES = ("conv2d", "conv2d_pool", "depthwise", "dense", "matmul", "pool", "elementwise", "concat", "channels",
              "lrn", "softmax")  # fmt: skip
-KNOBS = ("oc_t", "reg_n", "reg_m", "rows", "order", "unroll")
+KNOBS = ("oc_t", "reg_n", "reg_m", "rows", "order", "stream", "unroll")
 NAN = float("nan")
 
 

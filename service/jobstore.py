@@ -25,11 +25,9 @@ class JobStore:
 
     def answered(self, spec: JobSpec) -> bool:
         """Whether an equal job has already ended well on this device with at least this budget."""
-        for job in self._store.jobs.list(state=JobState.SUCCEEDED):
-            same = job.question == spec.question and job.toolchain == self._toolchain
-            if same and job.device == self._device.fingerprint and _covers(job.spec, spec):
-                return True
-        return False
+        device = self._device.fingerprint
+        ended = self._store.jobs.list(state=JobState.SUCCEEDED, device=device, question=spec.question)
+        return any(job.toolchain == self._toolchain and _covers(job.spec, spec) for job in ended)
 
 
 def _covers(done: JobSpec, asked: JobSpec) -> bool:

@@ -15,7 +15,7 @@ from tuner.errors import UserError
 
 def plan(args: argparse.Namespace) -> int:
     """``fusetune plan``: layers and blocks as they would be built with default knobs."""
-    from service.tune import STRATEGIES, read_json
+    from service.tune import STRATEGIES, check_cores, read_json
     from tuner.graph.costs import layer_cost, total_macs
     from tuner.graph.load import import_model
     from tuner.measure.device import devices
@@ -26,7 +26,9 @@ def plan(args: argparse.Namespace) -> int:
 
     device = devices(args.device)
     if args.strategy not in STRATEGIES:
-        raise UserError(f"Unknown strategy {args.strategy!r}.", code="unknown-strategy", hint=f"Known: {STRATEGIES}.")
+        known = f"Known: {', '.join(STRATEGIES)}."
+        raise UserError(f"Unknown strategy {args.strategy!r}.", code="unknown-strategy", hint=known)
+    check_cores(args.cores, device)
     model = import_model(args.model, shapes=dict(args.shape), disabled=args.disable_pass)
     graph = model.graph
     cores = max(core_counts(args.cores, device))

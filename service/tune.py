@@ -6,7 +6,7 @@ import argparse
 import hashlib
 import json
 import signal
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -62,8 +62,7 @@ def job_spec(args: argparse.Namespace, device: Device) -> JobSpec:
         )
     if args.precision != "fp32":
         raise UserError(f"Precision {args.precision!r} is not supported.", code="bad-precision", hint="Known: fp32.")
-    if args.cores and max(args.cores) > device.cores:
-        raise UserError(f"{max(args.cores)} cores are asked for, the device has {device.cores}.", code="bad-cores")
+    check_cores(args.cores, device)
     seconds = args.seconds if args.seconds or args.trials is not None else DEFAULT_SECONDS
     return JobSpec(
         model=model_digest(args.model),
@@ -79,6 +78,12 @@ def job_spec(args: argparse.Namespace, device: Device) -> JobSpec:
         seed=args.seed,
         fresh=args.fresh,
     )
+
+
+def check_cores(cores: Collection[int] | None, device: Device) -> None:
+    """Raise UserError when more cores are asked for than the device has."""
+    if cores and max(cores) > device.cores:
+        raise UserError(f"{max(cores)} cores are asked for, the device has {device.cores}.", code="bad-cores")
 
 
 def model_digest(path: Path) -> str:
@@ -110,7 +115,11 @@ def read_array(name: str, path: Path) -> np.ndarray:
 
 
 def _keep_books(store: Store, job: str, session: Any) -> dict[str, Any]:
-    """Run the session and leave the job in the state it came to."""
+    """Run the session and leave the job in the state it came to.
+
+    A killed process leaves its job RUNNING: only a lease can tell it from one that works, and leases come with the
+    server.
+    """
     try:
         report: dict[str, Any] = session.run()
     except FusetuneError as error:
@@ -118,6 +127,9 @@ def _keep_books(store: Store, job: str, session: Any) -> dict[str, Any]:
         raise
     except KeyboardInterrupt:
         store.jobs.update(job, state=JobState.CANCELLED, reason="interrupted")
+        raise
+    except Exception as error:  # a defect: the job must not stay RUNNING
+        store.jobs.update(job, state=JobState.FAILED, reason=f"{type(error).__name__}: {error}")
         raise
     best = report["latency_ms"]["tuned"]["median"] / 1e3
     state = JobState.CANCELLED if session.stopped else JobState.SUCCEEDED

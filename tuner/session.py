@@ -153,7 +153,8 @@ class Session:
         options = MeasureOptions(memory_limit=self.spec.memory_limit, seed=self.spec.seed)
         tuning = Tuning(distinct(asked), self.device, self.store, self.spec.seed, fresh=self.spec.fresh)
         self._tuning = tuning
-        tuning.recall()
+        if self.spec.strategy != "none" and budget.trials != 0:  # those two promise the default knobs
+            tuning.recall()
         if wanted:
             with LocalRunner(self.device, options) as runner:
                 plan_trials = 1  # the tuned model as a whole
@@ -297,21 +298,40 @@ def trial_json(trial: Trial) -> dict[str, Any]:
 
 
 def check_writable(out: Path | None) -> None:
-    """Raise UserError when ``out`` cannot become the artifact's folder."""
+    """Raise UserError when ``out`` cannot become the artifact's folder, or holds what is not ours to replace."""
     if out is None:
         return
-    if out.exists() and not out.is_dir():
-        raise UserError(f"{out} is a file; --out needs a folder.", code="bad-output")
-    parent = next(p for p in (out, *out.absolute().parents) if p.exists())
     try:
+        if out.exists() and not out.is_dir():
+            raise UserError(f"{out} is a file; --out needs a folder.", code="bad-output")
+        if out.absolute().is_mount():
+            raise UserError(f"{out} is a mount point; --out needs a folder inside it.", code="bad-output")
+        if out.exists() and any(out.iterdir()) and not _is_artifact(out):
+            raise UserError(f"The folder {out} holds something that is no artifact of fusetune.", code="bad-output",
+                            hint="It was left as it is; name another folder.")  # fmt: skip
+        parent = next(p for p in out.absolute().parents if p.exists())  # the artifact is made beside ``out``
         with tempfile.TemporaryFile(dir=parent):
             pass
     except OSError as error:
         raise UserError(f"The output folder {out} cannot be written: {error.strerror}.", code="bad-output") from error
 
 
+def _is_artifact(folder: Path) -> bool:
+    """Whether an earlier run wrote this folder, in whatever version."""
+    try:
+        manifest = json.loads((folder / "manifest.json").read_text())
+    except (ValueError, FileNotFoundError):
+        return False
+    return isinstance(manifest, dict) and "format" in manifest and "model.so" in manifest.get("sha256", ())
+
+
 def install(folder: Path, out: Path) -> None:
-    """Put a finished artifact at ``out``: copied beside it first, so that no half-written one ever stands there."""
+    """Put a finished artifact at ``out``: copied beside it first, so that no half-written one ever stands there.
+
+    An earlier artifact is replaced. Raises UserError when ``out`` holds anything else.
+    """
+    check_writable(out)  # it may have been filled meanwhile
+    out = out.absolute()
     out.parent.mkdir(parents=True, exist_ok=True)
     fresh = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     try:

@@ -15,11 +15,13 @@ from tuner.kernels.lrn import Lrn
 from tuner.kernels.matmul import MatMul
 from tuner.kernels.softmax import Softmax
 from tuner.kernels.windowed import Depthwise, Pool
+from tuner.kernels.winograd import Winograd
 from tuner.types import Device
 
 TEMPLATES: tuple[KernelTemplate, ...] = (
     Depthwise(), Conv2d(), Conv2dPool(), Dense(), MatMul(), Pool(), Elementwise(), Concat(), Channels(), Lrn(),
     Softmax(),
+    Winograd(),
 )  # fmt: skip
 BY_NAME = {template.name: template for template in TEMPLATES}
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from tuner.errors import UserError
+from tuner.plan.winograd import transform_weights
 
 PLAIN = "plain"
 _BLOCKED = re.compile(r"NCHW(\d+)c")
@@ -65,7 +66,8 @@ class Pack:
     """How a constant is laid out for one kernel: numpy steps as data, applied once at build time.
 
     Each step is ("pad", widths) | ("reshape", shape) | ("transpose", axes) | ("take", axis, indices) | ("gather",
-    indices, shape), where gather reads the flat array at ``indices`` and writes zero where the index is -1.
+    indices, shape) | ("winograd", m), where gather reads the flat array at ``indices`` and writes zero where the index
+    is -1, and winograd transforms 3x3 weights for output tiles of m x m.
     """
 
     steps: tuple[tuple[Any, ...], ...] = ()
@@ -83,6 +85,8 @@ class Pack:
             elif name == "gather":
                 index = np.asarray(args[0])
                 array = np.where(index >= 0, array.reshape(-1)[np.maximum(index, 0)], 0).reshape(args[1])
+            elif name == "winograd":
+                array = transform_weights(array, args[0])
             else:
                 raise UserError(f"Unknown packing step {name!r}.", code="bad-pack")
         return np.ascontiguousarray(array)

@@ -66,7 +66,8 @@ class Allocation:
     @property
     def total(self) -> float:
         """Seconds per inference if every block ran as fast as its best so far."""
-        return sum(s.weight * s.best[1] for s in self.searches.values() if s.best)
+        leaders = (s for s in self.searches.values() if s.best and (s.rival is None or s.best[1] <= s.rival))
+        return sum(s.weight * s.best[1] for s in leaders if s.best)
 
     def _learn(self) -> None:
         known = sum(len(s.results) for s in self.searches.values())

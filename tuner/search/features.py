@@ -16,8 +16,8 @@ from tuner.graph.ir import Graph
 from tuner.types import Device
 
 TEMPLATES = ("conv2d", "conv2d_pool", "depthwise", "dense", "matmul", "pool", "elementwise", "concat", "channels",
-             "lrn", "softmax")  # fmt: skip
-KNOBS = ("oc_t", "reg_n", "reg_m", "rows", "order", "stream", "unroll")
+             "lrn", "softmax", "winograd")  # fmt: skip
+KNOBS = ("oc_t", "reg_n", "reg_m", "rows", "order", "stream", "unroll", "m", "bh", "bw", "scheme")
 NAN = float("nan")
 
 
@@ -49,6 +49,8 @@ class Features:
 
 def _derived(shape: list[float], knobs: Mapping[str, int], cores: int, device: Device) -> list[float]:
     """What decides the speed of register-tiled kernels: accumulators, waste, evenness, and what must stay in cache."""
+    if "m" in knobs:
+        return _winograd(shape, knobs, cores, device)
     ic, oc, oh, ow, kh, kw, stride, groups, _ = shape
     if ic != ic or "oc_t" not in knobs or "reg_n" not in knobs:
         return [NAN] * 8
@@ -71,6 +73,25 @@ def _derived(shape: list[float], knobs: Mapping[str, int], cores: int, device: D
         log2(1 + weights / device.l2),
         log2(1 + inputs / device.l1),
         log2(1 + (weights + inputs) / device.l2),
+    ]
+
+
+def _winograd(shape: list[float], k: Mapping[str, int], cores: int, device: Device) -> list[float]:
+    """The same for Winograd's algorithm: tile waste, blocks per core, what one block keeps in cache, U's size."""
+    ic, oc, oh, ow, *_ = shape
+    rows, cols, points = ceil(oh / k["m"]), ceil(ow / k["m"]), (k["m"] + 2) ** 2
+    blocks = ceil(rows / k["bh"]) * ceil(cols / k["bw"])
+    tiles = k["bh"] * k["bw"]
+    tasks = blocks if k["scheme"] == 0 else blocks * ceil(oc / (device.lanes * k["oc_t"]))
+    return [
+        float(k["oc_t"] * k["reg_n"]),
+        1 / k["oc_t"] + 1 / k["reg_n"],
+        blocks * tiles * k["m"] ** 2 / (oh * ow),
+        log2(tasks),
+        ceil(tasks / cores) * cores / tasks,
+        log2(1 + points * ic * oc * 4 / device.l2),
+        log2(1 + points * tiles * ic * 4 / device.l2),
+        log2(1 + points * tiles * device.lanes * k["oc_t"] * 4 / device.l2),
     ]
 
 

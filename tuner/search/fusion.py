@@ -189,6 +189,9 @@ def _pool_is_free(graph: Graph, block: list[str], pool: Layer) -> bool:
     if not any(graph.by_id[i].op == "Conv" for i in block) or pool.op not in {"MaxPool", "AveragePool"}:
         return False
     kernel, stride = pool.attr("kernel_shape"), pool.attr("strides", (1, 1))
+    conv = graph.by_id[next(i for i in block if graph.by_id[i].op == "Conv")]
+    if tuple(graph.type_of(conv.inputs[1]).shape[2:]) == (3, 3) and set(conv.attr("strides", (1, 1))) == {1}:
+        return False  # Winograd's algorithm wins more on its own than the pooling saves
     return all(s >= k for k, s in zip(kernel, stride, strict=True))
 
 

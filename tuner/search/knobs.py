@@ -41,6 +41,7 @@ class KnobSearch:
     device: Device
     seed: int = 0
     weight: int = 1  # how often the model uses the kernel
+    rival: float | None = None  # seconds of another template's best for the same block
     results: dict[str, float | None] = field(default_factory=dict)  # knob key -> median seconds; None = failed
     fresh: int = 0  # trials measured in this job
 
@@ -81,6 +82,12 @@ class KnobSearch:
             return None
         seconds, key = min(found)
         return self._knobs[key], seconds
+
+    @property
+    def _mark(self) -> float:
+        """Seconds to beat: the best so far, here or by a rival."""
+        known = [s for s in (self.best[1] if self.best else None, self.rival) if s is not None]
+        return min(known, default=0.0)
 
     @property
     def lost(self) -> bool:
@@ -158,9 +165,9 @@ class KnobSearch:
         if not unseen:
             return 0.0
         if not model.trained:
-            return self.weight * best[1] * 0.3 / (1 + len(self.results))
+            return self.weight * self._mark * 0.3 / (1 + len(self.results))
         promise = float(np.exp(np.min(self.scores(unseen, model, optimism=1.0))))
-        return self.weight * max(0.0, best[1] - promise)
+        return self.weight * max(0.0, self._mark - promise)
 
     def samples(self) -> tuple[np.ndarray, np.ndarray]:
         """(features, targets) of everything tried; failures count as clearly worse than the worst measured."""

@@ -1,4 +1,4 @@
-"""The questions a plan asks: one per distinct (workload, layouts, template), each at several core counts."""
+"""The questions a plan asks: one per distinct (workload, layouts), each with several templates and core counts."""
 
 from __future__ import annotations
 
@@ -8,44 +8,86 @@ from dataclasses import dataclass, field, replace
 from tuner.build.assemble import block_layouts
 from tuner.graph.ir import Graph
 from tuner.kernels.base import Space
-from tuner.kernels.registry import template
+from tuner.kernels.registry import serving, template
 from tuner.plan.plan import IMPORTED, VIEW, Block, Plan
 from tuner.plan.workload import workload_of
 from tuner.search.knobs import KnobSearch
 from tuner.types import Candidate, Device
 
 
+@dataclass(frozen=True)
+class Answer:
+    """How a kernel is best built as far as is known; ``seconds`` None = nothing was measured, this is the default."""
+
+    template: str
+    knobs: Mapping[str, int]
+    cores: int
+    seconds: float | None
+
+
 @dataclass
 class Question:
-    """What one kernel of the plan should be: its knobs, and how many cores. Equal blocks share one question."""
+    """What one kernel of the plan should be: template, knobs, cores. Equal blocks share one question."""
 
     workload: Graph
     layouts: Mapping[str, str]
-    template: str
-    space: Space
-    searches: dict[int, KnobSearch]  # cores -> search
+    template: str  # the planned one
+    space: Space  # of the planned template
+    searches: dict[tuple[str, int], KnobSearch]  # (template, cores) -> search
     planned: int  # cores the plan gave it before anything was measured
     uses: int = 0  # blocks of the plan it stands for
     layers: list[tuple[str, ...]] = field(default_factory=list)
 
     @property
     def main(self) -> KnobSearch:
-        """The search at the most cores, where the knobs are looked for."""
-        return self.searches[max(self.searches)]
+        """The planned template's search at the most cores."""
+        return self.mains[0]
 
-    def answer(self) -> tuple[Mapping[str, int], int, float | None]:
-        """(knobs, cores, seconds) of the fastest known; the default where nothing was measured."""
-        found = [(s.best[1], cores, s.best[0]) for cores, s in self.searches.items() if s.best]
+    @property
+    def mains(self) -> list[KnobSearch]:
+        """Every template's search at the most cores, where the knobs are looked for; the planned template's first."""
+        most = max(cores for _, cores in self.searches)
+        return [s for (_, cores), s in self.searches.items() if cores == most]
+
+    def family(self, search: KnobSearch) -> list[KnobSearch]:
+        """The searches of the same template at other core counts."""
+        name = search.candidate.template
+        return [s for (template, _), s in self.searches.items() if template == name and s is not search]
+
+    def answer(self, without: Collection[str] = ()) -> Answer:
+        """The fastest known, other templates than those ``without``; the planned default where nothing was measured."""
+        found = [
+            (s.best[1], cores, name, s.best[0])
+            for (name, cores), s in self.searches.items()
+            if s.best and name not in without
+        ]
         if not found:
-            return self.space.default, self.planned, None
-        seconds, cores, knobs = min(found, key=lambda f: f[:2])
-        return knobs, cores, seconds
+            return Answer(self.template, self.space.default, self.planned, None)
+        seconds, cores, name, knobs = min(found, key=lambda f: f[:3])
+        return Answer(name, knobs, cores, seconds)
+
+    def compare(self) -> None:
+        """Tell each template's search how fast its best rival is: being slower than that is no gain."""
+        for search in self.mains:
+            others = [s.best[1] for s in self.mains if s is not search and s.best]
+            search.rival = min(others, default=None)
 
 
 def questions(
-    plan: Plan, graph: Graph, device: Device, *, cores: Sequence[int], precision: str, seed: int, residency: str
+    plan: Plan,
+    graph: Graph,
+    device: Device,
+    *,
+    cores: Sequence[int],
+    precision: str,
+    seed: int,
+    residency: str,
+    alternatives: bool = True,
 ) -> dict[tuple[str, ...], Question]:
-    """Questions by the layers of the blocks that ask them; views and imported layers ask none."""
+    """Questions by the layers of the blocks that ask them; views and imported layers ask none.
+
+    With ``alternatives`` every template that serves a block as planned takes part, not the planned one alone.
+    """
     by_key: dict[str, Question] = {}
     found = {}
     for block in plan.blocks:
@@ -53,26 +95,34 @@ def questions(
             continue
         bound = workload_of(graph, block.layers)
         layouts = block_layouts(plan, block, bound)
-        maker = template(block.template)
-        candidate = Candidate(
-            workload=bound.workload.to_json(),
-            workload_hash=bound.workload.hash,
-            layouts=layouts,
-            template=block.template,
-            template_version=maker.version,
-            knobs={},
-            cores=max(cores),
-            precision=precision,
-            residency=residency,
-        )
-        key = candidate.record_key
+        makers = [template(block.template)]
+        if alternatives and block.knobs is None:
+            makers += [t for t in serving(bound.workload, layouts, device) if t.name != block.template]
+        candidates = [
+            Candidate(
+                workload=bound.workload.to_json(),
+                workload_hash=bound.workload.hash,
+                layouts=layouts,
+                template=maker.name,
+                template_version=maker.version,
+                knobs={},
+                cores=max(cores),
+                precision=precision,
+                residency=residency,
+            )
+            for maker in makers
+        ]
+        key = candidates[0].record_key
         if key not in by_key:
-            space = maker.space(bound.workload, layouts, device)
+            spaces = [maker.space(bound.workload, layouts, device) for maker in makers]
             searches = {
-                c: KnobSearch(replace(candidate, cores=c), bound.workload, space, device, seed + len(by_key))
+                (candidate.template, c): KnobSearch(
+                    replace(candidate, cores=c), bound.workload, space, device, seed + len(by_key)
+                )
+                for candidate, space in zip(candidates, spaces, strict=True)
                 for c in cores
             }
-            by_key[key] = Question(bound.workload, layouts, block.template, space, searches, block.cores)
+            by_key[key] = Question(bound.workload, layouts, block.template, spaces[0], searches, block.cores)
         question = by_key[key]
         question.uses += 1
         question.layers.append(block.layers)
@@ -82,15 +132,16 @@ def questions(
     return found
 
 
-def answered(plan: Plan, asked: Mapping[tuple[str, ...], Question]) -> Plan:
-    """The plan with every block's best known knobs and cores; blocks whose knobs are given keep them."""
+def answered(plan: Plan, asked: Mapping[tuple[str, ...], Question], without: Collection[str] = ()) -> Plan:
+    """The plan with every block's best known template, knobs and cores; blocks whose knobs are given keep them."""
 
     def change(block: Block) -> Block:
         question = asked.get(block.layers)
         if question is None or block.knobs is not None:
             return block
-        knobs, cores, seconds = question.answer()
-        return replace(block, knobs=dict(knobs), cores=block.cores if seconds is None else cores)
+        best = question.answer(without)
+        cores = block.cores if best.seconds is None else best.cores
+        return replace(block, template=best.template, knobs=dict(best.knobs), cores=cores)
 
     return plan.map(change)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from cost_model.boosted import BoostedTrees
 from tuner.measure.runner import Runner
@@ -48,7 +48,7 @@ class Tuning:
                 searches[search.candidate.record_key] = search
         self._every = searches
         model = BoostedTrees(seed=self.seed)
-        self.allocation = Allocation({q.main.candidate.record_key: q.main for q in self.questions}, model)
+        self.allocation = Allocation({s.candidate.record_key: s for q in self.questions for s in q.mains}, model)
 
     def stop(self) -> None:
         """End after the trial in flight."""
@@ -57,7 +57,7 @@ class Tuning:
     @property
     def latency(self) -> float | None:
         """Seconds of the whole model if every block ran at its best known time; None until all are known."""
-        times = [q.answer()[2] for q in self.questions]
+        times = [q.answer().seconds for q in self.questions]
         if not times or any(t is None for t in times):
             return None
         return sum(q.uses * (t or 0.0) for q, t in zip(self.questions, times, strict=True))
@@ -132,6 +132,7 @@ class Tuning:
             self.allocation.tell(trial)
         else:
             self._every[key].tell(trial)
+        self._names[id(self._every[key])].compare()
         if trial.seconds is not None:
             self._best[key] = min(trial.seconds, self._best.get(key, float("inf")))
 
@@ -139,27 +140,29 @@ class Tuning:
         """The best knobs of each question at its other core counts, heaviest question first, known ones left out."""
         found = []
         for question in self._heaviest():
-            for knobs, _ in question.main.ranked(CORE_FINALISTS):
-                for search in question.searches.values():
-                    if search is not question.main and not search.knows(knobs):
-                        found.append(search.with_knobs(knobs))
+            known = [(s.best[1], i, s) for i, s in enumerate(question.mains) if s.best]
+            if not known:
+                continue
+            main = min(known)[2]
+            for knobs, _ in main.ranked(CORE_FINALISTS):
+                found += [s.with_knobs(knobs) for s in question.family(main) if not s.knows(knobs)]
         return found
 
     def _finalists(self) -> list[Candidate]:
         """Close runners-up and the best: lucky samples do not decide."""
         found = []
         for question in self._heaviest():
-            _, cores, seconds = question.answer()
-            search = question.searches.get(cores)
-            if search is None or seconds is None:
+            best = question.answer()
+            search = question.searches.get((best.template, best.cores))
+            if search is None or best.seconds is None:
                 continue
-            near = [knobs for knobs, s in search.ranked(3) if s <= seconds * FINAL_MARGIN]
+            near = [knobs for knobs, s in search.ranked(3) if s <= best.seconds * FINAL_MARGIN]
             if len(near) > 1 and not search.final:
-                found += [replace(search.with_knobs(k)) for k in near]
+                found += [search.with_knobs(k) for k in near]
         return found
 
     def _heaviest(self) -> list[Question]:
-        return sorted(self.questions, key=lambda q: -q.uses * (q.answer()[2] or 0.0))
+        return sorted(self.questions, key=lambda q: -q.uses * (q.answer().seconds or 0.0))
 
     def _describe(self, trial: Trial, purpose: Purpose) -> str:
         search = self._every.get(trial.candidate.record_key)

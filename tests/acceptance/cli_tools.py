@@ -2,21 +2,36 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 from onnx import helper, numpy_helper
 
 ROOT = Path(__file__).resolve().parents[2]
 LIMIT = 200.0  # seconds after which a command hangs
+FILES = {
+    "model.so",
+    "params.bin",
+    "manifest.json",
+    "plan.json",
+    "report.json",
+    "trials.jsonl",
+    "tuning_log",
+    "README.txt",
+}
 
 
 @dataclass(frozen=True)
@@ -122,14 +137,47 @@ def lines(path: Path) -> list[Any]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def living(group: int) -> list[int]:
-    """Processes of a process group or session that are still there; zombies do not count."""
+def living(home: Path) -> list[int]:
+    """Processes, in whatever group, that were started with this home and are still there; zombies do not count."""
+    mark = f"HOME={home}".encode()
     found = []
-    for folder in Path("/proc").iterdir():
+    for folder in Path("/proc").glob("[0-9]*"):
         try:
-            state, _, pgrp, session = (folder / "stat").read_text().rpartition(")")[2].split()[:4]
-        except (OSError, ValueError):
+            state = (folder / "stat").read_text().rpartition(")")[2].split()[0]
+            if state != "Z" and mark in (folder / "environ").read_bytes().split(b"\0"):
+                found.append(int(folder.name))
+        except OSError:
             continue
-        if group in (int(pgrp), int(session)) and state != "Z":
-            found.append(int(folder.name))
     return found
+
+
+def left_behind(home: Path) -> list[int]:
+    """Processes still living when those of an ended command had time to notice."""
+    deadline = time.monotonic() + 30
+    while (found := living(home)) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return found
+
+
+def trials_in(database: Path) -> list[str]:
+    """Keys of the trials in a SQLite database, in the order in which they were stored."""
+    if not database.exists():
+        return []
+    with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
+        try:
+            return [key for (key,) in connection.execute("select candidate_key from trials order by id")]
+        except sqlite3.OperationalError:  # the tables are not there yet
+            return []
+
+
+def reference(model: Path, image: np.ndarray) -> np.ndarray:
+    """What ONNX Runtime makes of it."""
+    session = onnxruntime.InferenceSession(str(model), providers=["CPUExecutionProvider"])
+    return session.run(["scores"], {"image": image})[0]
+
+
+def complete(folder: Path) -> bool:
+    """Whether an artifact stands there whole: every file, with the sums that its manifest says."""
+    manifest = json.loads((folder / "manifest.json").read_text())
+    sums = {n: hashlib.sha256((folder / n).read_bytes()).hexdigest() for n in manifest["sha256"]}
+    return sums == manifest["sha256"] and {p.name for p in folder.iterdir()} == FILES

@@ -42,7 +42,7 @@ def question(space: Space = SMALL, channels: int = 64, uses: int = 1, cores: Seq
     workload = conv(channels)
     layouts = {"i0": "NCHW16c", "t0": "NCHW16c"}
     searches = {
-        c: KnobSearch(
+        ("conv2d", c): KnobSearch(
             Candidate(workload.to_json(), workload.hash, layouts, "conv2d", 1, {}, c), workload, space, DEVICE,
             weight=uses,
         )

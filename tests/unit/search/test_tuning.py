@@ -20,6 +20,7 @@ from search_fakes import (
     tuning,
 )  # fmt: skip
 
+from tuner.search.questions import Question
 from tuner.search.tuning import FINAL_MARGIN
 from tuner.types import Candidate, FailureKind, Purpose
 
@@ -73,9 +74,9 @@ def test_some_failures_break_nothing_and_are_not_retried() -> None:
     searched = [c.key for c, p in runner.asked if p is not Purpose.FINAL]
     assert len(set(searched)) == len(searched)
     assert 0 < work.failed < work.measured
-    knobs, _, found = ask.answer()
-    assert found is not None
-    assert knobs["reg_n"] % 4 > 1
+    answer = ask.answer()
+    assert answer.seconds is not None
+    assert answer.knobs["reg_n"] % 4 > 1
 
 
 def test_a_failing_default_does_not_end_the_search() -> None:
@@ -84,14 +85,14 @@ def test_a_failing_default_does_not_end_the_search() -> None:
 
     ask, runner = question(), FakeRunner(seconds=seconds)
     list(tuning(ask).run(runner, 30, None))
-    assert ask.answer()[2] is not None
+    assert ask.answer().seconds is not None
 
 
 def test_finds_a_near_best_kernel() -> None:
     ask, runner = question(), FakeRunner()
     list(tuning(ask).run(runner, 80, None))
     best = every_second(SMALL, conv_seconds, ask.main.candidate)[0]
-    assert (ask.answer()[2] or 1) <= best * 1.12
+    assert (ask.answer().seconds or 1) <= best * 1.12
 
 
 def test_it_ends_when_nothing_is_left() -> None:
@@ -204,7 +205,7 @@ def test_the_order_of_stored_trials_does_not_matter_to_what_is_known() -> None:
         tuning(ask, store=MemoryStore(trials)).recall()
         answers.append(ask.answer())
     assert answers[0] == answers[1]
-    assert answers[0][2] is not None
+    assert answers[0].seconds is not None
 
 
 def test_the_best_knobs_are_tried_on_other_core_counts() -> None:
@@ -222,7 +223,7 @@ def test_the_best_knobs_are_tried_on_other_core_counts() -> None:
 def test_fewer_cores_win_where_they_are_faster() -> None:
     ask = question(cores=(1, 4))
     list(tuning(ask).run(FakeRunner(seconds=lambda c: 1e-6 * c.cores + conv_seconds(c) * 1e-3), 30, None))
-    assert ask.answer()[1] == 1
+    assert ask.answer().cores == 1
 
 
 @pytest.mark.parametrize(("factor", "close"), [(1.03, True), (1.5, False)])
@@ -295,3 +296,31 @@ def test_seconds_are_accounted_for() -> None:
     assert 0 <= work.deciding_seconds <= work.run_seconds
     assert "Conv" in work.message
     assert DEVICE.cores == 4
+
+
+def rivals() -> Question:
+    """A question that two templates can answer."""
+    ask = question()
+    other = replace(ask.main.candidate, template="winograd")
+    ask.searches[("winograd", 4)] = replace(ask.main, candidate=other, results={})
+    return ask
+
+
+def test_the_faster_template_answers() -> None:
+    def seconds(candidate: Candidate) -> float:
+        return conv_seconds(candidate) * (0.4 if candidate.template == "winograd" else 1.0)
+
+    ask = rivals()
+    list(tuning(ask).run(FakeRunner(seconds=seconds), 60, None))
+    assert ask.answer().template == "winograd"
+    assert ask.answer(without=("winograd",)).template == "conv2d"
+
+
+def test_a_hopeless_template_is_soon_left_alone() -> None:
+    def seconds(candidate: Candidate) -> float:
+        return conv_seconds(candidate) * (10.0 if candidate.template == "winograd" else 1.0)
+
+    ask, runner = rivals(), FakeRunner(seconds=seconds)
+    list(tuning(ask).run(runner, 80, None))
+    counts = {name: sum(c.template == name for c, _ in runner.asked) for name in ("conv2d", "winograd")}
+    assert counts["winograd"] < counts["conv2d"] / 2

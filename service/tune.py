@@ -30,13 +30,15 @@ HEAVIEST = 15  # blocks in the closing table
 def tune(args: argparse.Namespace) -> int:
     """The command: build the JobSpec, run it, print what came out."""
     from tuner.measure.device import devices, toolchain
-    from tuner.session import Session, check_writable
 
     device = devices(args.device)
     spec = job_spec(args, device)
+    inputs = {name: read_array(name, path) for name, path in args.input}
+
+    from tuner.session import Session, check_writable  # brings TVM: bad options are refused before
+
     out = args.out or Path(f"{args.model.stem}.fusetune")
     check_writable(out)
-    inputs = {name: read_array(name, path) for name, path in args.input}
     console = Console(stderr=args.json)
     with Store.open(args.db or default_url()) as store:
         jobs = JobStore(store, spec, device, toolchain())

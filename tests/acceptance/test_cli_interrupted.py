@@ -80,7 +80,7 @@ def test_killed_after_some_trials_and_run_again(tmp_path: Path) -> None:
     def moment(process: subprocess.Popen[str]) -> None:
         wait_until(lambda: len(trials_in(tmp_path / "records.db")) >= count, process)
 
-    killed_and_run_again(tmp_path, moment, 60)
+    killed_and_run_again(tmp_path, moment, 24)
 
 
 @pytest.mark.slow

@@ -162,6 +162,7 @@ def test_open_shapes_and_passes(tuned: Tuned) -> None:
     assert done.json["verification"]["passed"] is True
 
 
+@pytest.mark.slow
 def test_a_real_network(tuned: Tuned) -> None:
     """SqueezeNet from the zoo, with progress for people on stdout."""
     written = fusetune(tuned.home, "zoo", "squeezenet")

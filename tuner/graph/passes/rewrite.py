@@ -94,10 +94,10 @@ def _is_row(array: np.ndarray, kind: Type) -> bool:
 def flatten_concat(work: Work) -> None:
     """Concat(Concat(a, b), c) = Concat(a, b, c) on the same axis.
 
-    The inner one stays where something else reads it (eliminate-dead takes it otherwise): in a DenseNet that is only
-    the normalisation, which then copies and normalises in one pass while nothing is copied twice.
+    The inner one stays where something else reads it: in a DenseNet that is only the normalisation, which then copies
+    and normalises in one pass while nothing is copied twice.
     """
-    producers = work.producers()
+    producers, bypassed = work.producers(), set()
     for node in work.nodes:
         if node.op != "Concat" or node.domain:
             continue
@@ -108,6 +108,9 @@ def flatten_concat(work: Work) -> None:
             inner = maker is not None and maker.op == "Concat" and not maker.domain
             if maker is not None and inner and maker.attr("axis", 1) % rank == node.attr("axis", 1) % rank:
                 inputs.extend(maker.inputs)
+                bypassed.add(name)
             else:
                 inputs.append(name)
         node.inputs = inputs
+    unread = {name for name in bypassed if not work.uses()[name]}
+    work.nodes = [node for node in work.nodes if node.outputs[0] not in unread]

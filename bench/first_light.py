@@ -139,7 +139,7 @@ def _tune(
 ) -> dict[str, Any] | None:
     """Run ``fusetune tune`` into ``folder / kind``; its report, or None and what went wrong added to ``problems``."""
     out = folder / kind
-    paths = ["--out", str(out), "--json", "--db", f"sqlite:///{(folder / database).absolute()}"]
+    paths = ["--no-baselines", "--out", str(out), "--json", "--db", f"sqlite:///{(folder / database).absolute()}"]
     command = [*_COMMAND, "tune", str(model), *budget, *paths]
     log = folder / f"{kind}.log"
     with log.open("wb") as file:

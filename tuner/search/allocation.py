@@ -85,4 +85,5 @@ class Allocation:
             return
         for candidate in candidates:
             search = self.searches[candidate.record_key]
-            self._predicted[candidate.key] = float(search.scores([dict(candidate.knobs)], self.model)[0])
+            known = search.scores([dict(candidate.knobs)], self.model, optimism=0.0)
+            self._predicted[candidate.key] = float(known[0])

@@ -21,8 +21,10 @@ from tuner.search.features import Features
 from tuner.types import Candidate, Device, Purpose, Trial
 
 WHOLE = 4096  # points of a space that is ranked whole
+LISTED = 1 << 16  # combinations up to which a space is listed, to see how many its rule leaves
 ASKED = 64  # proposals asked of Optuna per batch in larger spaces
 GIVE_UP = 24  # failures without a success after which a question keeps its default
+RANKING, STOPPING = 0.5, 1.0  # standard deviations of optimism: when ordering points, and before giving up
 FAILED_PENALTY = 2.0  # log-seconds that a failed candidate counts as worse than the worst measured
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -46,8 +48,10 @@ class KnobSearch:
     fresh: int = 0  # trials measured in this job
 
     def __post_init__(self) -> None:
-        self._points = list(self.space.points) if self.space.bound <= WHOLE else []
+        points = self.space.points if self.space.bound <= LISTED else ()
+        self._points = list(points) if len(points) <= WHOLE else []
         self._index = {_key(p): i for i, p in enumerate(self._points)}
+        self._open = np.ones(len(self._points), dtype=bool)  # which points were never tried
         sampler = optuna.samplers.TPESampler(seed=self.seed, n_startup_trials=8)
         self._study = optuna.create_study(sampler=sampler)
         self._knobs: dict[str, dict[str, int]] = {}
@@ -56,6 +60,7 @@ class KnobSearch:
         self._features = Features(self.workload, self.candidate.template, self.candidate.cores, self.device)
         self._rows: np.ndarray | None = None  # features of all points, made when first needed
         self._prediction: tuple[int, np.ndarray, np.ndarray] | None = None  # model version, mean and spread of these
+        self._promise: tuple[int, float] | None = None  # model version, best log-seconds it sees; large spaces only
 
     # what is known ------------------------------------------------------------------------------------------------
 
@@ -73,6 +78,8 @@ class KnobSearch:
         samples = self._samples[key]
         self.results[key] = median(samples) if samples else None
         self._knobs[key] = knobs
+        if key in self._index:
+            self._open[self._index[key]] = False
 
     @property
     def best(self) -> tuple[dict[str, int], float] | None:
@@ -121,53 +128,62 @@ class KnobSearch:
         chosen: list[dict[str, int]] = []
         if not self.results:
             chosen.append(dict(self.space.default))
-        proposals = self._unseen(chosen)
-        if proposals and len(chosen) < count:
-            share = max(1, count // 4) if model.trained else count - len(chosen)  # nothing to rank by yet
-            asked = self._ask(share, chosen)
-            chosen += asked
-            proposals = [p for p in proposals if p not in chosen]
-            for index in np.argsort(self.scores(proposals, model), kind="stable"):
-                if len(chosen) >= count:
-                    break
-                chosen.append(proposals[int(index)])
+        share = max(1, count // 4) if model.trained else count - len(chosen)  # nothing to rank by yet
+        chosen += self._ask(min(share, count - len(chosen)), chosen)
+        for point in self._best_first(model, chosen, 2 * count):
+            if len(chosen) >= count:
+                break
+            chosen.append(point)
         return [self.with_knobs(k) for k in chosen[:count]]
+
+    def _best_first(self, model: BoostedTrees, besides: list[dict[str, int]], limit: int) -> list[dict[str, int]]:
+        """Untried points in the order in which the model would try them, at most ``limit``."""
+        if not self._points:
+            points = self._ask(ASKED, besides)
+            return [points[int(i)] for i in np.argsort(self.scores(points, model), kind="stable")]
+        found = np.flatnonzero(self._open)
+        mean, std = self._listed(model)
+        order = np.argsort((mean - RANKING * std)[found], kind="stable")[: limit + len(besides)]
+        return [p for p in (self._points[int(found[i])] for i in order) if p not in besides][:limit]
 
     def with_knobs(self, knobs: Mapping[str, int]) -> Candidate:
         data = self.candidate.to_json() | {"knobs": dict(knobs)}
         return Candidate.from_json(data)
 
-    def scores(self, points: list[dict[str, int]], model: BoostedTrees, optimism: float = 0.5) -> np.ndarray:
+    def scores(self, points: list[dict[str, int]], model: BoostedTrees, optimism: float = RANKING) -> np.ndarray:
         """Log-seconds of points: the model's mean minus ``optimism`` standard deviations."""
         if not points:
             return np.zeros(0)
-        mean, std = self._predicted(points, model)
+        mean, std = model.predict(self._features.rows(points))
         return np.asarray(mean - optimism * std + log(self._features.work))
 
-    def _predicted(self, points: list[dict[str, int]], model: BoostedTrees) -> tuple[np.ndarray, np.ndarray]:
-        """The model's word on points; on all points of a listed space at once, and anew only when it has learned."""
-        if not self._points:
-            return model.predict(self._features.rows(points))
+    def _listed(self, model: BoostedTrees) -> tuple[np.ndarray, np.ndarray]:
+        """The model's mean and spread for all points of a listed space; asked anew only when it has learned."""
         if self._rows is None:
             self._rows = self._features.rows(self._points)
         if self._prediction is None or self._prediction[0] != model.version:
             self._prediction = (model.version, *model.predict(self._rows))
-        _, mean, std = self._prediction
-        chosen = [self._index[_key(p)] for p in points]
-        return mean[chosen], std[chosen]
+        return self._prediction[1:]
 
     def gain(self, model: BoostedTrees) -> float:
         """Seconds per inference that the model believes, optimistically, are left to win here."""
-        best = self.best
-        if best is None:
-            return 0.0  # unknown; see ``lost``
-        unseen = self._unseen([])
-        if not unseen:
-            return 0.0
+        if self.best is None or not self.left:
+            return 0.0  # unknown (see ``lost``), or nothing left
         if not model.trained:
             return self.weight * self._mark * 0.3 / (1 + len(self.results))
-        promise = float(np.exp(np.min(self.scores(unseen, model, optimism=1.0))))
+        promise = float(np.exp(self._least(model) + log(self._features.work)))
         return self.weight * max(0.0, self._mark - promise)
+
+    def _least(self, model: BoostedTrees) -> float:
+        """The lowest target the model holds possible among untried points (in a large space: among some of them)."""
+        if self._points:
+            mean, std = self._listed(model)
+            return float(np.min((mean - STOPPING * std)[self._open]))
+        if self._promise is None or self._promise[0] != model.version:
+            points = self._ask(ASKED, [])
+            mean, std = model.predict(self._features.rows(points)) if points else (np.full(1, np.inf), np.zeros(1))
+            self._promise = (model.version, float(np.min(mean - STOPPING * std)))
+        return self._promise[1]
 
     def samples(self) -> tuple[np.ndarray, np.ndarray]:
         """(features, targets) of everything tried; failures count as clearly worse than the worst measured."""
@@ -177,11 +193,6 @@ class KnobSearch:
         worst, unit = log(max(times)) + FAILED_PENALTY, log(self._features.work)
         targets = [(worst if s is None else log(s)) - unit for s in self.results.values()]
         return self._features.rows([self._knobs[k] for k in self.results]), np.asarray(targets)
-
-    def _unseen(self, besides: list[dict[str, int]]) -> list[dict[str, int]]:
-        if self._points:
-            return [p for p in self._points if _key(p) not in self.results and p not in besides]
-        return self._ask(ASKED, besides)
 
     def _ask(self, count: int, besides: list[dict[str, int]]) -> list[dict[str, int]]:
         """New points as Optuna's TPE proposes them (11% of its proposals repeat: those are dropped)."""

@@ -130,10 +130,8 @@ class KnobSearch:
             chosen.append(dict(self.space.default))
         share = max(1, count // 4) if model.trained else count - len(chosen)  # nothing to rank by yet
         chosen += self._ask(min(share, count - len(chosen)), chosen)
-        for point in self._best_first(model, chosen, 2 * count):
-            if len(chosen) >= count:
-                break
-            chosen.append(point)
+        if len(chosen) < count:
+            chosen += self._best_first(model, chosen, count - len(chosen))
         return [self.with_knobs(k) for k in chosen[:count]]
 
     def _best_first(self, model: BoostedTrees, besides: list[dict[str, int]], limit: int) -> list[dict[str, int]]:

@@ -37,7 +37,8 @@ from tuner.types import PROTOCOL, Device, JobSpec, Trial
 VERIFY_SETS = 3  # random input sets that the winner is checked on
 FINISH_SECONDS = 12.0  # kept back of a time budget for comparing, profiling and writing
 LESS_EXACT = ("winograd",)  # templates to do without when their rounding errors add up to too much
-FINISH_BUILDS = 4.5  # and so many times what building the default plan took
+FINISH_BUILDS = 1.5  # and so many times what building the default plan took, for the tuned one ...
+BASELINE_BUILDS = 2.5  # ... and so many more for unoptimised and unfused
 
 
 @dataclass
@@ -168,7 +169,8 @@ class Session:
         wanted = self.search and self.spec.strategy != "none" and budget.trials != 0 and not self._stopped
         limit = None
         if budget.seconds is not None:
-            limit = self._started + budget.seconds - FINISH_SECONDS - FINISH_BUILDS * build_seconds
+            builds = FINISH_BUILDS + (BASELINE_BUILDS if self.baselines else 0.0)
+            limit = self._started + budget.seconds - FINISH_SECONDS - builds * build_seconds
         options = MeasureOptions(memory_limit=self.spec.memory_limit, seed=self.spec.seed)
         tuning = Tuning(distinct(asked), self.device, self.store, self.spec.seed, fresh=self.spec.fresh)
         self._tuning = tuning

@@ -45,7 +45,6 @@ class KnobSearch:
     weight: int = 1  # how often the model uses the kernel
     rival: float | None = None  # seconds of another template's best for the same block
     results: dict[str, float | None] = field(default_factory=dict)  # knob key -> median seconds; None = failed
-    fresh: int = 0  # trials measured in this job
 
     def __post_init__(self) -> None:
         points = self.space.points if self.space.bound <= LISTED else ()

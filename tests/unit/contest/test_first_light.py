@@ -156,7 +156,7 @@ def test_tuning_is_called_with_model_budget_out_and_database(tmp_path: Path, mon
     problems: list[str] = []
     report = module._tune(tmp_path / "m.onnx", tmp_path, "tuned", ["--seconds", "5"], "tuned.db", 30, problems)
     assert report is not None and problems == []
-    paths = ["--out", str(tmp_path / "tuned"), "--json", "--db", f"sqlite:///{tmp_path}/tuned.db"]
+    paths = ["--no-baselines", "--out", str(tmp_path / "tuned"), "--json", "--db", f"sqlite:///{tmp_path}/tuned.db"]
     assert report["argv"] == ["tune", str(tmp_path / "m.onnx"), "--seconds", "5", *paths]
     assert (tmp_path / "tuned.report.json").exists()
 

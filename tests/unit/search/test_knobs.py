@@ -194,7 +194,7 @@ def test_a_proposal_differs_from_its_question_in_knobs_alone() -> None:
 
 
 def test_the_limit_of_whole_spaces_is_what_decides() -> None:
-    with patch.object(knobs_module, "WHOLE", SMALL.bound - 1):
+    with patch.object(knobs_module, "WHOLE", len(SMALL.points) - 1):
         search = search_of(SMALL)
         model = run(search, rounds=1)
         with patch.object(search, "_ask", wraps=search._ask) as ask:

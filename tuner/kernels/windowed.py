@@ -6,6 +6,7 @@ of the input rows it needs; ``reg_n`` output pixels live in registers while the 
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import prod
@@ -81,12 +82,13 @@ class _Windowed(KernelTemplate):
 
     ops: frozenset[str]
 
+    @abstractmethod
     def fits(self, workload: Graph, layer: Layer) -> bool:
-        raise NotImplementedError
+        """Whether this kind of window is served."""
 
+    @abstractmethod
     def reduce(self, body: Body, layer: Layer, lanes: int, window: Window) -> tuple[Any, float, Callable[..., Any]]:
         """(reducer, border value, function (element, channel, kh, kw) -> what is reduced)."""
-        raise NotImplementedError
 
     def finish(self, body: Body, layer: Layer, window: Window, value: Any, index: Sequence[Any]) -> Any:
         """The layer's result from the reduced value."""

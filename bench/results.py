@@ -39,7 +39,8 @@ def section(rows: Mapping[str, Mapping[str, Any]], models: Sequence[str]) -> str
         "",
         "Milliseconds are medians over rounds of interleaved turns, float32, batch 1. x = ONNX Runtime's latency over "
         "ours, pair by pair, with the paired 95% interval: above 1 we are faster. *default* = greedy fusion, no "
-        "search. error = max|y - ref| / max|ref| against ONNX Runtime, the final softmax looked through. *again* = "
+        "search; where *trials* is 0, *tuned* is that same plan. trials/s = over the whole run, building and comparing "
+        "included. error = max|y - ref| / max|ref| against ONNX Runtime, the final softmax looked through. *again* = "
         "the same tuning a second time, from the records of the first.",
     ]
     if any(disturbed(row) for row in rows.values()):

@@ -59,7 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     tune.add_argument("--out", type=Path, metavar="DIR", help="where the artifact goes (default: NAME.fusetune)")
     tune.add_argument("--no-baselines", action="store_true", help="do not time the unoptimised and unfused plans")
     tune.add_argument("--json", action="store_true", help="print the report as JSON, progress on stderr")
-    tune.set_defaults(run=_lazy("service.tune", "tune"))
+    tune.set_defaults(run=_lazy("service.commands.tune", "tune"))
 
     plan = commands.add_parser("plan", help="show layers and blocks; nothing is measured", allow_abbrev=False)
     _model_options(plan)
@@ -67,7 +67,7 @@ def _parser() -> argparse.ArgumentParser:
     plan.add_argument("--cores", type=_core_list, metavar="auto|1,2,4")
     plan.add_argument("--plan", type=Path, metavar="PLAN.json", help="check and show this plan instead")
     plan.add_argument("--json", action="store_true", help="print the plan as JSON (what --plan reads)")
-    plan.set_defaults(run=_lazy("service.show", "plan"))
+    plan.set_defaults(run=_lazy("service.commands.show", "plan"))
 
     bench = commands.add_parser("bench", help="time a tuned model against libraries, in turns", allow_abbrev=False)
     _model_options(bench)
@@ -77,24 +77,24 @@ def _parser() -> argparse.ArgumentParser:
     bench.add_argument("--rounds", type=_natural, default=15, metavar="N")
     bench.add_argument("--no-baselines", action="store_true", help="leave out unoptimised, unfused and default")
     bench.add_argument("--json", action="store_true")
-    bench.set_defaults(run=_lazy("service.compare", "bench"))
+    bench.set_defaults(run=_lazy("service.commands.compare", "bench"))
 
     run = commands.add_parser("run", help="run an artifact on given or random inputs", allow_abbrev=False)
     run.add_argument("artifact", type=Path, metavar="DIR")
     run.add_argument("--input", type=_named_path, action="append", default=[], metavar="NAME=FILE.npy")
     run.add_argument("--output", type=Path, metavar="OUT.npz", help="where the outputs go")
     run.add_argument("--seed", type=int, default=0, metavar="N", help="of random inputs")
-    run.set_defaults(run=_lazy("service.compare", "run"))
+    run.set_defaults(run=_lazy("service.commands.compare", "run"))
 
     zoo = commands.add_parser("zoo", help="list the nine models that come along, or write them", allow_abbrev=False)
     zoo.add_argument("names", nargs="*", metavar="NAME", help="models to write ('all' for every one)")
     zoo.add_argument("--out", type=Path, default=Path(), metavar="DIR")
     zoo.add_argument("--seed", type=int, default=0, metavar="N", help="of the random weights")
-    zoo.set_defaults(run=_lazy("service.show", "zoo"))
+    zoo.set_defaults(run=_lazy("service.commands.show", "zoo"))
 
     devices = commands.add_parser("devices", help="what this machine can measure on", allow_abbrev=False)
     devices.add_argument("--json", action="store_true")
-    devices.set_defaults(run=_lazy("service.show", "devices"))
+    devices.set_defaults(run=_lazy("service.commands.show", "devices"))
 
     records = commands.add_parser("records", help="best known kernels in the database", allow_abbrev=False)
     records.add_argument("--workload", metavar="HASH", help="hash of a workload, or its beginning")
@@ -102,7 +102,7 @@ def _parser() -> argparse.ArgumentParser:
     records.add_argument("--limit", type=_natural, default=50, metavar="N")
     records.add_argument("--db", metavar="URL")
     records.add_argument("--json", action="store_true")
-    records.set_defaults(run=_lazy("service.show", "records"))
+    records.set_defaults(run=_lazy("service.commands.show", "records"))
     return parser
 
 

@@ -8,8 +8,8 @@ from types import SimpleNamespace
 import pytest
 
 from db.store import Store
-from service.jobstore import JobStore
-from service.tune import _keep_books, check_cores
+from service.dispatch.jobstore import JobStore
+from service.commands.tune import _keep_books, check_cores
 from tuner.errors import InternalError, UserError
 from tuner.types import Budget, Device, JobSpec, JobState
 

@@ -42,7 +42,7 @@ def bench(args: argparse.Namespace) -> int:
 
 
 def _same_model(model: Path, manifest: dict[str, object]) -> None:
-    from service.tune import model_digest
+    from service.commands.tune import model_digest
 
     made_for = manifest.get("model")
     if not isinstance(made_for, dict) or made_for.get("sha256") != model_digest(model):
@@ -71,7 +71,7 @@ def _baselines(args: argparse.Namespace, scratch: Path, console: Console) -> dic
 
 def run(args: argparse.Namespace) -> int:
     """``fusetune run``: one call of an artifact; outputs as .npz or as a summary."""
-    from service.tune import read_array
+    from service.commands.tune import read_array
     from tuner.build.artifact import load
 
     model = load(args.artifact)

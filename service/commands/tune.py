@@ -17,7 +17,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from db.store import Store, default_url
-from service.jobstore import JobStore
+from service.dispatch.jobstore import JobStore
 from tuner import events
 from tuner.errors import FusetuneError, UserError
 from tuner.types import Budget, Device, JobSpec, JobState

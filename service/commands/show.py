@@ -15,7 +15,7 @@ from tuner.errors import UserError
 
 def plan(args: argparse.Namespace) -> int:
     """``fusetune plan``: layers and blocks as they would be built with default knobs."""
-    from service.tune import STRATEGIES, check_cores, read_json
+    from service.commands.tune import STRATEGIES, check_cores, read_json
     from tuner.graph.costs import layer_cost, total_macs
     from tuner.graph.load import import_model
     from tuner.measure.device import devices

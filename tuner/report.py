@@ -39,6 +39,7 @@ class Outcome:
     verification: Verification
     kernels: Sequence[tuple[str, float]] | None  # (symbol, seconds) inside the running model
     tuning: Tuning | None
+    curve: Sequence[Sequence[float]]  # (elapsed seconds, trials, best seconds), see tuner.events.Curve
     seconds: Mapping[str, float]
     toolchain: str
     protocol: str
@@ -93,6 +94,7 @@ def make_report(o: Outcome) -> dict[str, Any]:
         "verification": o.verification.to_json(),
         "cost_model": _cost_model(tuning),
         "plan": o.plan.hash,
+        "curve": [[t, n, round(best * 1e3, 4)] for t, n, best in o.curve],
         "blocks": _blocks(o),
     }
 

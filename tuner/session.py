@@ -6,7 +6,8 @@ import json
 import shutil
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,9 @@ from tuner.build.assemble import Step
 from tuner.build.export import build_artifact
 from tuner.build.tuning_log import write_tuning_log
 from tuner.build.verify import Verification, compare, softmax_outputs
+from tuner.clock import Clock
 from tuner.errors import CandidateError, InternalError, UserError
-from tuner.events import Progress, Stage, Watch, silent
+from tuner.events import Curve, Progress, Stage, Watch, silent
 from tuner.graph.load import ImportedModel, import_model
 from tuner.measure.contest import Contestant, ContestResult, TurnOptions, contest, ratio, run_once
 from tuner.measure.device import toolchain
@@ -32,11 +34,13 @@ from tuner.search.fusion import greedy, unfused
 from tuner.search.questions import Question, answered, core_counts, defaults, distinct, questions
 from tuner.search.tuning import Tuning
 from tuner.store import NoStore, TrialStore
+from tuner.turns import Turn, alone
 from tuner.types import PROTOCOL, Device, JobSpec, Trial
 
 VERIFY_SETS = 3  # random input sets that the winner is checked on
 FINISH_SECONDS = 12.0  # kept back of a time budget for comparing, profiling and writing
 LESS_EXACT = ("winograd",)  # templates to do without when their rounding errors add up to too much
+FIRST_LOOK_SECONDS = 2.0  # for timing the default plan and ONNX Runtime before the search
 FINISH_BUILDS = 1.5  # and so many times what building the default plan took, for the tuned one ...
 BASELINE_BUILDS = 2.5  # ... and so many more for unoptimised and unfused
 
@@ -57,10 +61,14 @@ class Session:
     inputs: Mapping[str, np.ndarray] = field(default_factory=dict)  # real inputs to verify on; random otherwise
     baselines: bool = True  # build and time unoptimised and unfused as well
     search: bool = True  # False = answer from the store alone
+    retry: bool = False  # measure again what failed for a passing reason in an earlier run of this job
+    clock: Clock = field(default_factory=Clock)  # a resumed job hands in one that knows how long it has worked
+    curve: Curve = field(default_factory=Curve)  # and what its best latency was when
+    turn: Turn = alone
 
     def __post_init__(self) -> None:
-        self._started = time.monotonic()
         self._stopped = False
+        self._known_seconds: dict[str, float | None] = {}  # latencies of whole models timed so far
         self._seconds = {"building": 0.0, "measuring": 0.0, "deciding": 0.0}
         self._tuning: Tuning | None = None
         self._reference: list[dict[str, np.ndarray]] | None = None  # ONNX Runtime's outputs for the input sets
@@ -93,20 +101,24 @@ class Session:
     def _run(self, model: ImportedModel, scratch: Path) -> dict[str, Any]:
         open_plan, asked = self._plan(model)
         plan = defaults(open_plan, asked)
-        began = time.monotonic()
-        steps = {"default": self._build(model, plan, scratch / "default", "default plan")}
-        build_seconds = time.monotonic() - began
+        with self._turn("the default plan"):
+            began = time.monotonic()
+            steps = {"default": self._build(model, plan, scratch / "default", "default plan")}
+            build_seconds = time.monotonic() - began
+            if self.baselines:
+                self._first_look(model, scratch)
         trials = self._search(asked, build_seconds)
-        tuned, checked = self._build_tuned(model, open_plan, plan, asked, scratch, steps)
-        if self.baselines:
-            lone = unfused(model.graph, self.device, 1)
-            steps["unoptimised"] = self._build(model, lone, scratch / "unoptimised", "unoptimised plan")
-            if self.device.cores > 1:
-                wide = unfused(model.graph, self.device, self.device.cores)
-                steps["unfused"] = self._build(model, wide, scratch / "unfused", "unfused plan")
-        result = self._compare(model, scratch, list(steps))
-        winner = self._winner(result, steps)
-        verification = checked if winner == "tuned" and checked else self._verify(model, scratch / winner)
+        with self._turn("whole models"):
+            tuned, checked = self._build_tuned(model, open_plan, plan, asked, scratch, steps)
+            if self.baselines:
+                lone = unfused(model.graph, self.device, 1)
+                steps["unoptimised"] = self._build(model, lone, scratch / "unoptimised", "unoptimised plan")
+                if self.device.cores > 1:
+                    wide = unfused(model.graph, self.device, self.device.cores)
+                    steps["unfused"] = self._build(model, wide, scratch / "unfused", "unfused plan")
+            result = self._compare(model, scratch, list(steps))
+            winner = self._winner(result, steps)
+            verification = checked if winner == "tuned" and checked else self._verify(model, scratch / winner)
         if not verification.passed:
             raise InternalError(
                 f"The tuned model differs from the reference by {verification.max_rel_error:.2g} "
@@ -114,7 +126,8 @@ class Session:
                 code="wrong-result",
             )
         chosen = tuned if winner == "tuned" else plan
-        report = self._report(model, chosen, steps[winner], result, winner, verification, scratch / winner)
+        with self._turn("the finished model"):
+            report = self._report(model, chosen, steps[winner], result, winner, verification, scratch / winner)
         self._export(scratch / winner, chosen, report, trials)
         self._say(Stage.EXPORT, "done", best=report["latency_ms"]["tuned"]["median"] / 1e3, done=1.0)
         return report
@@ -170,9 +183,12 @@ class Session:
         limit = None
         if budget.seconds is not None:
             builds = FINISH_BUILDS + (BASELINE_BUILDS if self.baselines else 0.0)
-            limit = self._started + budget.seconds - FINISH_SECONDS - builds * build_seconds
+            limit = budget.seconds - FINISH_SECONDS - builds * build_seconds
         options = MeasureOptions(memory_limit=self.spec.memory_limit, seed=self.spec.seed)
-        tuning = Tuning(distinct(asked), self.device, self.store, self.spec.seed, fresh=self.spec.fresh)
+        tuning = Tuning(
+            distinct(asked), self.device, self.store, self.spec.seed, fresh=self.spec.fresh, retry=self.retry,
+            clock=self.clock, turn=self._turn,
+        )  # fmt: skip
         self._tuning = tuning
         if self.spec.strategy != "none" and budget.trials != 0:  # those two promise the default knobs
             tuning.recall()
@@ -196,6 +212,7 @@ class Session:
             entries, self._input_sets(model)[0], threads=self.device.cores, rounds=10,
             seconds=FINISH_SECONDS * 0.6, options=TurnOptions(turn_seconds=0.12), seed=self.spec.seed,
         )  # fmt: skip
+        self._note(result)
         self._seconds["measuring"] += time.monotonic() - began
         return result
 
@@ -233,7 +250,7 @@ class Session:
         outcome = Outcome(
             spec=self.spec, model=model, device=self.device, plan=plan, steps=steps, contest=result, winner=winner,
             ratio=ratio(result, winner, "onnxruntime"), verification=verification, kernels=kernels,
-            tuning=self._tuning, seconds=self._seconds | {"total": time.monotonic() - self._started},
+            tuning=self._tuning, curve=self.curve.points, seconds=self._seconds | {"total": self.clock.seconds},
             toolchain=toolchain(), protocol=PROTOCOL,
         )  # fmt: skip
         return make_report(outcome)
@@ -246,25 +263,57 @@ class Session:
         (folder / "plan.json").write_text(json.dumps(plan.to_json(), indent=1) + "\n")
         (folder / "report.json").write_text(json.dumps(report, indent=1) + "\n")
         with (folder / "trials.jsonl").open("w") as file:
-            file.writelines(json.dumps(trial_json(t)) + "\n" for t in trials)
+            file.writelines(json.dumps(t.to_json()) + "\n" for t in trials)
         write_tuning_log(folder / "tuning_log", trials, self.device)
         install(folder, self.out)
 
     # helpers ----------------------------------------------------------------------------------------------------
 
     def _say(self, stage: Stage, message: str, best: float | None = None, done: float = 0.0) -> None:
-        tuning = self._tuning
+        tuning, elapsed = self._tuning, self.clock.seconds
+        measured = tuning.measured if tuning else 0
+        # Until every block was measured, the default plan as timed whole is the best there is.
+        best = best or (tuning.latency if tuning else None) or self._known_seconds.get("default")
+        self.curve.add(elapsed, measured, best)
         self.watch(
             Progress(
-                stage, message, tuning.measured if tuning else 0, tuning.failed if tuning else 0,
-                tuning.reused if tuning else 0, best if best is not None else (tuning.latency if tuning else None),
-                time.monotonic() - self._started, done,
+                stage, message, measured, tuning.failed if tuning else 0, tuning.reused if tuning else 0, best,
+                self._known_seconds.get("onnxruntime"), self._known_seconds.get("unoptimised"), elapsed, done,
             )
         )  # fmt: skip
 
+    @contextmanager
+    def _turn(self, what: str) -> Iterator[None]:
+        """Hold the device; waiting for it costs no budget."""
+        turn = self.turn(what)
+        with self.clock.stopped():
+            turn.__enter__()
+        with ExitStack() as stack:
+            stack.push(turn)
+            yield
+
+    def _first_look(self, model: ImportedModel, scratch: Path) -> None:
+        """Time the default plan and ONNX Runtime shortly, so that a watcher knows early what is to be beaten."""
+        self._say(Stage.COMPARE, "timing the default plan and ONNX Runtime")
+        began = time.monotonic()
+        entries = [
+            Contestant("default", "artifact", scratch / "default"),
+            Contestant("onnxruntime", "onnxruntime", self.model),
+        ]
+        result = contest(
+            entries, self._input_sets(model)[0], threads=self.device.cores, rounds=3, seconds=FIRST_LOOK_SECONDS,
+            options=TurnOptions(turn_seconds=0.12), seed=self.spec.seed,
+        )  # fmt: skip
+        self._note(result)
+        self._seconds["measuring"] += time.monotonic() - began
+
+    def _note(self, result: ContestResult) -> None:
+        """Remember whole models' latencies for whoever watches."""
+        self._known_seconds |= {s.contestant.name: s.median for s in result.standings if s.median is not None}
+
     def _share(self, tuning: Tuning) -> float:
         budget = self.spec.budget
-        by_time = (time.monotonic() - self._started) / budget.seconds if budget.seconds else 0.0
+        by_time = self.clock.seconds / budget.seconds if budget.seconds else 0.0
         by_trials = tuning.measured / budget.trials if budget.trials else 0.0
         return min(0.99, max(by_time, by_trials))
 
@@ -296,29 +345,6 @@ def residency(model: ImportedModel, device: Device) -> str:
     """Where weights come from at each call of the running model: "dram" when they outgrow the last-level cache."""
     total = sum(c.bytes for c in model.graph.constants.values())
     return "dram" if total > device.l3 * 3 // 4 else "cache"
-
-
-def trial_json(trial: Trial) -> dict[str, Any]:
-    """A trial as one line of trials.jsonl; the workload is named by its hash alone."""
-    candidate = trial.candidate.to_json()
-    candidate.pop("workload")
-    failure = None
-    if trial.failure is not None:
-        failure = {
-            "kind": trial.failure.kind.value,
-            "message": trial.failure.message,
-            "stderr": trial.failure.stderr,
-        }
-    return {
-        "candidate": candidate,
-        "purpose": trial.purpose.value,
-        "seconds": trial.seconds,
-        "samples": list(trial.samples),
-        "failure": failure,
-        "max_rel_error": trial.max_rel_error,
-        "build_seconds": round(trial.build_seconds, 4),
-        "measure_seconds": round(trial.measure_seconds, 4),
-    }
 
 
 def check_writable(out: Path | None) -> None:

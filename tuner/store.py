@@ -12,7 +12,10 @@ class TrialStore(Protocol):
     """Trials of one job on one device and toolchain."""
 
     def known(self, record_keys: Collection[str]) -> Sequence[Trial]:
-        """Stored trials of these questions on this device, toolchain and protocol."""
+        """Stored trials of these questions on this device, toolchain and protocol, by whichever job."""
+
+    def mine(self) -> Sequence[Trial]:
+        """What this job itself measured before it was interrupted, in that order; nothing when it is new."""
 
     def add(self, trial: Trial) -> None:
         """Keep a trial; it survives whatever happens next."""
@@ -22,6 +25,9 @@ class NoStore:
     """Forgets everything."""
 
     def known(self, record_keys: Collection[str]) -> Sequence[Trial]:
+        return ()
+
+    def mine(self) -> Sequence[Trial]:
         return ()
 
     def add(self, trial: Trial) -> None:

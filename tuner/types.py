@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from enum import StrEnum
 from statistics import median
 from typing import Any
@@ -153,6 +153,7 @@ class Trial:
     max_rel_error: float | None = None  # max|y-ref| / max|ref|, worst output
     build_seconds: float = 0.0
     measure_seconds: float = 0.0
+    predicted: float | None = None  # seconds per call that the cost model expected, if it was asked
 
     def __post_init__(self) -> None:
         if bool(self.samples) == (self.failure is not None):
@@ -162,6 +163,26 @@ class Trial:
     def seconds(self) -> float | None:
         """Median seconds per call; None for a failed trial."""
         return median(self.samples) if self.samples else None
+
+    def to_json(self) -> dict[str, Any]:
+        """The trial as one line of trials.jsonl; the workload is named by its hash alone."""
+        candidate = {f.name: getattr(self.candidate, f.name) for f in fields(Candidate) if f.name != "workload"}
+        failure = self.failure
+        return {
+            "candidate": candidate,
+            "purpose": self.purpose.value,
+            "seconds": self.seconds,
+            "samples": list(self.samples),
+            "failure": failure and {"kind": failure.kind.value, "message": failure.message, "stderr": failure.stderr},
+            "max_rel_error": self.max_rel_error,
+            "build_seconds": round(self.build_seconds, 4),
+            "measure_seconds": round(self.measure_seconds, 4),
+        }
+
+    @property
+    def passing(self) -> bool:
+        """Whether it failed for a reason that may be gone at the next try."""
+        return self.failure is not None and self.failure.kind in RETRYABLE
 
 
 @dataclass(frozen=True)

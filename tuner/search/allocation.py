@@ -48,6 +48,11 @@ class Allocation:
         self._remember(chosen)
         return chosen
 
+    def predicted(self, candidate: Candidate) -> float | None:
+        """Seconds per call that the model expected of a proposed candidate, if it was asked."""
+        found = self._predicted.get(candidate.key)
+        return None if found is None else float(np.exp(found))
+
     def tell(self, trial: Trial) -> None:
         key = trial.candidate.record_key
         if key in self.searches:

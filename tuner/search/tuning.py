@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from cost_model.boosted import BoostedTrees
+from tuner.clock import Clock
 from tuner.measure.runner import Runner
 from tuner.search.allocation import BATCH, Allocation
 from tuner.search.questions import Question
 from tuner.store import TrialStore
+from tuner.turns import Turn, alone
 from tuner.types import Candidate, Device, Purpose, Trial
 
 CORE_FINALISTS = 2  # best knobs that are also tried at other core counts
@@ -26,7 +28,10 @@ class Tuning:
     device: Device
     store: TrialStore
     seed: int = 0
-    fresh: bool = False
+    fresh: bool = False  # what other jobs measured does not count
+    retry: bool = False  # measure again what failed in this job for a reason that may be gone
+    clock: Clock = field(default_factory=Clock)
+    turn: Turn = alone
     trials: list[Trial] = field(default_factory=list)  # known ones first, then this job's
     measured: int = 0
     failed: int = 0
@@ -37,10 +42,10 @@ class Tuning:
 
     def __post_init__(self) -> None:
         self._stopped = False
-        self._began = 0.0
         self._busy = 0.0  # seconds inside the runner
         self.run_seconds = 0.0
         self._best: dict[str, float] = {}
+        self._again: list[Candidate] = []  # what ``retry`` is about
         self._names = {id(s): q for q in self.questions for s in q.searches.values()}
         searches = {}
         for question in self.questions:
@@ -68,20 +73,32 @@ class Tuning:
         return max(0.0, self.run_seconds - self._busy)
 
     def recall(self) -> None:
-        """Take in what the store knows about these questions (nothing, when a fresh search is wanted)."""
-        if self.fresh:
-            return
-        for trial in self.store.known(list(self._every)):
-            self._tell(trial)
+        """Take in what this job measured before it was interrupted, and what the store knows about its questions."""
+        mine = list(self.store.mine())
+        known = () if self.fresh else self.store.known(list(self._every))
+        ours = {t.candidate.key for t in mine}
+        # Another job's failure says nothing when its reason may be gone; our own counts until a retry is asked for.
+        theirs = [t for t in known if t.candidate.key not in ours and not t.passing]
+        done = {t.candidate.key for t in mine if not t.passing}
+        again = {t.candidate.key: t.candidate for t in mine if t.passing and t.candidate.key not in done}
+        self._again = list(again.values()) if self.retry else []
+        for trial in [*theirs, *mine]:
             self.trials.append(trial)
-        self.reused = sum(len(s.results) for s in self._every.values())
+            if not (self.retry and trial.passing):
+                self._tell(trial)
+        self.reused = len({t.candidate.key for t in theirs})
+        self.measured = len(mine)
+        self.failed = sum(t.failure is not None for t in mine)
+        self.build_seconds = sum(t.build_seconds for t in mine)
+        self.measure_seconds = sum(t.measure_seconds for t in mine)
 
     def run(self, runner: Runner, trials: int | None, deadline: float | None) -> Iterator[Trial]:
-        """Measure; yields each trial after it was stored. ``deadline`` is in time.monotonic's seconds."""
-        self._began = time.monotonic()
-        last = None if deadline is None else deadline - LAST_SHARE * max(0.0, deadline - self._began)
+        """Measure; yields each trial after it was stored. ``deadline`` is in the clock's seconds."""
+        began = time.monotonic()
+        last = None if deadline is None else deadline - LAST_SHARE * max(0.0, deadline - self.clock.seconds)
         reserve = 0 if trials is None else min(trials // 4, 3 * len(self.questions))
         try:
+            yield from self._measure(runner, self._again, Purpose.SEARCH, trials, deadline)
             while self._goes_on(trials, last, reserve):
                 room = BATCH if trials is None else min(BATCH, trials - reserve - self.measured)
                 batch = self.allocation.propose(room)
@@ -91,10 +108,10 @@ class Tuning:
             yield from self._measure(runner, self._core_candidates(), Purpose.CORES, trials, deadline)
             yield from self._measure(runner, self._finalists(), Purpose.FINAL, trials, deadline)
         finally:
-            self.run_seconds += time.monotonic() - self._began
+            self.run_seconds += time.monotonic() - began
 
     def _goes_on(self, trials: int | None, deadline: float | None, reserve: int = 0) -> bool:
-        in_time = deadline is None or time.monotonic() < deadline
+        in_time = deadline is None or self.clock.seconds < deadline
         return not self._stopped and in_time and (trials is None or self.measured < trials - reserve)
 
     def _measure(
@@ -104,25 +121,33 @@ class Tuning:
             batch = batch[: max(0, trials - self.measured)]
         if not batch or not self._goes_on(None, deadline):
             return
-        results = runner.run(batch, purpose, self._best)
-        while True:
-            began = time.monotonic()
-            trial = next(results, None)
-            self._busy += time.monotonic() - began
-            if trial is None:
-                return
-            self.store.add(trial)
-            self.trials.append(trial)
-            self.measured += 1
-            self.failed += trial.failure is not None
-            self.build_seconds += trial.build_seconds
-            self.measure_seconds += trial.measure_seconds
-            self._tell(trial)
-            self.message = self._describe(trial, purpose)
-            yield trial
-            if not self._goes_on(None, deadline):
-                results.close()  # type: ignore[attr-defined]
-                return
+        waited = time.monotonic()
+        with self.turn(self.message):
+            self._busy += time.monotonic() - waited
+            results = runner.run(batch, purpose, self._best)
+            while True:
+                began = time.monotonic()
+                trial = next(results, None)
+                self._busy += time.monotonic() - began
+                if trial is None:
+                    return
+                yield self._take(trial, purpose)
+                if not self._goes_on(None, deadline):
+                    results.close()  # type: ignore[attr-defined]
+                    return
+
+    def _take(self, trial: Trial, purpose: Purpose) -> Trial:
+        """Store a fresh trial and learn from it."""
+        trial = replace(trial, predicted=self.allocation.predicted(trial.candidate))
+        self.store.add(trial)
+        self.trials.append(trial)
+        self.measured += 1
+        self.failed += trial.failure is not None
+        self.build_seconds += trial.build_seconds
+        self.measure_seconds += trial.measure_seconds
+        self._tell(trial)
+        self.message = self._describe(trial, purpose)
+        return trial
 
     def _tell(self, trial: Trial) -> None:
         key = trial.candidate.record_key

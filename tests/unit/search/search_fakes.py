@@ -104,10 +104,14 @@ def trial(candidate: Candidate, seconds: float | FailureKind, purpose: Purpose =
 
 
 class MemoryStore:
-    """Keeps trials as the database would."""
+    """Keeps trials as the database would; ``own`` are those of this job's earlier runs."""
 
-    def __init__(self, trials: Iterable[Trial] = ()) -> None:
-        self.trials = list(trials)
+    def __init__(self, trials: Iterable[Trial] = (), own: Iterable[Trial] = ()) -> None:
+        self.own = list(own)
+        self.trials = [*trials, *self.own]
+
+    def mine(self) -> Sequence[Trial]:
+        return list(self.own)
 
     def known(self, record_keys: Collection[str]) -> Sequence[Trial]:
         return [t for t in self.trials if t.candidate.record_key in set(record_keys)]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from unittest.mock import patch
 
@@ -97,13 +98,13 @@ def test_finds_a_near_best_kernel() -> None:
 
 def test_it_ends_when_nothing_is_left() -> None:
     runner = FakeRunner(seconds=lambda _: 1e-4)
-    list(tuning(question()).run(runner, None, time.monotonic() + 3600))
+    list(tuning(question()).run(runner, None, 3600.0))
     assert len(runner.asked) <= SMALL.bound
 
 
 def test_a_deadline_that_passed_measures_nothing() -> None:
     runner = FakeRunner()
-    assert list(tuning(question()).run(runner, None, time.monotonic() - 1)) == []
+    assert list(tuning(question()).run(runner, None, -1.0)) == []
     assert runner.asked == []
 
 
@@ -116,7 +117,7 @@ def test_a_deadline_is_kept_to_the_trial() -> None:
 
     runner = FakeRunner(after=later)
     with patch("tuner.search.tuning.time.monotonic", lambda: now):
-        list(tuning(question(cores=(1, 4)), question(channels=128, cores=(1, 4))).run(runner, None, 1020.0))
+        list(tuning(question(cores=(1, 4)), question(channels=128, cores=(1, 4))).run(runner, None, 20.0))
     assert 1017 <= now <= 1021  # the trial in flight at the deadline ends, no other begins
     assert Purpose.CORES in purposes(runner)  # a share of the time is theirs
 
@@ -170,6 +171,66 @@ def test_known_failures_are_recalled_too() -> None:
     list(work.run(second, 10, None))
     assert not set(first.keys) & set(second.keys)
     assert work.failed == 0  # this job's own
+
+
+def test_an_interrupted_job_counts_its_own_trials_and_repeats_none() -> None:
+    store = MemoryStore()
+    first = FakeRunner()
+    list(tuning(question(cores=(1, 4)), store=store).run(first, 12, None))
+
+    work, second = tuning(question(cores=(1, 4)), store=MemoryStore(own=store.trials), fresh=True), FakeRunner()
+    work.recall()
+    assert (work.measured, work.reused) == (len(first.asked), 0)
+    list(work.run(second, 20, None))
+    assert work.measured == len(first.asked) + len(second.asked) <= 20
+    assert not {c.key for c, p in second.asked if p is not Purpose.FINAL} & set(first.keys)
+
+
+def test_a_retry_repeats_what_failed_for_a_passing_reason_and_nothing_else() -> None:
+    def seconds(candidate: Candidate) -> float | FailureKind:
+        failing = {0: FailureKind.TIMEOUT, 1: FailureKind.WRONG, 2: FailureKind.LOST}.get(candidate.knobs["reg_n"] % 4)
+        return failing or conv_seconds(candidate)
+
+    store = MemoryStore()
+    list(tuning(question(), store=store).run(FakeRunner(seconds=seconds), 40, None))
+    passing = {t.candidate.key for t in store.trials if t.passing}
+    lasting = {t.candidate.key for t in store.trials if not t.passing}
+    assert passing and lasting
+
+    work, second = tuning(question(), store=MemoryStore(own=store.trials)), FakeRunner()
+    work.retry = True
+    work.recall()
+    list(work.run(second, 40 + len(passing), None))
+    assert {c.key for c, _ in second.asked[: len(passing)]} == passing
+    assert not {c.key for c, p in second.asked if p is not Purpose.FINAL} & lasting
+
+
+def test_another_jobs_passing_failures_are_tried_again() -> None:
+    store = MemoryStore()
+    list(tuning(question(), store=store).run(FakeRunner(seconds=lambda _: FailureKind.TIMEOUT), 5, None))
+    work = tuning(question(), store=store)
+    work.recall()
+    assert work.reused == 0
+    runner = FakeRunner()
+    list(work.run(runner, 1, None))
+    assert runner.asked[0][0].knobs == SMALL.default
+
+
+def test_waiting_for_the_device_costs_no_budget() -> None:
+    now = 0.0
+
+    @contextmanager
+    def turn(_: str) -> Iterator[None]:
+        nonlocal now
+        with work.clock.stopped():
+            now += 1000.0
+        yield
+
+    with patch("tuner.search.tuning.time.monotonic", lambda: now):
+        work = tuning(question())
+        work.turn = turn
+        assert len(list(work.run(FakeRunner(), 5, 60.0))) >= 4  # a share of the trials is for finalists
+    assert work.clock.seconds < 60
 
 
 def test_fresh_recalls_nothing() -> None:

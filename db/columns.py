@@ -8,8 +8,10 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import BigInteger, DateTime, Double, Integer, Text
+from sqlalchemy import BigInteger, DateTime, Double, Integer, String, Text
 from sqlalchemy.engine import Dialect
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
 # SQLite numbers rows by themselves only if the column is called exactly INTEGER.
@@ -31,6 +33,19 @@ class Json(TypeDecorator[Any]):
 
     def process_result_value(self, value: Any, dialect: Dialect) -> Any:
         return None if value is None else json.loads(value)
+
+
+class Words(TypeDecorator[str]):
+    """Text to search by. What a database cannot hold (NUL characters, lone surrogates) becomes U+FFFD: so a filter
+    made of it finds nothing, where the driver would raise."""
+
+    impl = String
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
+        if value is None:
+            return None
+        return value.replace("\0", "\ufffd").encode("utf-8", "surrogatepass").decode("utf-8", "replace")
 
 
 class Utc(TypeDecorator[datetime]):
@@ -58,6 +73,24 @@ class Number(TypeDecorator[float]):
 
     def process_bind_param(self, value: float | None, dialect: Dialect) -> float | None:
         return None if value is None else math.inf if math.isnan(value) else float(value)
+
+
+class db_time(FunctionElement[float]):
+    """This moment by the database's own clock, in seconds since 1970: leases never depend on a client's clock."""
+
+    type = Double()
+    name = "db_time"
+    inherit_cache = True
+
+
+@compiles(db_time, "sqlite")
+def _sqlite_time(_element: Any, _compiler: Any, **_: Any) -> str:
+    return "((julianday('now') - 2440587.5) * 86400.0)"  # the day of 1970-01-01; unixepoch has no fractions yet
+
+
+@compiles(db_time, "postgresql")
+def _postgresql_time(_element: Any, _compiler: Any, **_: Any) -> str:
+    return "CAST(EXTRACT(EPOCH FROM clock_timestamp()) AS DOUBLE PRECISION)"
 
 
 def now() -> datetime:

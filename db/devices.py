@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
-from sqlalchemy import Row, select, update
+from sqlalchemy import false, func, select, update
 
-from db.columns import now
-from db.engine import Database
+from db.columns import db_time, now
+from db.engine import AnyRow, Database
 from db.schema import devices
 from tuner.errors import UserError
 from tuner.types import Device
@@ -24,6 +23,19 @@ class KnownDevice:
     bandwidth: float | None  # measured, bytes per second
     first_seen_at: datetime  # UTC
     last_seen_at: datetime  # UTC
+    server: str | None = None  # the last server that offered to drive it
+    available: bool = False  # that offer still stands
+
+
+_COLUMNS = (
+    devices.c.spec,
+    devices.c.peak_flops,
+    devices.c.bandwidth,
+    devices.c.first_seen_at,
+    devices.c.last_seen_at,
+    devices.c.server,
+    func.coalesce(devices.c.available_until > db_time(), false()).label("available"),
+)
 
 
 class Devices:
@@ -59,20 +71,45 @@ class Devices:
             if connection.execute(statement).rowcount == 0:
                 raise UserError(f"There is no device '{fingerprint}'.", code="unknown-device")
 
+    def seen(self, fingerprint: str) -> None:
+        """Note that the device was there just now; nothing happens if it was never put."""
+        with self._database.write() as connection:
+            connection.execute(update(devices).where(devices.c.fingerprint == fingerprint).values(last_seen_at=now()))
+
+    def offer(self, fingerprint: str, holder: str, seconds: float) -> None:
+        """Say that a live server drives the device for ``seconds`` from now (database time); 0 withdraws the offer.
+
+        Raises:
+            UserError: the device was never put (``unknown-device``).
+        """
+        values = {"server": holder, "available_until": db_time() + seconds, "last_seen_at": now()}
+        with self._database.write() as connection:
+            statement = update(devices).where(devices.c.fingerprint == fingerprint).values(**values)
+            if connection.execute(statement).rowcount == 0:
+                raise UserError(f"There is no device '{fingerprint}'.", code="unknown-device")
+
+    def offered(self) -> set[str]:
+        """Fingerprints of the devices that some live server drives."""
+        with self._database.read() as connection:
+            query = select(devices.c.fingerprint).where(devices.c.available_until > db_time())
+            return set(connection.execute(query).scalars())
+
     def get(self, fingerprint: str) -> KnownDevice | None:
         """The device, or None."""
         with self._database.read() as connection:
-            row = connection.execute(select(devices).where(devices.c.fingerprint == fingerprint)).one_or_none()
+            row = connection.execute(select(*_COLUMNS).where(devices.c.fingerprint == fingerprint)).one_or_none()
         return None if row is None else _known(row)
 
     def list(self, *, name: str | None = None, limit: int = 1000) -> list[KnownDevice]:
         """Devices, those seen last first; ``name`` may belong to several machines."""
-        query = select(devices).order_by(devices.c.last_seen_at.desc(), devices.c.fingerprint).limit(limit)
+        query = select(*_COLUMNS).order_by(devices.c.last_seen_at.desc(), devices.c.fingerprint).limit(limit)
         if name is not None:
             query = query.where(devices.c.name == name)
         with self._database.read() as connection:
             return [_known(row) for row in connection.execute(query)]
 
 
-def _known(row: Row[Any]) -> KnownDevice:
-    return KnownDevice(Device.from_json(row.spec), row.peak_flops, row.bandwidth, row.first_seen_at, row.last_seen_at)
+def _known(row: AnyRow) -> KnownDevice:
+    values = dict(row._mapping)
+    device, available = Device.from_json(values.pop("spec")), bool(values.pop("available"))
+    return KnownDevice(device, available=available, **values)

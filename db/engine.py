@@ -8,12 +8,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import URL, Connection, Table, create_engine, event
+from sqlalchemy import URL, Column, Connection, Row, Table, create_engine, event
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from tuner.errors import FusetuneError, InternalError, UserError
 
+AnyRow = Row[*tuple[Any, ...]]  # of whatever columns
 BUSY_SECONDS = 30.0  # how long a SQLite writer waits for the others
 _WRITE = "fusetune_write"
 
@@ -70,6 +71,12 @@ class Database:
         """Insert the row unless one with its primary key is there already."""
         dialect = sqlite if self.sqlite else postgresql
         connection.execute(dialect.insert(table).values(**row).on_conflict_do_nothing())
+
+    def insert_new(self, connection: Connection, table: Table, row: Mapping[str, Any], unique: Column[Any]) -> bool:
+        """Insert the row unless another has its value in the column ``unique``; whether it was inserted."""
+        dialect = sqlite if self.sqlite else postgresql
+        statement = dialect.insert(table).values(**row).on_conflict_do_nothing(index_elements=[unique])
+        return connection.execute(statement.returning(*table.primary_key.columns)).first() is not None
 
     def upsert(self, connection: Connection, table: Table, row: Mapping[str, Any], update: Sequence[str]) -> None:
         """Insert the row, or set these columns of the one that has its primary key."""

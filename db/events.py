@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import Connection, and_, func, or_, select
 
 from db.columns import now
 from db.engine import Database
+from db.rows import chunks
 from db.schema import events, jobs
 from tuner.errors import UserError
 
@@ -38,14 +39,9 @@ class Events:
             UserError: no such job (``unknown-job``).
         """
         with self._database.write() as connection:
-            # On PostgreSQL the lock on the job's row keeps two writers from taking one number.
-            if connection.execute(select(jobs.c.id).where(jobs.c.id == job).with_for_update()).first() is None:
-                raise UserError(f"There is no job '{job}'.", code="unknown-job")
-            last = connection.execute(select(func.max(events.c.seq)).where(events.c.job == job)).scalar()
-            seq = (last or 0) + 1
-            row = {"job": job, "seq": seq, "kind": kind, "payload": payload, "created_at": now()}
-            connection.execute(events.insert().values(**row))
-        return seq
+            if connection.execute(select(jobs.c.id).where(jobs.c.id == job).with_for_update(key_share=True)).first():
+                return append(connection, job, kind, payload)
+        raise UserError(f"There is no job '{job}'.", code="unknown-job")
 
     def after(self, job: str, seq: int = 0, limit: int = 1000) -> list[Event]:
         """The job's events with numbers above ``seq``, in order."""
@@ -57,3 +53,30 @@ class Events:
         )
         with self._database.read() as connection:
             return [Event(*row) for row in connection.execute(query)]
+
+    def news(self, positions: Mapping[str, int], limit: int = 1000) -> dict[str, list[Event]]:
+        """Job -> its events with numbers above the one given for it, in order; jobs without any are left out.
+
+        ``limit`` is for all of them together: what is cut off comes with the next call.
+        """
+        found: dict[str, list[Event]] = {}
+        columns = (events.c.job, events.c.seq, events.c.kind, events.c.payload, events.c.created_at)
+        with self._database.read() as connection:
+            for chunk in chunks(sorted(positions.items())):
+                wanted = or_(*(and_(events.c.job == job, events.c.seq > seq) for job, seq in chunk))
+                query = select(*columns).where(wanted).order_by(events.c.job, events.c.seq).limit(limit)
+                for job, *rest in connection.execute(query):
+                    found.setdefault(job, []).append(Event(*rest))
+        return found
+
+
+def append(connection: Connection, job: str, kind: str, payload: Mapping[str, Any]) -> int:
+    """Add the event within a transaction that has locked or changed the job's row, and give back its number.
+
+    On PostgreSQL that lock keeps two writers from taking one number.
+    """
+    last = connection.execute(select(func.max(events.c.seq)).where(events.c.job == job)).scalar()
+    seq = (last or 0) + 1
+    row = {"job": job, "seq": seq, "kind": kind, "payload": payload, "created_at": now()}
+    connection.execute(events.insert().values(**row))
+    return seq

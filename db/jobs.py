@@ -1,21 +1,40 @@
-"""Jobs: what was asked, how far it is, what came out. Which transitions are allowed is not decided here."""
+"""Jobs: what was asked, how far it is, what came out, what clients may ask of them. Drivers write through db.queue."""
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
-from dataclasses import dataclass
-from datetime import datetime
+from collections.abc import Collection, Mapping
+from datetime import datetime, timedelta
 from enum import Enum
 from typing import Any, Literal
 
-from sqlalchemy import ColumnElement, Row, func, literal, select, tuple_, update
+from sqlalchemy import Connection, delete, func, literal, select, update
 
 from db.columns import Utc, now
 from db.engine import Database
-from db.schema import ENDED, jobs
-from tuner.errors import UserError
-from tuner.types import JobSpec, JobState
+from db.joblists import ORDERS, list_jobs, matches
+from db.jobrows import FULL, File, Job, to_job
+from db.moves import lock, move, tell
+from db.paging import Page
+from db.schema import DRIVEN, ENDED, attempts, devices, job_files, jobs, models
+from tuner.errors import InternalError, UserError
+from tuner.types import JobSpec, JobState, digest
+
+__all__ = ["ORDERS", "Action", "File", "Job", "Jobs"]
+
+Action = Literal["cancel", "pause", "resume", "retry"]
+
+# What each action makes of a job in each state; where it says nothing the action is refused. The same state again
+# means no change, except that a running job's driver is asked to pause, or no longer asked to.
+_Q, _R, _P, _X = JobState.QUEUED, JobState.RUNNING, JobState.PAUSED, JobState.CANCELLING
+_S, _F, _C = JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED
+MOVES: dict[str, dict[JobState, JobState]] = {
+    "cancel": {_Q: _C, _P: _C, _R: _X, _X: _X, _C: _C},
+    "pause": {_Q: _P, _R: _R, _P: _P},
+    "resume": {_P: _Q, _R: _R, _Q: _Q},
+    "retry": {_S: _Q, _F: _Q, _C: _Q, _Q: _Q, _R: _R},
+}
+_REASONS = {_C: "Cancelled on request.", _X: "Cancelled on request; its work is being ended.", _P: "Paused on request."}
 
 
 class _Same(Enum):
@@ -26,51 +45,76 @@ SAME = _Same.SAME  # leaves a column as it is, where None would clear it
 _Keep = Literal[_Same.SAME]
 
 
-@dataclass(frozen=True)
-class Job:
-    """One JobSpec being worked on, or finished."""
-
-    id: str
-    spec: JobSpec
-    question: str  # JobSpec.question: equal ones have equal answers
-    device: str  # fingerprint
-    toolchain: str
-    state: JobState
-    stage: str  # what a running job is doing, for people; empty before it runs
-    reason: str | None  # why it is in this state
-    best_seconds: float | None  # best latency of the whole model so far
-    report: Mapping[str, Any] | None
-    created_at: datetime  # UTC, as all times
-    started_at: datetime | None  # first time RUNNING
-    finished_at: datetime | None  # set exactly while the state is an end state
-
-
 class Jobs:
-    """The jobs table."""
+    """The jobs table, as clients see it."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def add(self, spec: JobSpec, device_fingerprint: str, toolchain: str) -> str:
-        """Store a new job, QUEUED, and give back its id.
+    def submit(
+        self,
+        spec: JobSpec,
+        device: str,
+        toolchain: str,
+        *,
+        model_name: str = "",
+        device_name: str = "",
+        priority: int = 0,
+        notes: str | None = None,
+        idempotency: tuple[str, str] | None = None,
+        answer: Job | None = None,
+        paused: bool = False,
+    ) -> tuple[Job, bool]:
+        """Store a new job, QUEUED (or PAUSED, so that no server takes it before its submitter does).
+
+        Args:
+            device: a fingerprint.
+            model_name, device_name: empty = as the model or device is called in the store.
+            idempotency: (key, hash of the request): the same pair again gives the job it made.
+            answer: a job that succeeded with the same question; the new one is born with its result and files.
+
+        Returns:
+            The job, and whether it is new.
 
         Raises:
+            UserError: the key came with another request before (``idempotency-conflict``).
             InternalError: the device was never put (``database-invariant``).
         """
-        row = {
-            "id": secrets.token_hex(8),
+        moment, state = now(), JobState.PAUSED if paused else JobState.QUEUED
+        id = secrets.token_hex(8)
+        row: dict[str, Any] = {
+            "id": id,
             "model": spec.model,
+            "model_name": model_name or _name(models.c.name, models.c.sha256 == spec.model),
             "spec": spec.to_json(),
             "question": spec.question,
-            "device": device_fingerprint,
+            "device": device,
+            "device_name": device_name or _name(devices.c.name, devices.c.fingerprint == device),
             "toolchain": toolchain,
-            "state": JobState.QUEUED.value,
+            "state": state.value,
             "stage": "",
-            "created_at": now(),
+            "priority": priority,
+            "notes": notes,
+            "created_at": moment,
         }
+        if idempotency is not None:
+            row |= {"idempotency_key": digest(idempotency[0]), "request_hash": idempotency[1]}
         with self._database.write() as connection:
-            connection.execute(jobs.insert().values(**row))
-        return str(row["id"])
+            # An answer that was deleted meanwhile is none: the job is then worked on.
+            known = None if answer is None else _result(connection, answer.id)
+            if known is not None and answer is not None:
+                state = JobState.SUCCEEDED
+                row |= known | {"answered_by": answer.id, "started_at": moment, "finished_at": moment}
+            if not self._database.insert_new(connection, jobs, row, unique=jobs.c.idempotency_key):
+                return _asked_before(connection, row), False
+            if known is not None and answer is not None:
+                _copy_files(connection, answer.id, id)
+            tell(connection, id, state, None, None)
+            return _load(connection, id), True
+
+    def add(self, spec: JobSpec, device_fingerprint: str, toolchain: str) -> str:
+        """Store a new job, QUEUED, and give back its id."""
+        return self.submit(spec, device_fingerprint, toolchain)[0].id
 
     def update(
         self,
@@ -82,7 +126,7 @@ class Jobs:
         best_seconds: float | _Keep | None = SAME,
         report: Mapping[str, Any] | _Keep | None = SAME,
     ) -> None:
-        """Set what is given. The first RUNNING sets the start; an end state sets the end, another state clears it.
+        """Set what is given, with no fence. The first RUNNING sets the start; an end state sets the end.
 
         Raises:
             UserError: no such job (``unknown-job``).
@@ -95,50 +139,170 @@ class Jobs:
             changes["finished_at"] = func.coalesce(jobs.c.finished_at, moment) if state in ENDED else None
             if state is JobState.RUNNING:
                 changes["started_at"] = func.coalesce(jobs.c.started_at, moment)
+            if state not in DRIVEN:
+                changes |= {"driver": None, "lease_until": None}
         with self._database.write() as connection:
             query = update(jobs).where(jobs.c.id == id).values(**changes or {"id": id})
             if connection.execute(query).rowcount == 0:
                 raise UserError(f"There is no job '{id}'.", code="unknown-job")
+            if state is not SAME and state not in DRIVEN:
+                ended = update(attempts).where(attempts.c.job == id, attempts.c.ended_at.is_(None))
+                connection.execute(ended.values(ended_at=now(), outcome=state.value.lower()))
 
     def get(self, id: str) -> Job | None:
-        """The job, or None."""
+        """The job, report and all, or None."""
         with self._database.read() as connection:
-            row = connection.execute(select(jobs).where(jobs.c.id == id)).one_or_none()
-        return None if row is None else _job(row)
+            row = connection.execute(select(*FULL).where(jobs.c.id == id)).one_or_none()
+        return None if row is None else to_job(row)
 
     def list(
         self,
         *,
-        state: JobState | None = None,
+        state: JobState | Collection[JobState] | None = None,
         device: str | None = None,
         model: str | None = None,
         question: str | None = None,
-        before: str | None = None,
-        limit: int = 100,
-    ) -> list[Job]:
-        """The newest jobs first, those only that match all that is given.
+        created_after: datetime | None = None,
+        created_before: datetime | None = None,
+        order: str = "-created_at",
+        limit: int = 50,
+        cursor: str | None = None,
+    ) -> Page[Job]:
+        """A page of the jobs that match all that is given, without their reports.
 
-        ``before`` is the id of the last job of the previous page; an unknown one gives an empty page.
+        ``device`` is a name or a fingerprint, ``model`` a name or the beginning (4 digits or more) of a SHA-256;
+        ``order`` one of ORDERS, a minus meaning the greatest first.
+
+        Raises:
+            UserError: ``bad-order``; ``bad-cursor`` (also one of another order).
         """
-        age = tuple_(jobs.c.created_at, jobs.c.id)
-        conditions: list[ColumnElement[bool]] = []
-        if state is not None:
-            conditions.append(jobs.c.state == state.value)
-        if device is not None:
-            conditions.append(jobs.c.device == device)
-        if model is not None:
-            conditions.append(jobs.c.model == model)
-        if question is not None:
-            conditions.append(jobs.c.question == question)
-        if before is not None:
-            last = jobs.alias("last")
-            conditions.append(age < select(last.c.created_at, last.c.id).where(last.c.id == before).scalar_subquery())
-        query = select(jobs).where(*conditions).order_by(jobs.c.created_at.desc(), jobs.c.id.desc()).limit(limit)
+        conditions = matches(
+            device=device,
+            model=model,
+            question=question,
+            created_after=created_after,
+            created_before=created_before,
+        )
         with self._database.read() as connection:
-            return [_job(row) for row in connection.execute(query)]
+            return list_jobs(connection, state=state, conditions=conditions, order=order, limit=limit, cursor=cursor)
+
+    def counts(self) -> dict[JobState, int]:
+        """How many jobs there are in each state, zeros included."""
+        with self._database.read() as connection:
+            rows = connection.execute(select(jobs.c.state, func.count()).group_by(jobs.c.state)).all()
+        return dict.fromkeys(JobState, 0) | {JobState(state): number for state, number in rows}
+
+    def files(self, id: str) -> dict[str, File]:
+        """What the job left for download, by name; empty also if there is no such job."""
+        columns = (job_files.c.name, job_files.c.sha256, job_files.c.size, job_files.c.media_type)
+        with self._database.read() as connection:
+            rows = connection.execute(select(*columns).where(job_files.c.job == id).order_by(job_files.c.name)).all()
+        return {row.name: File(*row) for row in rows}
+
+    def request(self, id: str, action: Action) -> Job:
+        """Do what a client asks for, as MOVES has it; asking twice does no more than asking once.
+
+        A running job is cancelled or paused by its driver, which finds the wish in ``wanted``.
+
+        Raises:
+            UserError: no such job (``unknown-job``); not from this state (``wrong-state``).
+        """
+        with self._database.write() as connection:
+            row = lock(connection, id)
+            state = JobState(row.state)
+            target = MOVES[action].get(state)
+            if target is None:
+                raise UserError(f"The job is {state}; it cannot be asked to {action}.", code="wrong-state")
+            if target is not state:
+                _go(connection, id, action, target)
+            elif state is _R and action in {"pause", "resume"}:
+                wanted = "pause" if action == "pause" else None
+                if row.wanted != wanted:
+                    connection.execute(update(jobs).where(jobs.c.id == id).values(wanted=wanted))
+                    tell(connection, id, state, None, wanted)
+            return _load(connection, id)
+
+    def delete(self, id: str) -> None:
+        """Forget an ended job with its events and files; its trials stay, for the records.
+
+        Raises:
+            UserError: no such job (``unknown-job``); it has not ended (``wrong-state``).
+        """
+        with self._database.write() as connection:
+            state = JobState(lock(connection, id).state)
+            if state not in ENDED:
+                raise UserError(
+                    f"The job is {state}; only ended jobs can be deleted.", code="wrong-state", hint="Cancel it first."
+                )
+            connection.execute(delete(jobs).where(jobs.c.id == id))
+
+    def expire(self, older_than: timedelta, keep: int = 0) -> int:
+        """Delete the jobs that ended longer ago, but never the last ``keep`` that ended; how many it deleted."""
+        cutoff = literal(now() - older_than, Utc())
+        spared = select(jobs.c.id).where(jobs.c.finished_at.is_not(None))
+        spared = spared.order_by(jobs.c.finished_at.desc(), jobs.c.id.desc()).limit(keep)
+        with self._database.read() as connection:
+            kept = set(connection.execute(spared).scalars()) if keep else set()
+            old = connection.execute(select(jobs.c.id).where(jobs.c.finished_at < cutoff)).scalars().all()
+        gone = 0
+        for id in old:
+            if id not in kept:
+                with self._database.write() as connection:  # one short transaction each
+                    # Asked again, as it may have been retried meanwhile.
+                    query = delete(jobs).where(jobs.c.id == id, jobs.c.finished_at < cutoff)
+                    gone += connection.execute(query).rowcount
+        return gone
 
 
-def _job(row: Row[Any]) -> Job:
-    values = dict(row._mapping)
-    values.pop("model")
-    return Job(**values | {"spec": JobSpec.from_json(row.spec), "state": JobState(row.state)})
+def _go(connection: Connection, id: str, action: Action, target: JobState) -> None:
+    changes: dict[str, Any] = {}
+    if target is _Q:
+        changes["stage"] = ""
+    if action == "retry":
+        # An answer of another job was not good enough: now it works itself.
+        changes |= {"retries": True, "attempts": 0, "reused": False, "answered_by": None}
+    wanted = "cancel" if target is _X else None
+    move(connection, id, target, reason=_REASONS.get(target), wanted=wanted, **changes)
+
+
+def _load(connection: Connection, id: str) -> Job:
+    return to_job(connection.execute(select(*FULL).where(jobs.c.id == id)).one())
+
+
+def _name(column: Any, condition: Any) -> Any:
+    return func.coalesce(select(column).where(condition).scalar_subquery(), "")
+
+
+def _asked_before(connection: Connection, row: Mapping[str, Any]) -> Job:
+    """The job that has the key already, if the request is the same."""
+    query = select(jobs.c.id, jobs.c.request_hash).where(jobs.c.idempotency_key == row["idempotency_key"])
+    old = connection.execute(query).one_or_none()
+    if old is None:
+        raise InternalError("A job with the same Idempotency-Key is being deleted; try again.", code="database-busy")
+    if old.request_hash != row["request_hash"]:
+        raise UserError(
+            "The Idempotency-Key was used for another request before.",
+            code="idempotency-conflict",
+            hint="Use a new key for each new request.",
+        )
+    return _load(connection, old.id)
+
+
+def _result(connection: Connection, id: str) -> dict[str, Any] | None:
+    """What a job takes over from the one that answers it; None if that has no result any more."""
+    copied = ("stage", "best_seconds", "onnxruntime_seconds", "unoptimised_seconds", "curve", "report",
+              "done", "total", "unit")  # fmt: skip
+    columns = [jobs.c[name] for name in copied]
+    query = select(jobs.c.measured, jobs.c.reused_trials, *columns)
+    row = connection.execute(query.where(jobs.c.id == id, jobs.c.state == _S.value)).one_or_none()
+    if row is None:
+        return None
+    values: dict[str, Any] = {name: row._mapping[name] for name in copied}
+    # Everything that the other stood on is reused.
+    return values | {"state": _S.value, "reused": True, "reused_trials": row.measured + row.reused_trials}
+
+
+def _copy_files(connection: Connection, source: str, target: str) -> None:
+    columns = ("name", "sha256", "size", "media_type")
+    found = select(literal(target), *(job_files.c[name] for name in columns)).where(job_files.c.job == source)
+    connection.execute(job_files.insert().from_select(("job", *columns), found))

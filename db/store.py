@@ -4,21 +4,24 @@ from __future__ import annotations
 
 from types import TracebackType
 
+from db.access import Access
 from db.devices import Devices
 from db.engine import Database
 from db.events import Events
 from db.jobs import Jobs
 from db.migrate import migrate
 from db.models import Models
+from db.queue import Queue
 from db.records import Records
 from db.trials import Trials
+from db.turns import Turns
 from db.urls import default_url, parse_url
 
 __all__ = ["Store", "default_url"]
 
 
 class Store:
-    """Jobs, trials, records, devices, models and events in one database, SQLite or PostgreSQL.
+    """Jobs, their queue, trials, records, devices and turns on them, models, events and access in one database.
 
     Every call is one short transaction, committed when it returns: a process killed at any moment loses at most the
     call in flight. Calls may come from several threads and processes at once; after a fork the child opens its own.
@@ -31,17 +34,20 @@ class Store:
 
         with Store.open(default_url()) as store:
             store.devices.put(device)
-            job = store.jobs.add(spec, device.fingerprint, toolchain)
+            job, new = store.jobs.submit(spec, device.fingerprint, toolchain)
     """
 
     def __init__(self, database: Database) -> None:
         self.database = database
-        self.jobs = Jobs(database)
+        self.jobs = Jobs(database)  # as clients see them
+        self.queue = Queue(database)  # as their drivers see them
+        self.turns = Turns(database)
         self.trials = Trials(database)
         self.records = Records(database)
         self.devices = Devices(database)
         self.models = Models(database)
         self.events = Events(database)
+        self.access = Access(database)
 
     @staticmethod
     def open(url: str) -> Store:

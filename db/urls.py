@@ -14,7 +14,9 @@ _EXAMPLES = "Write sqlite:////absolute/path.db, sqlite:///relative/path.db or po
 
 
 def default_url() -> str:
-    """SQLite in the user's data folder: $XDG_DATA_HOME or ~/.local/share, then fusetune/fusetune.db."""
+    """$FUSETUNE_DB, or fusetune/fusetune.db in the user's data folder: $XDG_DATA_HOME or ~/.local/share."""
+    if url := os.environ.get("FUSETUNE_DB"):
+        return url
     base = os.environ.get("XDG_DATA_HOME", "")
     # The XDG specification says that a relative path is to be ignored.
     folder = Path(base) if os.path.isabs(base) else Path.home() / ".local" / "share"
@@ -24,15 +26,19 @@ def default_url() -> str:
 def parse_url(url: str) -> URL:
     """The URL with its driver made explicit; ``postgres://`` is understood too.
 
+    A PostgreSQL URL without a password gets the one in $FUSETUNE_DB_PASSWORD or in the file $FUSETUNE_DB_PASSWORD_FILE:
+    command lines can be read by everybody on a machine.
+
     Raises:
-        UserError: not a URL, an unknown scheme, or SQLite in memory (``bad-database-url``).
+        UserError: not a URL, an unknown scheme, SQLite in memory, or an unreadable password (``bad-database-url``).
     """
     try:
         parsed = make_url(url)
     except (ArgumentError, ValueError) as error:
         raise UserError("The database is not named by a URL.", code="bad-database-url", hint=_EXAMPLES) from error
     if parsed.drivername in {"postgresql", "postgres", "postgresql+psycopg"}:
-        return parsed.set(drivername="postgresql+psycopg")
+        parsed = parsed.set(drivername="postgresql+psycopg")
+        return parsed if parsed.password is not None else parsed.set(password=_password())
     if parsed.drivername not in {"sqlite", "sqlite+pysqlite"}:
         raise UserError(
             f"Databases of kind '{parsed.drivername}' are not supported.", code="bad-database-url", hint=_EXAMPLES
@@ -43,3 +49,12 @@ def parse_url(url: str) -> URL:
         # Every thread and process would see a database of its own.
         raise UserError("SQLite needs a file; memory is not supported.", code="bad-database-url", hint=_EXAMPLES)
     return parsed.set(drivername="sqlite+pysqlite")
+
+
+def _password() -> str | None:
+    if file := os.environ.get("FUSETUNE_DB_PASSWORD_FILE"):
+        try:
+            return Path(file).read_text().rstrip("\n")
+        except (OSError, UnicodeError) as error:
+            raise UserError(f"The password file {file} cannot be read: {error}.", code="bad-database-url") from error
+    return os.environ.get("FUSETUNE_DB_PASSWORD") or None

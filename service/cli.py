@@ -11,6 +11,7 @@ from pathlib import Path
 from tuner.errors import FusetuneError, UserError
 
 USER_ERROR, FAILURE, INTERRUPTED = 2, 1, 130
+_EPILOG = "The token comes from $FUSETUNE_TOKEN or --token-file, so that nobody reads it from the list of processes."
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -44,18 +45,10 @@ def _parser() -> argparse.ArgumentParser:
 
     tune = commands.add_parser("tune", help="tune a model and write an artifact", allow_abbrev=False)
     _model_options(tune)
-    tune.add_argument("--trials", type=_natural, metavar="N", help="measure at most N candidates; 0 = defaults only")
-    tune.add_argument("--seconds", type=_positive, metavar="S", help="from start to artifact (default 300)")
-    tune.add_argument("--strategy", default="greedy", metavar="NAME", help="greedy (default) or none")
-    tune.add_argument("--cores", type=_core_list, metavar="auto|1,2,4", help="core counts to consider per block")
-    tune.add_argument("--precision", default="fp32", metavar="P", help="fp32")
-    tune.add_argument("--plan", type=Path, metavar="PLAN.json", help="a hand-written plan instead of our own")
+    _search_options(tune)
     tune.add_argument("--input", type=_named_path, action="append", default=[], metavar="NAME=FILE.npy",
                       help="verify on this input (random otherwise)")  # fmt: skip
-    tune.add_argument("--memory-limit", type=_bytes, metavar="BYTES", help="that one candidate may use (e.g. 2G)")
-    tune.add_argument("--seed", type=int, default=0, metavar="N")
     tune.add_argument("--db", metavar="URL", help="database of records (default: SQLite in your data folder)")
-    tune.add_argument("--fresh", action="store_true", help="do not use stored records")
     tune.add_argument("--out", type=Path, metavar="DIR", help="where the artifact goes (default: NAME.fusetune)")
     tune.add_argument("--no-baselines", action="store_true", help="do not time the unoptimised and unfused plans")
     tune.add_argument("--json", action="store_true", help="print the report as JSON, progress on stderr")
@@ -103,7 +96,57 @@ def _parser() -> argparse.ArgumentParser:
     records.add_argument("--db", metavar="URL")
     records.add_argument("--json", action="store_true")
     records.set_defaults(run=_lazy("service.commands.show", "records"))
+    _remote(commands)
+
+    _serve_options(commands.add_parser("serve", help="the service: REST API, queue and dashboard", allow_abbrev=False))
+    _token_options(commands.add_parser("token", help="who may use a server: API tokens and sign-in links"))
     return parser
+
+
+def _serve_options(serve: argparse.ArgumentParser) -> None:
+    serve.add_argument("--host", metavar="ADDRESS", help="where to listen (default 127.0.0.1: this machine only)")
+    serve.add_argument("--port", type=_natural, metavar="N", help="default 8077; 0 takes a free one")
+    _store_options(serve)
+    serve.add_argument("--root-path", metavar="/PREFIX", help="path that a proxy puts before every address")
+    serve.add_argument("--allowed-host", action="append", default=[], metavar="NAME",
+                       help="a further name that browsers may know the server by")  # fmt: skip
+    serve.add_argument("--trust-proxy", action="store_true", help="take client and scheme from X-Forwarded-*")
+    serve.add_argument("--https", action="store_true", help="clients come by HTTPS only, through a proxy")
+    serve.add_argument("--no-auth", action="store_true", help="let everybody on this machine in")
+    serve.add_argument("--rate", type=_natural, metavar="N", help="requests a minute from one client; 0 = any")
+    serve.add_argument("--max-upload", type=_bytes, metavar="BYTES", help="of one model file (default 2G)")
+    serve.add_argument("--quota", type=_bytes, metavar="BYTES", help="of all models and artifacts (default 50G)")
+    serve.add_argument("--retention-days", type=_positive, metavar="N", help="delete finished jobs older than this")
+    serve.add_argument("--jobs-per-device", type=_natural, metavar="N", help="run at once, in turns (default 1)")
+    serve.add_argument("--no-dispatch", action="store_true", help="serve only; other servers run the jobs")
+    serve.add_argument("--log-json", action="store_true", help="log as JSON lines, each request too")
+    serve.add_argument("--demo", type=Path, metavar="MODEL.onnx", help="tune this model and show how it goes")
+    serve.add_argument("--seconds", type=_positive, metavar="S", help="that the demo may take (default 300)")
+    serve.add_argument("--once", action="store_true", help="end when the demo's job has ended")
+    serve.set_defaults(run=_lazy("service.commands.serve", "serve"))
+
+
+def _token_options(token: argparse.ArgumentParser) -> None:
+    actions = token.add_subparsers(dest="action", required=True, metavar="ACTION")
+    create = actions.add_parser("create", help="make a token; its secret is shown once", allow_abbrev=False)
+    create.add_argument("name", help="what the token is for")
+    create.add_argument("--role", choices=("full", "read"), default="full", help="read may look and download only")
+    listing = actions.add_parser("list", help="tokens, who they are for, when they were last used", allow_abbrev=False)
+    listing.add_argument("--all", action="store_true", help="revoked ones too")
+    revoke = actions.add_parser("revoke", help="refuse a token from now on", allow_abbrev=False)
+    revoke.add_argument("id", help="as `fusetune token list` shows it")
+    login = actions.add_parser("login", help="print a link that signs one browser in", allow_abbrev=False)
+    login.add_argument("--url", metavar="URL", help="of the server as your browser reaches it")
+    for each in (create, listing, revoke, login):
+        _store_options(each)
+    for each in (create, listing):
+        each.add_argument("--json", action="store_true")
+    token.set_defaults(run=_lazy("service.commands.token", "token"))
+
+
+def _store_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--db", metavar="URL", help="database (default $FUSETUNE_DB, or SQLite in the data folder)")
+    parser.add_argument("--data", type=Path, metavar="DIR", help="folder of models, artifacts and the SQLite file")
 
 
 def _model_options(parser: argparse.ArgumentParser) -> None:
@@ -112,6 +155,68 @@ def _model_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--shape", type=_named_shape, action="append", default=[], metavar="NAME=1,3,224,224",
                         help="shape of an input whose shape the model leaves open")  # fmt: skip
     parser.add_argument("--disable-pass", action="append", default=[], metavar="P", help="switch a cleaning pass off")
+
+
+def _search_options(parser: argparse.ArgumentParser) -> None:
+    """What a job may be told about its search, here or on a server."""
+    parser.add_argument("--trials", type=_natural, metavar="N", help="measure at most N candidates; 0 = defaults only")
+    parser.add_argument("--seconds", type=_positive, metavar="S", help="from start to artifact (default 300)")
+    parser.add_argument("--strategy", default="greedy", metavar="NAME", help="greedy (default) or none")
+    parser.add_argument("--cores", type=_core_list, metavar="auto|1,2,4", help="core counts to consider per block")
+    parser.add_argument("--precision", default="fp32", metavar="P", help="fp32")
+    parser.add_argument("--plan", type=Path, metavar="PLAN.json", help="a hand-written plan instead of our own")
+    parser.add_argument("--memory-limit", type=_bytes, metavar="BYTES", help="that one candidate may use (e.g. 2G)")
+    parser.add_argument("--seed", type=int, default=0, metavar="N")
+    parser.add_argument("--fresh", action="store_true", help="do not use stored records")
+
+
+def _remote(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Commands that talk to a server."""
+
+    def command(name: str, function: str, help: str) -> argparse.ArgumentParser:
+        parser = commands.add_parser(name, help=help, allow_abbrev=False, epilog=_EPILOG)
+        parser.add_argument("--server", metavar="URL", help="default: $FUSETUNE_SERVER or http://127.0.0.1:8077")
+        parser.add_argument(
+            "--token-file", type=Path, metavar="FILE", help="holds the token (default: $FUSETUNE_TOKEN)"
+        )
+        parser.set_defaults(run=_lazy("service.commands.remote", function))
+        return parser
+
+    submit = command("submit", "submit", "queue a job on a server")
+    _model_options(submit)
+    _search_options(submit)
+    submit.add_argument("--name", metavar="TEXT", help="of the model (default: its file's)")
+    submit.add_argument("--priority", type=int, default=0, metavar="N", help="higher goes first")
+    submit.add_argument("--notes", metavar="TEXT")
+    submit.add_argument("--wait", action="store_true", help="watch it until its end")
+    submit.add_argument("--json", action="store_true")
+
+    status = command("status", "status", "the newest jobs of a server, or one of them")
+    status.add_argument("job", nargs="?", metavar="JOB")
+    status.add_argument("--state", metavar="STATE", help="QUEUED, RUNNING, PAUSED, SUCCEEDED, FAILED, CANCELLED")
+    status.add_argument("--limit", type=_natural, default=20, metavar="N")
+    status.add_argument("--json", action="store_true")
+
+    watch = command("watch", "watch", "show a job as it works; Ctrl-C leaves it running")
+    watch.add_argument("job", metavar="JOB")
+    watch.add_argument("--json", action="store_true", help="print the report at the end")
+
+    for name, help in (
+        ("cancel", "end a job; it keeps its best so far"),
+        ("pause", "let a job rest"),
+        ("resume", "let a paused job go on"),
+        ("retry", "run an ended job again: only what failed for a passing reason is repeated"),
+    ):
+        parser = command(name, "act", help)
+        parser.add_argument("job", metavar="JOB")
+        parser.add_argument("--json", action="store_true")
+
+    download = command("download", "download", "fetch a file of a job")
+    download.add_argument("job", metavar="JOB")
+    download.add_argument("--what", choices=("artifact", "plan", "report", "report.html", "log"),
+                          help="default: artifact")  # fmt: skip
+    download.add_argument("--format", choices=("metaschedule", "jsonl", "csv", "optuna"), help="of a log")
+    download.add_argument("--out", type=Path, metavar="PATH", help="a file or a folder (default: here)")
 
 
 class _lazy:

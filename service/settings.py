@@ -39,6 +39,7 @@ class Settings:
     jobs_per_device: int = 1  # running at once; more share the device in turns
     dispatch: bool = True  # False = serve and store only, another server runs the jobs
     lease: float = 15.0  # a driver that does not renew for so long has lost its job
+    allowed_hosts: tuple[str, ...] = ()  # further names that the server answers to, besides loopback
     log_json: bool = False
 
     def __post_init__(self) -> None:

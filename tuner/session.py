@@ -21,6 +21,7 @@ from tuner.build.verify import Verification, compare, softmax_outputs
 from tuner.clock import Clock
 from tuner.errors import CandidateError, InternalError, UserError
 from tuner.events import Curve, Progress, Stage, Watch, silent
+from tuner.graph.ir import Graph
 from tuner.graph.load import ImportedModel, import_model
 from tuner.measure.contest import Contestant, ContestResult, TurnOptions, contest, ratio, run_once
 from tuner.measure.device import toolchain
@@ -68,6 +69,7 @@ class Session:
 
     def __post_init__(self) -> None:
         self._stopped = False
+        self.graph: Graph | None = None  # once the model is read
         self._known_seconds: dict[str, float | None] = {}  # latencies of whole models timed so far
         self._seconds = {"building": 0.0, "measuring": 0.0, "deciding": 0.0}
         self._tuning: Tuning | None = None
@@ -92,6 +94,7 @@ class Session:
         check_writable(self.out)
         self._say(Stage.IMPORT, f"reading {self.model.name}")
         model = import_model(self.model, shapes=self.spec.shapes, disabled=self.spec.disabled_passes)
+        self.graph = model.graph
         self._check_inputs(model)
         with tempfile.TemporaryDirectory(prefix="fusetune-") as scratch:
             return self._run(model, Path(scratch))

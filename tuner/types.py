@@ -175,6 +175,7 @@ class Trial:
             "samples": list(self.samples),
             "failure": failure and {"kind": failure.kind.value, "message": failure.message, "stderr": failure.stderr},
             "max_rel_error": self.max_rel_error,
+            "predicted": self.predicted,
             "build_seconds": round(self.build_seconds, 4),
             "measure_seconds": round(self.measure_seconds, 4),
         }
@@ -211,7 +212,7 @@ class JobSpec:
 
     model: str  # SHA-256 of the ONNX file's bytes
     device: str = "cpu"
-    strategy: str = "joint"
+    strategy: str = "greedy"
     budget: Budget = field(default_factory=Budget)
     cores: tuple[int, ...] | None = None  # core counts to consider per block; None = 1..all
     precision: str = "fp32"

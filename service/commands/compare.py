@@ -42,7 +42,7 @@ def bench(args: argparse.Namespace) -> int:
 
 
 def _same_model(model: Path, manifest: dict[str, object]) -> None:
-    from service.commands.tune import model_digest
+    from service.commands.spec import model_digest
 
     made_for = manifest.get("model")
     if not isinstance(made_for, dict) or made_for.get("sha256") != model_digest(model):

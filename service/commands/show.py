@@ -15,7 +15,8 @@ from tuner.errors import UserError
 
 def plan(args: argparse.Namespace) -> int:
     """``fusetune plan``: layers and blocks as they would be built with default knobs."""
-    from service.commands.tune import STRATEGIES, check_cores, read_json
+    from service.commands.spec import read_json
+    from service.rules import STRATEGIES, check_cores
     from tuner.graph.costs import layer_cost, total_macs
     from tuner.graph.load import import_model
     from tuner.measure.device import devices

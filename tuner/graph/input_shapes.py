@@ -34,13 +34,19 @@ def fix_shapes(graph: GraphProto, inputs: tuple[str, ...], shapes: Mapping[str, 
                 dim.dim_value = sizes[dim.dim_param][0]
         if not kind.HasField("shape") or any(d.dim_value <= 0 for d in kind.shape.dim):
             text = [str(d.dim_value) if d.dim_value > 0 else d.dim_param or "?" for d in kind.shape.dim]
-            example = ",".join(t if t.isdigit() else "1" for t in text) if kind.HasField("shape") else "1,3,224,224"
+            example = _example(text) if kind.HasField("shape") else "1,3,224,224"
             shown = f"[{', '.join(text)}]" if kind.HasField("shape") else "unknown"
             raise UserError(
                 f"Input '{info.name}' has no static shape: it is {shown}.",
                 code="missing-shape",
                 hint=f"Give it, for example --shape {info.name}={example}.",
             )
+
+
+def _example(dims: list[str]) -> str:
+    """Sizes that would do: one image of 224x224 where the input looks like images, else 1 for what is open."""
+    usual = ("1", "3", "224", "224") if len(dims) == 4 else ("1",) * len(dims)
+    return ",".join(d if d.isdigit() else u for d, u in zip(dims, usual, strict=True))
 
 
 def _apply_shape(info: ValueInfoProto, shape: tuple[int, ...], sizes: dict[str, tuple[int, str]]) -> None:

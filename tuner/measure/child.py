@@ -7,12 +7,9 @@ Only the standard library is imported before the lifeline is armed.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import resource
-import select
-import signal
 import sys
 import traceback
 from collections.abc import Callable, Mapping
@@ -20,6 +17,7 @@ from importlib import import_module
 from typing import Any
 
 from tuner.errors import CandidateError
+from tuner.lifeline import hold
 from tuner.types import FailureKind
 
 Handler = Callable[[Mapping[str, Any]], dict[str, Any]]
@@ -31,7 +29,6 @@ _ROLES = {
     "reference": ("tuner.measure.reference", FailureKind.ERROR),
     "contest": ("tuner.measure.contest_turns", FailureKind.ERROR),
 }
-_F_SETSIG = 10  # linux/fcntl.h; not in Python's fcntl
 
 
 def main() -> None:
@@ -39,7 +36,7 @@ def main() -> None:
     requests, replies, lifeline = map(int, fds)
     for fd in (requests, replies, lifeline):
         os.set_inheritable(fd, False)
-    _arm(lifeline)
+    hold(lifeline)
     _be_expendable()
     module, otherwise = _ROLES[role]
     with os.fdopen(requests, "rb") as lines, os.fdopen(replies, "wb") as out:
@@ -70,17 +67,6 @@ def _failure(error: Exception, otherwise: FailureKind) -> dict[str, Any]:
         kind = FailureKind.MEMORY if isinstance(error, MemoryError) or "std::bad_alloc" in message else otherwise
         message = f"{type(error).__name__}: {message}".removesuffix(": ")
     return {"failure": kind, "message": message[:1000]}
-
-
-def _arm(lifeline: int) -> None:
-    """Have the kernel kill this process group when the parent's end of the pipe closes, however that comes about."""
-    fcntl.fcntl(lifeline, _F_SETSIG, signal.SIGKILL)
-    fcntl.fcntl(lifeline, fcntl.F_SETOWN, -os.getpgrp())
-    fcntl.fcntl(lifeline, fcntl.F_SETFL, fcntl.fcntl(lifeline, fcntl.F_GETFL) | os.O_ASYNC)
-    poll = select.poll()
-    poll.register(lifeline, select.POLLIN)
-    if poll.poll(0):  # it closed before we were armed
-        os.killpg(0, signal.SIGKILL)
 
 
 def _be_expendable() -> None:

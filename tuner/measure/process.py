@@ -2,8 +2,7 @@
 
 A child leads a session of its own, so that killing its process group takes its grandchildren along. Its *lifeline* is
 a pipe whose only writing end is ours: the child asks the kernel to SIGKILL its whole group when that end closes (see
-``tuner.measure.child``), which also holds when we are killed ourselves. PR_SET_PDEATHSIG would not do: it fires when
-the *thread* that started the child ends, and it spares grandchildren.
+``tuner.lifeline``), which also holds when we are killed ourselves.
 """
 
 from __future__ import annotations

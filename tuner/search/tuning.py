@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from cost_model.boosted import BoostedTrees
 from tuner.clock import Clock
 from tuner.measure.runner import Runner
+from tuner.plan.describe import describe
 from tuner.search.allocation import BATCH, Allocation
 from tuner.search.questions import Question
 from tuner.store import TrialStore
@@ -98,7 +99,7 @@ class Tuning:
         last = None if deadline is None else deadline - LAST_SHARE * max(0.0, deadline - self.clock.seconds)
         reserve = 0 if trials is None else min(trials // 4, 3 * len(self.questions))
         try:
-            yield from self._measure(runner, self._again, Purpose.SEARCH, trials, deadline)
+            yield from self._measure(runner, self._again, Purpose.SEARCH, None, None)  # asked for, whatever is spent
             while self._goes_on(trials, last, reserve):
                 room = BATCH if trials is None else min(BATCH, trials - reserve - self.measured)
                 batch = self.allocation.propose(room)
@@ -194,8 +195,7 @@ class Tuning:
         question = self._names.get(id(search))
         if question is None:
             return "measuring"
-        what = " + ".join(layer.op for layer in question.workload.layers[:3])
-        shape = "x".join(str(d) for d in question.workload.tensors[question.workload.outputs[0]].shape)
         number = list(self.questions).index(question) + 1
         verb = {Purpose.CORES: "trying cores for", Purpose.FINAL: "measuring again"}.get(purpose, "measuring")
-        return f"{verb} block {number} of {len(self.questions)}: {what} -> {shape}"
+        cores = f"{trial.candidate.cores} core{'s' if trial.candidate.cores > 1 else ''}"
+        return f"{verb} block {number} of {len(self.questions)}: {describe(question.workload)}, {cores}"

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +16,7 @@ import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
 from tuner.build.artifact import LoadedModel, load
+from tuner.build.assemble import knobs_of
 from tuner.build.export import build_artifact
 from tuner.graph.clean import clean
 from tuner.graph.export import digests_of, to_graph
@@ -22,8 +26,9 @@ from tuner.graph.work import Sizes
 from tuner.measure.device import detect_cpu
 from tuner.plan.legality import validate
 from tuner.plan.plan import Plan
+from tuner.plan.workload import workload_of
 from tuner.search.fusion import greedy
-from tuner.types import Device
+from tuner.types import Candidate, Device
 
 Weights = Mapping[str, np.ndarray]
 TYPES = {"float32": TensorProto.FLOAT, "int64": TensorProto.INT64, "int32": TensorProto.INT32, "bool": TensorProto.BOOL}
@@ -149,3 +154,51 @@ def small_net() -> tuple[Graph, Weights]:
         "w5": rand(10, 24, seed=6) * 0.3, "b5": rand(10, seed=7),
     }  # fmt: skip
     return cleaned(nodes, {"x": [1, 3, 31, 33]}, ["y"], {n: v.astype(np.float32) for n, v in constants.items()})
+
+
+def stock_python(code: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run code in another process and folder, where fusetune cannot be imported."""
+    env = {k: v for k, v in os.environ.items() if k not in {"PYTHONPATH", "TVM_NUM_THREADS"}}
+    guard = "import sys\nsys.modules.update(dict.fromkeys(['tuner', 'service', 'db', 'cost_model']))\n"
+    return subprocess.run(
+        [sys.executable, "-c", guard + code],
+        cwd=folder,
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def candidates(net: tuple[Graph, Weights]) -> list[Candidate]:
+    """One candidate for each block of the greedy plan that has a template."""
+    graph, _ = net
+    device = machine()
+    plan = greedy(graph, device, device.cores)
+    found = []
+    for block in plan.blocks:
+        if block.template == "view":
+            continue
+        bound = workload_of(graph, block.layers)
+        w = bound.workload
+        layouts = {n: block.reads.get(bound.names[n], plan.layout(bound.names[n])) for n in w.inputs}
+        layouts |= {n: plan.layout(bound.names[n]) for n in w.outputs}
+        knobs = knobs_of(block, w, layouts, device) or {}
+        found.append(Candidate(w.to_json(), w.hash, layouts, block.template, 1, knobs, block.cores))
+    return found
+
+
+LOADER = """
+import tvm
+from tvm.s_tir import meta_schedule as ms
+database = ms.database.JSONDatabase("database_workload.json", "database_tuning_record.json")
+records = list(database.get_all_tuning_records())
+for record in records:
+    schedule = tvm.s_tir.Schedule(record.workload.mod)
+    record.trace.apply_to_schedule(schedule, remove_postproc=False)
+    library = tvm.compile(schedule.mod, target=record.target)
+    print(len(record.workload.mod["main"].params), [float(s) for s in record.run_secs])
+best = database.get_top_k(database.commit_workload(records[0].workload.mod), 1)
+print("best", float(best[0].run_secs[0]))
+"""

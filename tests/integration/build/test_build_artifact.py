@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 import textwrap
 from collections.abc import Mapping
 from dataclasses import replace
@@ -15,10 +12,22 @@ from typing import Any
 
 import numpy as np
 import pytest
-from build_models import Weights, agree, build, cleaned, feeds, machine, node, onnxruntime_outputs, small_net
+from build_models import (
+    LOADER,
+    Weights,
+    agree,
+    build,
+    candidates,
+    cleaned,
+    feeds,
+    machine,
+    node,
+    onnxruntime_outputs,
+    small_net,
+    stock_python,
+)
 
 from tuner.build.artifact import load, read_manifest, require_features
-from tuner.build.assemble import knobs_of
 from tuner.build.binary import Arg, KernelBinary
 from tuner.build.kernel import build_kernel
 from tuner.build.tuning_log import PER_QUESTION, write_tuning_log
@@ -26,9 +35,7 @@ from tuner.errors import CandidateError, DeviceError, UserError
 from tuner.graph.ir import Graph
 from tuner.kernels.registry import template
 from tuner.plan.layout import Pack
-from tuner.plan.workload import workload_of
-from tuner.search.fusion import greedy
-from tuner.types import Candidate, Failure, FailureKind, Trial
+from tuner.types import Failure, FailureKind, Trial
 
 
 @pytest.fixture(scope="module")
@@ -120,21 +127,6 @@ def readme_code(folder: Path) -> str:
     return textwrap.dedent("\n".join(x for x in lines if x.startswith("    ")))
 
 
-def stock_python(code: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    """Run code in another process and folder, where fusetune cannot be imported."""
-    env = {k: v for k, v in os.environ.items() if k not in {"PYTHONPATH", "TVM_NUM_THREADS"}}
-    guard = "import sys\nsys.modules.update(dict.fromkeys(['tuner', 'service', 'db', 'cost_model']))\n"
-    return subprocess.run(
-        [sys.executable, "-c", guard + code],
-        cwd=folder,
-        env=env,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-
-
 @pytest.mark.parametrize("outputs", [1, 2])
 def test_the_readme_works_as_it_is_written(
     outputs: int, built: Path, net: tuple[Graph, Weights], tmp_path: Path
@@ -166,39 +158,6 @@ def test_the_readme_answers_for_real_numbers_too(built: Path, net: tuple[Graph, 
 
 
 # tuning log --------------------------------------------------------------------------------------------------------
-
-
-def candidates(net: tuple[Graph, Weights]) -> list[Candidate]:
-    """One candidate for each block of the greedy plan that has a template."""
-    graph, _ = net
-    device = machine()
-    plan = greedy(graph, device, device.cores)
-    found = []
-    for block in plan.blocks:
-        if block.template == "view":
-            continue
-        bound = workload_of(graph, block.layers)
-        w = bound.workload
-        layouts = {n: block.reads.get(bound.names[n], plan.layout(bound.names[n])) for n in w.inputs}
-        layouts |= {n: plan.layout(bound.names[n]) for n in w.outputs}
-        knobs = knobs_of(block, w, layouts, device) or {}
-        found.append(Candidate(w.to_json(), w.hash, layouts, block.template, 1, knobs, block.cores))
-    return found
-
-
-LOADER = """
-import tvm
-from tvm.s_tir import meta_schedule as ms
-database = ms.database.JSONDatabase("database_workload.json", "database_tuning_record.json")
-records = list(database.get_all_tuning_records())
-for record in records:
-    schedule = tvm.s_tir.Schedule(record.workload.mod)
-    record.trace.apply_to_schedule(schedule, remove_postproc=False)
-    library = tvm.compile(schedule.mod, target=record.target)
-    print(len(record.workload.mod["main"].params), [float(s) for s in record.run_secs])
-best = database.get_top_k(database.commit_workload(records[0].workload.mod), 1)
-print("best", float(best[0].run_secs[0]))
-"""
 
 
 def test_the_tuning_log_replays_and_compiles_in_stock_tvm(net: tuple[Graph, Weights], tmp_path: Path) -> None:

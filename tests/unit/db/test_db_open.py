@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -47,9 +49,20 @@ def test_the_migrations_make_the_same_constraints_as_the_schema(tmp_path: Path) 
             tables = connection.execute(
                 "SELECT sql FROM sqlite_master WHERE type = 'table' AND name != ?", [VERSION_TABLE]
             )
-            return {line.strip(" ,\t") for (sql,) in tables if sql for line in sql.splitlines() if "CONSTRAINT" in line}
+            return {constraint for (sql,) in tables if sql for constraint in _constraints(sql)}
 
     assert constraints("migrated.db") == constraints("direct.db")
+
+
+def _constraints(sql: str) -> Iterator[str]:
+    """Every "CONSTRAINT name ..." of a CREATE TABLE, be it of the table or of a column that was added later."""
+    for start in (match.start() for match in re.finditer(r"\bCONSTRAINT\b", sql)):
+        depth = 0
+        for end in range(start, len(sql)):
+            depth += (sql[end] == "(") - (sql[end] == ")")
+            if depth < 0 or (depth == 0 and sql[end] in ",\n"):
+                yield sql[start:end].strip()
+                break
 
 
 def test_opening_again_finds_what_was_stored(url: str) -> None:

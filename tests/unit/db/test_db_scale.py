@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import pytest
+from db_plans import recorded, scans
 from db_values import DEVICE, TOOLCHAIN, candidate, good, new_job, put
-from sqlalchemy import event, text
+from sqlalchemy import text
 
 from db.columns import now
 from db.rows import trial_row
@@ -36,45 +35,8 @@ def full(store: Store) -> Store:
     return store
 
 
-@contextmanager
-def recorded(store: Store) -> Iterator[list[tuple[str, Any]]]:
-    """The statements that are sent meanwhile, with their parameters."""
-    sent: list[tuple[str, Any]] = []
-
-    def note(_connection: Any, _cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
-        if "FROM trials" in statement:
-            sent.append((statement, parameters))
-
-    event.listen(store.database.engine, "before_cursor_execute", note)
-    try:
-        yield sent
-    finally:
-        event.remove(store.database.engine, "before_cursor_execute", note)
-
-
-def scans(store: Store, statement: str, parameters: Any) -> list[str]:
-    """The tables that the plan of a statement reads without an index."""
-    with store.database.read() as connection:
-        if store.database.sqlite:
-            rows = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters)
-            return [row[3] for row in rows if row[3].startswith("SCAN")]
-        plan = connection.exec_driver_sql(f"EXPLAIN (FORMAT JSON) {statement}", parameters).scalar()
-        return [kind for kind in _node_types(json.loads(plan) if isinstance(plan, str) else plan) if kind == "Seq Scan"]
-
-
-def _node_types(plan: Any) -> Iterator[str]:
-    if isinstance(plan, list):
-        for part in plan:
-            yield from _node_types(part)
-    elif isinstance(plan, dict):
-        if "Node Type" in plan:
-            yield plan["Node Type"]
-        for key in ("Plan", "Plans"):
-            yield from _node_types(plan.get(key))
-
-
 def test_questions_asked_while_tuning_use_indexes(full: Store) -> None:
-    job = full.jobs.list(limit=1)[0].id
+    job = full.jobs.list(limit=1).items[0].id
     keys = [candidate(workload=workload).record_key for workload in range(20)]
     questions: dict[str, Callable[[], Any]] = {
         "page": lambda: full.trials.page(job),

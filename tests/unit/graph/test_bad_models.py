@@ -96,7 +96,7 @@ def symbolic() -> ModelProto:
 def test_symbolic_shapes() -> None:
     error = refusal(symbolic())
     assert error.code == "missing-shape"
-    assert "--shape image=1,3,1,8" in error.hint
+    assert "--shape image=1,3,224,8" in error.hint
     assert "[N, 3, ?, 8]" in error.message
     graph, _ = cleaned(symbolic(), shapes={"image": (2, 3, 5, 8)})  # N holds for both inputs
     assert graph.tensors["mask"].shape == (2, 3, 1, 1)

@@ -1,0 +1,116 @@
+"""What a job's trials say when they are looked at together: a few grouped queries, none of which loads a workload."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from sqlalchemy import func, select
+
+from db.engine import Database
+from db.schema import events, trials, workloads
+from tuner.types import Purpose
+
+
+@dataclass(frozen=True)
+class Group:
+    """All trials of one job that answer one question: a workload, template and number of cores."""
+
+    id: int  # of its first trial
+    record_key: str
+    workload: str  # hash
+    summary: str  # the workload in a few words, "" where nobody described it
+    template: str
+    cores: int
+    trials: int
+    failed: int
+    best: float | None  # seconds; None when all failed
+    first: float | None  # seconds of the first trial; None when it failed
+    first_purpose: Purpose
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """A trial that the cost model had a guess about."""
+
+    trial: int
+    record_key: str
+    predicted: float  # seconds
+    seconds: float
+
+
+class Insight:
+    """Reads only; a job with 100,000 trials is read in well under a second."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def groups(self, job: str) -> list[Group]:
+        """The job's trials by question, heaviest searched first."""
+        grouped = (
+            select(
+                func.min(trials.c.id).label("first"),
+                func.count().label("trials"),
+                func.count(trials.c.failure_kind).label("failed"),
+                func.min(trials.c.seconds).label("best"),
+            )
+            .where(trials.c.job == job)
+            .group_by(trials.c.record_key)
+            .subquery()
+        )
+        query = (
+            select(
+                *(trials.c[name] for name in ("id", "record_key", "workload", "candidate", "seconds", "purpose")),
+                grouped.c.trials, grouped.c.failed, grouped.c.best, workloads.c.summary,
+            )  # fmt: skip
+            .join(grouped, trials.c.id == grouped.c.first)
+            .join(workloads, workloads.c.hash == trials.c.workload)
+            .order_by(grouped.c.trials.desc(), trials.c.id)
+        )
+        with self._database.read() as connection:
+            return [
+                Group(
+                    row.id, row.record_key, row.workload, row.summary, row.candidate["template"], row.candidate["cores"],
+                    row.trials, row.failed, row.best, row.seconds, Purpose(row.purpose),
+                )
+                for row in connection.execute(query)
+            ]  # fmt: skip
+
+    def predictions(self, job: str, limit: int = 2000) -> list[Prediction]:
+        """Predicted and measured times of the newest ``limit`` trials that have both, oldest first."""
+        query = (
+            select(trials.c.id, trials.c.record_key, trials.c.predicted, trials.c.seconds)
+            .where(trials.c.job == job, trials.c.predicted.is_not(None), trials.c.seconds.is_not(None))
+            .order_by(trials.c.id.desc())
+            .limit(limit)
+        )
+        with self._database.read() as connection:
+            rows = connection.execute(query).all()
+        return [Prediction(row.id, row.record_key, row.predicted, row.seconds) for row in reversed(rows)]
+
+    def knobs(self, job: str, record_key: str, limit: int = 4000) -> list[tuple[Mapping[str, int], float]]:
+        """(knobs, seconds) of one question's successful trials."""
+        query = (
+            select(trials.c.candidate, trials.c.seconds)
+            .where(trials.c.job == job, trials.c.record_key == record_key, trials.c.seconds.is_not(None))
+            .order_by(trials.c.id)
+            .limit(limit)
+        )
+        with self._database.read() as connection:
+            return [(row.candidate["knobs"], row.seconds) for row in connection.execute(query)]
+
+    def failures(self, job: str) -> list[int]:
+        """Which of the job's trials failed: their numbers within the job, from 1."""
+        numbered = (
+            select(trials.c.failure_kind, func.row_number().over(order_by=trials.c.id).label("number"))
+            .where(trials.c.job == job)
+            .subquery()
+        )
+        query = select(numbered.c.number).where(numbered.c.failure_kind.is_not(None)).order_by(numbered.c.number)
+        with self._database.read() as connection:
+            return list(connection.execute(query).scalars())
+
+    def last_event(self, job: str) -> int:
+        """Number of the job's newest event, 0 if there is none: where a watcher begins who has just read the job."""
+        with self._database.read() as connection:
+            return connection.execute(select(func.max(events.c.seq)).where(events.c.job == job)).scalar() or 0

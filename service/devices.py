@@ -1,0 +1,62 @@
+"""Devices as users see them: what each is, whether somebody drives it, what it does and what waits for it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from db.devices import KnownDevice
+from db.overview import Load, Overview
+from db.store import Store
+from db.turns import Turn
+from tuner.errors import UserError
+
+
+@dataclass(frozen=True)
+class DeviceStatus:
+    """A device at this moment."""
+
+    known: KnownDevice
+    available: bool  # some live server drives it
+    turn: Turn | None  # what it measures now
+    load: Load
+    records: int  # questions with a stored answer
+
+
+class DeviceBoard:
+    """All devices of one database. Thread-safe."""
+
+    def __init__(self, store: Store) -> None:
+        self._store, self.overview = store, Overview(store.database)
+
+    def list(self) -> list[DeviceStatus]:
+        """Every device, those that a server drives first, then those seen last."""
+        found = self._status(self._store.devices.list())
+        return sorted(found, key=lambda status: not status.available)
+
+    def get(self, name: str) -> DeviceStatus:
+        """The device of this fingerprint or name; of several with one name, one that is driven, else the one seen last.
+
+        Raises:
+            UserError: ``unknown-device``.
+        """
+        return self._status([self.find(name)])[0]
+
+    def find(self, name: str) -> KnownDevice:
+        """As ``get``, without what it does now."""
+        known = self._store.devices.get(name)
+        if known is not None:
+            return known
+        named = self._store.devices.list(name=name, limit=100)
+        if not named:
+            raise UserError(f"There is no device {name!r}.", code="unknown-device")
+        return next((each for each in named if each.available), named[0])
+
+    def _status(self, devices: list[KnownDevice]) -> list[DeviceStatus]:
+        load, records = self.overview.load(), self._store.records.counts()
+        return [
+            DeviceStatus(
+                known, known.available, self._store.turns.current(known.device.fingerprint),
+                load.get(known.device.fingerprint, Load()), records.get(known.device.fingerprint, 0),
+            )
+            for known in devices
+        ]  # fmt: skip

@@ -1,0 +1,279 @@
+"""Starts a driver process for each job whose turn has come, and sees to it that none is lost.
+
+One thread; everything it knows it reads from the database, so that several servers share one queue and any of them may
+be killed at any moment. What it owns is the processes it started.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+from db.blobs import Blobs
+from db.queue import Claim, StaleDriver
+from db.store import Store
+from service.dispatch.driver import Assignment
+from service.settings import Settings
+from tuner.errors import FusetuneError
+from tuner.types import Device, JobState
+
+log = logging.getLogger(__name__)
+
+PERIOD = 0.25  # seconds between looks at drivers and at what is wanted of them
+CLAIM_PERIOD = 1.0  # seconds between looks for jobs that other servers queued; our own wake us
+SWEEP_PERIOD = 60.0  # seconds between retention and garbage collection
+BLOB_GRACE = 3600.0  # seconds an unreferenced blob is kept: its model or job may just be being written
+START_UP = 60.0  # seconds for which we renew a new driver's lease: it imports the engine before it can do so itself
+TAIL = 8192  # bytes of a driver's stderr that are kept
+
+
+@dataclass
+class _Driver:
+    """A driver process and what it works on."""
+
+    claim: Claim
+    device: str
+    process: subprocess.Popen[bytes]
+    work: Path
+    began: float  # time.monotonic()
+    renewed: float
+
+
+class Dispatcher:
+    """Runs the queue of one server. ``start``, then ``stop`` once; ``wake`` from any thread when there is news."""
+
+    def __init__(self, store: Store, blobs: Blobs, settings: Settings, devices: Mapping[str, Device]) -> None:
+        self._store, self._blobs, self._settings = store, blobs, settings
+        self._devices = {device.fingerprint: device for device in devices.values()}
+        self.holder = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(3)}"
+        self._drivers: list[_Driver] = []
+        self._news = threading.Event()
+        self._ending = threading.Event()
+        self._thread = threading.Thread(target=self._loop, name="dispatcher", daemon=True)
+        self._looked = self._swept = self._reclaimed = -1e9
+        self.beat = time.monotonic()  # of the loop's last round
+
+    def start(self) -> None:
+        """Offer the devices and begin to run jobs."""
+        for device in self._devices.values():
+            self._store.devices.put(device)
+            self._store.devices.offer(device.fingerprint, self.holder, self._settings.lease * 2)
+        _sweep(self._settings.work)
+        self._settings.work.mkdir(parents=True, exist_ok=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Kill the drivers and hand their jobs back to the queue, where the next server finds them. Idempotent."""
+        if not self._ending.is_set():
+            self._ending.set()
+            self._news.set()
+            if self._thread.ident is not None:
+                self._thread.join()
+            for driver in self._drivers:
+                self._kill(driver)
+                self._let_go(driver, "the server was stopped; the job goes on when it is back")
+            self._drivers.clear()
+
+    def wake(self) -> None:
+        """Look at the queue now."""
+        self._news.set()
+
+    @property
+    def alive(self) -> bool:
+        """Whether the loop runs and has done so lately."""
+        return self._thread.is_alive() and time.monotonic() - self.beat < 60.0
+
+    @property
+    def running(self) -> tuple[str, ...]:
+        """Ids of the jobs whose drivers are ours."""
+        return tuple(driver.claim.job for driver in self._drivers)
+
+    # the loop -------------------------------------------------------------------------------------------------------
+
+    def _loop(self) -> None:
+        while not self._ending.is_set():
+            woken = self._news.wait(PERIOD)
+            self._news.clear()
+            self.beat = time.monotonic()
+            try:
+                self._reap()
+                self._obey()
+                if woken or self.beat - self._looked >= CLAIM_PERIOD:
+                    self._looked = self.beat
+                    self._start_jobs()
+                if self.beat - self._reclaimed >= self._settings.lease / 3:
+                    self._reclaimed = self.beat
+                    self._reclaim()
+                if self.beat - self._swept >= SWEEP_PERIOD:
+                    self._swept = self.beat
+                    self._sweep()
+            except FusetuneError as error:  # the database may come back; nothing is lost meanwhile
+                log.error("the queue could not be served: %s", error)
+                self._ending.wait(1.0)
+            except Exception:
+                log.exception("a defect in the dispatcher; it goes on")
+                self._ending.wait(1.0)
+
+    def _start_jobs(self) -> None:
+        if self._ending.is_set():
+            return
+        while claim := self._store.queue.claim(
+            self.holder, devices=list(self._devices), per_device=self._settings.jobs_per_device,
+            seconds=self._settings.lease,
+        ):  # fmt: skip
+            try:
+                self._drivers.append(self._start(claim))
+            except OSError as error:
+                log.error("the driver could not be started: %s", error, extra={"job": claim.job})
+                self._store.queue.crashed(claim, f"The driver process could not be started: {error}.", "")
+                return
+
+    def _start(self, claim: Claim) -> _Driver:
+        job = self._store.jobs.get(claim.job)
+        if job is None:
+            raise OSError("the job is gone")
+        work = self._settings.work / f"{claim.job}-{claim.fence}"
+        shutil.rmtree(work, ignore_errors=True)
+        work.mkdir(parents=True, mode=0o700)
+        assignment = Assignment(
+            db=self._settings.db, blobs=str(self._settings.blobs), quota=self._settings.quota,
+            work=str(work.absolute()), job=claim.job, fence=claim.fence, holder=claim.holder,
+            lease=self._settings.lease, device=self._devices[job.device].to_json(), log_json=self._settings.log_json,
+        )  # fmt: skip
+        with (work / "stderr").open("wb") as stderr:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "service.dispatch.driver"],
+                stdin=subprocess.PIPE, stdout=stderr, stderr=stderr, start_new_session=True,
+                env=os.environ | {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
+            )  # fmt: skip
+        assert process.stdin is not None
+        try:
+            process.stdin.write(assignment.to_line())
+            process.stdin.flush()  # and stays open: the driver's lifeline
+        except BrokenPipeError:
+            pass  # it died: _reap says how
+        log.info("driver %d started", process.pid, extra={"job": claim.job})
+        now = time.monotonic()
+        return _Driver(claim, job.device, process, work, now, now)
+
+    def _reap(self) -> None:
+        """See which drivers have ended, and what has to be done about their jobs."""
+        for driver in list(self._drivers):
+            code = driver.process.poll()
+            if code is None:
+                continue
+            self._drivers.remove(driver)
+            how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
+            try:
+                state = self._store.queue.crashed(driver.claim, f"The driver process {how}.", _tail(driver.work))
+                log.warning("driver %s; the job is now %s", how, state.value, extra={"job": driver.claim.job})
+            except StaleDriver:
+                log.info("driver %s", how, extra={"job": driver.claim.job})  # it had finished its job
+            self._clear(driver)
+            self._news.set()  # its device is free
+
+    def _obey(self) -> None:
+        """Cancel and pause: the work is killed at once, whatever it is doing. New drivers are kept claimed."""
+        for driver in list(self._drivers):
+            job = self._store.jobs.get(driver.claim.job)
+            if job is None or (job.wanted in {"cancel", "pause"} and job.fence == driver.claim.fence):
+                self._kill(driver)
+                self._drivers.remove(driver)
+                self._let_go(driver, None)
+                self._news.set()
+            elif self.beat - driver.began < START_UP and self.beat - driver.renewed > self._settings.lease / 4:
+                driver.renewed = self.beat
+                with suppress(StaleDriver):
+                    self._store.queue.renew(driver.claim, self._settings.lease)
+
+    def _let_go(self, driver: _Driver, reason: str | None) -> None:
+        try:
+            state = self._store.queue.release(driver.claim, reason=reason)
+            log.info("job is now %s", state.value, extra={"job": driver.claim.job})
+        except StaleDriver:
+            pass  # it was faster, and finished
+        except FusetuneError as error:
+            log.error("the job could not be handed back: %s", error, extra={"job": driver.claim.job})
+        self._clear(driver)
+
+    def _kill(self, driver: _Driver) -> None:
+        """Kill the driver's process group; whatever that started hangs on lifelines of its own."""
+        with suppress(ProcessLookupError):
+            os.killpg(driver.process.pid, signal.SIGKILL)
+        driver.process.wait()
+
+    def _clear(self, driver: _Driver) -> None:
+        if driver.process.stdin is not None:
+            with suppress(BrokenPipeError):
+                driver.process.stdin.close()
+        try:
+            self._store.turns.release(driver.device, driver.claim)
+        except FusetuneError as error:
+            log.warning("the device's turn could not be given back: %s", error, extra={"job": driver.claim.job})
+        shutil.rmtree(driver.work, ignore_errors=True)
+
+    # housekeeping ---------------------------------------------------------------------------------------------------
+
+    def _reclaim(self) -> None:
+        """Take care of jobs whose drivers died with their server, and say that our devices are there."""
+        for device in self._devices:
+            self._store.devices.offer(device, self.holder, self._settings.lease * 2)
+        for job, state in self._store.queue.reclaim():
+            log.warning("its driver is gone; the job is now %s", state.value, extra={"job": job})
+            if state is JobState.QUEUED:
+                self._news.set()
+
+    def _sweep(self) -> None:
+        days = self._settings.retention_days
+        if days is not None:
+            count = self._store.jobs.expire(timedelta(days=days))
+            if count:
+                log.info("%d jobs older than %g days were deleted", count, days)
+        self._store.access.sweep()
+        count, freed = self._blobs.collect(BLOB_GRACE)
+        if count:
+            log.info("%d unused blobs deleted, %d bytes", count, freed)
+
+
+def _tail(work: Path) -> str:
+    try:
+        with (work / "stderr").open("rb") as file:
+            file.seek(0, os.SEEK_END)
+            file.seek(max(0, file.tell() - TAIL))
+            return file.read().decode(errors="replace")
+    except OSError:
+        return ""
+
+
+def _sweep(work: Path) -> None:
+    """Remove what drivers of a killed server left behind; a folder in use is touched by its owner."""
+    if not work.is_dir():
+        return
+    for folder in work.iterdir():
+        if folder.is_dir() and not _in_use(folder):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _in_use(folder: Path) -> bool:
+    """Whether a process has its standard output there. The folder may belong to another server on this machine."""
+    wanted = str((folder / "stderr").absolute())
+    for process in Path("/proc").glob("[0-9]*/fd/1"):
+        try:
+            if os.readlink(process) == wanted:
+                return True
+        except OSError:
+            continue
+    return False

@@ -1,0 +1,131 @@
+"""Holding a job while working on it: the lease is renewed, the device is taken in turns, progress is written down.
+
+Whoever works on a job does so inside a Drive: the driver process that a server starts, and ``fusetune tune`` itself.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from types import TracebackType
+from typing import Any
+
+from db.jobs import Job
+from db.queue import Claim, StaleDriver
+from db.store import Store
+from tuner.errors import FusetuneError
+from tuner.events import Progress, Stage
+
+log = logging.getLogger(__name__)
+
+QUIET = 0.5  # seconds between two notes of progress in the database, unless the stage changes
+WAIT = 0.1  # seconds between two tries for the device
+
+
+class Drive:
+    """One run of one job.
+
+    ``lost`` is called from the heartbeat's thread when the job belongs to another driver now, or when the lease may
+    have run out unseen: nothing may be written any more. ``asked`` is called with "cancel" or "pause", once for each.
+    """
+
+    def __init__(
+        self, store: Store, job: Job, claim: Claim, *, lease: float, elapsed: Callable[[], float],
+        lost: Callable[[], None], asked: Callable[[str], None] = lambda _: None,
+    ) -> None:  # fmt: skip
+        self.claim = claim
+        self._store, self._job, self._lease, self._elapsed = store, job, lease, elapsed
+        self._lost, self._asked = lost, asked
+        self._done = threading.Event()
+        self._using: str | None = None  # what the device is held for
+        self._wanted: str | None = None
+        self._last = Progress(Stage.IMPORT, "starting")
+        self._noted = (Stage.IMPORT, -1e9)
+        self._thread = threading.Thread(target=self._beat, name=f"heartbeat-{job.id}", daemon=True)
+
+    def __enter__(self) -> Drive:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._done.set()
+        self._thread.join()
+
+    # the device -----------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def turn(self, what: str) -> Iterator[None]:
+        """Hold the device inside (tuner.turns.Turn); waits while another job's driver has it."""
+        waiting = False
+        while not self._store.turns.take(self._job.device, self.claim, self._lease, what):
+            if not waiting:
+                waiting = True
+                self._note(message="waiting for the device, which another job is using", event=True)
+            time.sleep(WAIT)
+        self._using = what
+        try:
+            yield
+        finally:
+            self._using = None
+            self._store.turns.release(self._job.device, self.claim)
+
+    # progress -------------------------------------------------------------------------------------------------------
+
+    def watch(self, progress: Progress, curve: list[list[float]]) -> None:
+        """Write a step down, now and then (tuner.events.Watch with the curve so far)."""
+        stage, when = self._noted
+        now = time.monotonic()
+        self._last = progress
+        if progress.stage is stage and now - when < QUIET:
+            return
+        self._noted = (progress.stage, now)
+        self._note(event=True, curve=curve, **self._figures(progress))
+
+    def _figures(self, progress: Progress) -> dict[str, Any]:
+        budget = self._job.spec.budget
+        if budget.trials is not None:
+            done, total, unit = float(progress.trials), float(budget.trials), "trials"
+        elif budget.seconds is not None:
+            done, total, unit = min(progress.elapsed, budget.seconds), budget.seconds, "seconds"
+        else:
+            done, total, unit = progress.done, 1.0, "share"
+        return {
+            "stage": progress.stage.value, "message": progress.message, "done": done, "total": total, "unit": unit,
+            "measured": progress.trials, "failed": progress.failed, "reused_trials": progress.reused,
+            "best_seconds": progress.best_latency, "onnxruntime_seconds": progress.onnxruntime,
+            "unoptimised_seconds": progress.unoptimised, "elapsed": progress.elapsed,
+        }  # fmt: skip
+
+    def _note(self, **fields: Any) -> None:
+        self._store.queue.progress(self.claim, **fields)
+
+    # the lease ------------------------------------------------------------------------------------------------------
+
+    def _beat(self) -> None:
+        renewed = time.monotonic()
+        while not self._done.wait(min(1.0, self._lease / 5)):
+            try:
+                wanted = self._store.queue.renew(self.claim, self._lease, elapsed=self._elapsed())
+                renewed = time.monotonic()
+                using = self._using
+                if using is not None:
+                    with suppress(StaleDriver):  # the turn may just have ended
+                        self._store.turns.renew(self._job.device, self.claim, self._lease, self._last.message or using)
+                if wanted != self._wanted:
+                    self._wanted = wanted
+                    if wanted is not None:
+                        self._asked(wanted)
+            except StaleDriver:
+                log.error("another driver has taken the job over", extra={"job": self._job.id})
+                self._lost()
+                return
+            except FusetuneError as error:  # the database is away: go on until the lease may be over
+                log.warning("the lease could not be renewed: %s", error, extra={"job": self._job.id})
+                if time.monotonic() - renewed > self._lease:
+                    self._lost()
+                    return

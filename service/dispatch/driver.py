@@ -1,0 +1,144 @@
+"""``python -m service.dispatch.driver``: works on one job, in a process of its own.
+
+The dispatcher hands it an Assignment as one JSON line on stdin and keeps the pipe open: when that closes, because the
+server ended however suddenly, the kernel kills this process, and what it started goes with it in the same way. The job
+then waits for the next dispatcher, which finds every committed trial.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import sys
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+from tuner.lifeline import hold
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """What a driver is told. Comes over a pipe because a database URL may hold a password."""
+
+    db: str
+    blobs: str  # folder
+    quota: int | None  # bytes of blobs
+    work: str  # a fresh folder of its own, removed by the dispatcher
+    job: str
+    fence: int
+    holder: str
+    lease: float  # seconds
+    device: Mapping[str, Any]  # Device.to_json()
+    log_json: bool = False
+
+    def to_line(self) -> bytes:
+        return json.dumps(asdict(self)).encode() + b"\n"
+
+    @staticmethod
+    def from_line(line: bytes) -> Assignment:
+        return Assignment(**json.loads(line))
+
+
+def main() -> int:
+    assignment = Assignment.from_line(_read_line(sys.stdin.fileno()))
+    hold(sys.stdin.fileno())  # nothing more is written to it: whatever happens there now is its end
+    os.environ["TMPDIR"] = tempfile.tempdir = assignment.work
+    from service.logs import set_up
+
+    set_up(json_lines=assignment.log_json)
+    return drive(assignment)
+
+
+def drive(a: Assignment) -> int:
+    """Work on the job until it is done, and leave it in the state it came to."""
+    from db.blobs import Blobs
+    from db.queue import Claim, StaleDriver
+    from db.store import Store
+    from service.dispatch.drive import Drive
+    from service.dispatch.jobstore import JobStore
+    from service.dispatch.results import keep
+    from tuner.clock import Clock
+    from tuner.errors import FusetuneError, InternalError
+    from tuner.events import Curve
+    from tuner.measure.device import toolchain
+    from tuner.plan.describe import describe
+    from tuner.session import Session
+    from tuner.types import Device, JobState
+
+    log = logging.getLogger("service.driver")
+    claim, device = Claim(a.job, a.fence, a.holder), Device.from_json(a.device)
+    with Store.open(a.db) as store:
+        blobs = Blobs(Path(a.blobs), store.database, a.quota)
+        job = store.jobs.get(a.job)
+        if job is None:
+            return 0  # deleted meanwhile
+        clock, curve = Clock(job.elapsed), Curve(job.curve)
+        with Drive(store, job, claim, lease=a.lease, elapsed=lambda: clock.seconds, lost=_die) as lease:
+            try:
+                model = _model(blobs, job.spec.model, job.model_name, Path(a.work))
+                out = model.with_suffix(".fusetune")
+                session = Session(
+                    job.spec, model, device, out,
+                    JobStore(store, claim, device, toolchain(), describe),
+                    watch=lambda progress: lease.watch(progress, curve.points),
+                    retry=job.retries, clock=clock, curve=curve, turn=lease.turn,
+                )  # fmt: skip
+                report = session.run()
+                files = keep(out, session.graph.to_json() if session.graph else {}, blobs)
+                store.queue.finish(
+                    claim, JobState.SUCCEEDED, report=report, files=files,
+                    best_seconds=report["latency_ms"]["tuned"]["median"] / 1e3,
+                )  # fmt: skip
+            except StaleDriver:
+                log.error("another driver has taken the job over", extra={"job": a.job})
+                return 0
+            except InternalError as error:
+                if error.code not in {"storage-full", "disk-full"}:
+                    store.queue.finish(claim, JobState.FAILED, reason=str(error))
+                else:
+                    store.queue.finish(claim, JobState.PAUSED, reason=f"{error} Make room, then resume the job.")
+            except FusetuneError as error:
+                store.queue.finish(claim, JobState.FAILED, reason=str(error))
+            except OSError as error:
+                if error.errno not in _FULL:
+                    raise
+                reason = f"The disk is full: {error}. Make room, then resume the job."
+                store.queue.finish(claim, JobState.PAUSED, reason=reason)
+    return 0
+
+
+def _model(blobs: Any, sha256: str, name: str, work: Path) -> Path:
+    """The model under its own name: reports and artifacts are called after the file."""
+    safe = "".join(c if c.isalnum() or c in "._-" else "_" for c in name)[:100].lstrip(".") or "model"
+    path = work / f"{safe}.onnx"
+    path.symlink_to(blobs.path(sha256).absolute())
+    return path
+
+
+def _die() -> NoReturn:
+    """Nothing may be written any more; the children's lifelines end with us."""
+    os.kill(os.getpid(), signal.SIGKILL)
+    raise SystemExit(1)
+
+
+def _read_line(fd: int) -> bytes:
+    """One line, not a byte more: the pipe stays open as the lifeline."""
+    line = bytearray()
+    while not line.endswith(b"\n"):
+        byte = os.read(fd, 1)
+        if not byte:
+            sys.exit("the dispatcher went away")
+        line += byte
+    return bytes(line)
+
+
+_FULL = {28, 122}  # ENOSPC, EDQUOT
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,99 @@
+"""``python -m service.inspect.child``: one request as a JSON line on stdin, one JSON answer on stdout."""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+MEMORY = 16 << 30  # bytes of data this process may use; the file itself is parsed in a stricter child of its own
+CPU_SECONDS = 240  # the server waits less; this is for when it is gone
+OPEN_INPUTS = 16  # inputs without static sizes that are guessed before it gives up
+
+
+def main() -> int:
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
+    resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS))
+    request = json.loads(sys.stdin.readline())
+    from tuner.errors import FusetuneError, UserError
+
+    try:
+        answer = _inspect(request)
+    except FusetuneError as error:
+        kind = "user" if isinstance(error, UserError) else "service"
+        answer = {"error": {"kind": kind, "message": error.message, "code": error.code, "hint": error.hint}}
+    json.dump(answer, sys.stdout)
+    return 0
+
+
+def _inspect(request: Mapping[str, Any]) -> dict[str, Any]:
+    from tuner.graph.costs import total_macs
+    from tuner.plan.plan import IMPORTED
+    from tuner.search.fusion import greedy
+    from tuner.search.questions import core_counts, distinct, questions
+    from tuner.session import residency
+    from tuner.types import Device
+
+    device = Device.from_json(request["device"])
+    given = {name: tuple(shape) for name, shape in request["shapes"].items()}
+    model, guessed = _read(Path(request["path"]), given)
+    graph = model.graph
+    cores = core_counts(None, device)
+    plan = greedy(graph, device, max(cores))
+    asked = distinct(
+        questions(plan, graph, device, cores=cores, precision="fp32", seed=0, residency=residency(model, device))
+    )
+    blocks = list(plan.blocks)
+    foreign = [block for block in blocks if block.template == IMPORTED]
+    return {
+        "layers": len(graph.layers),
+        "macs": total_macs(graph),
+        "inputs": [_tensor(graph.tensors[n]) | {"open": n in guessed} for n in graph.inputs],
+        "outputs": [_tensor(graph.tensors[n]) for n in graph.outputs],
+        "graph": graph.to_json(),
+        "details": {
+            "ops": dict(Counter(layer.op for layer in graph.layers).most_common()),
+            "unsupported": [
+                {"layer": i, "op": graph.by_id[i].op, "why": "no template of ours: built by TVM, not tuned"}
+                for block in foreign
+                for i in block.layers
+            ],
+            "parameters": sum(c.elements for c in graph.constants.values()),
+            "gmacs": round(total_macs(graph) / 1e9, 4),
+            "blocks": len(blocks),
+            "device": device.fingerprint,
+            "questions": [sorted({s.candidate.record_key for s in q.searches.values()}) for q in asked],
+        },
+    }
+
+
+def _read(path: Path, shapes: dict[str, tuple[int, ...]]) -> tuple[Any, set[str]]:
+    """The model, and the inputs whose sizes the file leaves open and that were guessed here."""
+    from tuner.errors import UserError
+    from tuner.graph.load import import_model
+
+    guessed: set[str] = set()
+    for _ in range(OPEN_INPUTS + 1):
+        try:
+            return import_model(path, shapes=shapes), guessed
+        except UserError as error:
+            example = error.hint.partition("--shape ")[2].removesuffix(".")  # NAME=1,3,224,224
+            name, _, sizes = example.rpartition("=")
+            if error.code != "missing-shape" or not name or name in shapes:
+                raise
+            shapes = shapes | {name: tuple(int(s) for s in sizes.split(","))}
+            guessed.add(name)
+    raise UserError(f"More than {OPEN_INPUTS} inputs have no static shape.", code="missing-shape")
+
+
+def _tensor(tensor: Any) -> dict[str, Any]:
+    return {"name": tensor.name, "dtype": tensor.dtype, "shape": list(tensor.shape)}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

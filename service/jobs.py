@@ -1,0 +1,131 @@
+"""Jobs as users see them: what may be asked for, what is known already, what can be done to one.
+
+The API, the dashboard and the demo of ``fusetune serve`` all go through here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+from db.jobs import Job
+from db.paging import Page
+from db.store import Store
+from service.models import ModelLibrary
+from service.rules import checked, covers
+from tuner.errors import UserError
+from tuner.types import Device, JobSpec, JobState
+
+Action = Literal["cancel", "pause", "resume", "retry"]
+
+
+@dataclass(frozen=True)
+class Known:
+    """Devices by the name that users say, and the toolchain that builds for them."""
+
+    devices: Mapping[str, Device]
+    toolchain: str
+
+    def device(self, name: str) -> Device:
+        """The device of this name. Raises UserError (``unknown-device``) listing those there are."""
+        if name not in self.devices:
+            known = ", ".join(sorted(self.devices)) or "none yet"
+            raise UserError(f"There is no device {name!r}.", code="unknown-device", hint=f"Devices here: {known}.")
+        return self.devices[name]
+
+
+class Jobs:
+    """What can be done with jobs. Thread-safe; ``wake`` is called when there is something new to do."""
+
+    def __init__(self, store: Store, models: ModelLibrary, known: Known, wake: Callable[[], None] = lambda: None):
+        self._store, self._models, self._known, self._wake = store, models, known, wake
+
+    def submit(
+        self, spec: JobSpec, *, priority: int = 0, notes: str | None = None, idempotency: str | None = None
+    ) -> tuple[Job, bool]:
+        """Queue a job, or answer it at once when its answer is known; False = the same request came before.
+
+        ``idempotency`` is a key of the client's choice: a second request with it gives the first one's job.
+
+        Raises:
+            UserError: ``unknown-model``, ``unknown-device``, ``unknown-strategy``, ``bad-precision``, ``bad-cores``,
+                ``idempotency-conflict`` (the key came with another request).
+        """
+        device = self._known.device(spec.device)
+        spec = checked(spec, device)
+        model = self._models.get(spec.model)
+        if not model.file:
+            raise UserError(
+                f"The file of model '{model.name}' was deleted.", code="unknown-model", hint="Upload it again."
+            )
+        key = None
+        if idempotency is not None:
+            asked = [spec.to_json(), priority, notes]
+            key = (idempotency, hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest())
+        self._store.devices.put(device)
+        job, created = self._store.jobs.submit(
+            spec, device.fingerprint, self._known.toolchain, model_name=model.name, device_name=device.name,
+            priority=priority, notes=notes, idempotency=key, answer=None if spec.fresh else self._answer(spec, device),
+        )  # fmt: skip
+        if created and job.state is JobState.QUEUED:
+            self._wake()
+        return job, created
+
+    def get(self, id: str) -> Job:
+        """The job. Raises UserError (``unknown-job``)."""
+        job = self._store.jobs.get(id)
+        if job is None:
+            raise UserError(f"There is no job '{id}'.", code="unknown-job")
+        return job
+
+    def list(
+        self, *, state: Collection[JobState] | None = None, device: str | None = None, model: str | None = None,
+        created_after: datetime | None = None, created_before: datetime | None = None, order: str = "-created_at",
+        limit: int = 50, cursor: str | None = None,
+    ) -> Page[Job]:  # fmt: skip
+        """One page of jobs; reports are left out."""
+        return self._store.jobs.list(
+            state=state, device=device, model=model, created_after=created_after, created_before=created_before,
+            order=order, limit=limit, cursor=cursor,
+        )  # fmt: skip
+
+    def act(self, id: str, action: Action) -> Job:
+        """Cancel, pause, resume or retry. Asking twice changes nothing.
+
+        Raises:
+            UserError: ``unknown-job``; ``wrong-state`` when the job's state does not allow it.
+        """
+        job = self._store.jobs.request(id, action)
+        self._wake()
+        return job
+
+    def delete(self, id: str) -> None:
+        """Forget a finished job; the trials it made stay known. Raises UserError (``unknown-job``, ``wrong-state``)."""
+        self._store.jobs.delete(id)
+
+    def _answer(self, spec: JobSpec, device: Device) -> Job | None:
+        """A finished job that asked the same with at least this budget, and whose files are still there."""
+        return answer(self._store, spec, device, self._known.toolchain, files=True)
+
+
+def answer(store: Store, spec: JobSpec, device: Device, toolchain: str, *, files: bool = False) -> Job | None:
+    """The newest job that ended well with the same question, device, toolchain and at least the same budget.
+
+    With ``files``: one whose artifact can still be handed out.
+    """
+    cursor = None
+    while True:
+        page = store.jobs.list(
+            state=[JobState.SUCCEEDED], device=device.fingerprint, question=spec.question, limit=50, cursor=cursor
+        )
+        for job in page.items:
+            fits = job.toolchain == toolchain and covers(job.spec.budget, spec.budget)
+            if fits and (not files or store.jobs.files(job.id)):
+                return store.jobs.get(job.id)
+        cursor = page.next
+        if cursor is None:
+            return None

@@ -1,5 +1,5 @@
 # fusetune: make setup | run | test | test-full | lint | format | clean
-# PYTHON=/path/to/python3.12 chooses the interpreter; ARGS="--seconds 60" is handed to `fusetune tune` by `make run`.
+# PYTHON=/path/to/python3.12 chooses the interpreter; `make run ARGS="--once --seconds 60"` hands these to `fusetune serve`.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -59,7 +59,7 @@ $(VENV)/.installed-test: $(VENV)/.installed
 	@touch $@
 
 run: setup $(MODEL)
-	@$(VENV)/bin/fusetune tune $(MODEL) --out out/resnet50 --seconds 150 $(ARGS)
+	@$(VENV)/bin/fusetune serve --demo $(MODEL) --data out --seconds 150 $(ARGS)
 
 # No prerequisite on the installation's stamp: an existing model stays as it is.
 $(MODEL): | setup

@@ -58,23 +58,31 @@ class Insight:
             .group_by(trials.c.record_key)
             .subquery()
         )
+        columns = [trials.c[name] for name in ("id", "record_key", "workload", "candidate", "seconds", "purpose")]
         query = (
-            select(
-                *(trials.c[name] for name in ("id", "record_key", "workload", "candidate", "seconds", "purpose")),
-                grouped.c.trials, grouped.c.failed, grouped.c.best, workloads.c.summary,
-            )  # fmt: skip
+            select(*columns, workloads.c.summary, grouped.c.trials, grouped.c.failed, grouped.c.best)
             .join(grouped, trials.c.id == grouped.c.first)
             .join(workloads, workloads.c.hash == trials.c.workload)
             .order_by(grouped.c.trials.desc(), trials.c.id)
         )
         with self._database.read() as connection:
-            return [
-                Group(
-                    row.id, row.record_key, row.workload, row.summary, row.candidate["template"], row.candidate["cores"],
-                    row.trials, row.failed, row.best, row.seconds, Purpose(row.purpose),
-                )
-                for row in connection.execute(query)
-            ]  # fmt: skip
+            rows = connection.execute(query).all()
+        return [
+            Group(
+                id=row.id,
+                record_key=row.record_key,
+                workload=row.workload,
+                summary=row.summary,
+                template=row.candidate["template"],
+                cores=row.candidate["cores"],
+                trials=row.trials,
+                failed=row.failed,
+                best=row.best,
+                first=row.seconds,
+                first_purpose=Purpose(row.purpose),
+            )
+            for row in rows
+        ]
 
     def predictions(self, job: str, limit: int = 2000) -> list[Prediction]:
         """Predicted and measured times of the newest ``limit`` trials that have both, oldest first."""

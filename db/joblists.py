@@ -85,13 +85,16 @@ def matches(
     """The filters of ``Jobs.list`` as conditions."""
     found: list[ColumnElement[bool]] = []
     if device is not None:
-        named = jobs.c.device_name == device
-        found.append(or_(jobs.c.device == device, named) if re.fullmatch("[0-9a-f]{16}", device) else named)
+        found.append((jobs.c.device if re.fullmatch("[0-9a-f]{16}", device) else jobs.c.device_name) == device)
     if model is not None:
         named = jobs.c.model_name == model
-        # Hashes are hexadecimal, so "g" comes after all that begin so; unlike LIKE, a range uses the index.
-        hashed = jobs.c.model.between(model, model + "g") if len(model) < 64 else jobs.c.model == model
-        found.append(or_(hashed, named) if re.fullmatch("[0-9a-f]{4,64}", model) else named)
+        if re.fullmatch("[0-9a-f]{64}", model):
+            found.append(jobs.c.model == model)
+        elif re.fullmatch("[0-9a-f]{4,63}", model):
+            # Hashes are hexadecimal, so "g" comes after all that begin so; unlike LIKE, a range uses the index.
+            found.append(or_(jobs.c.model.between(model, model + "g"), named))
+        else:
+            found.append(named)
     if question is not None:
         found.append(jobs.c.question == question)
     if created_after is not None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import secrets
+import time
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from datetime import datetime, timedelta
 from enum import Enum
 from typing import Any, Literal
@@ -16,11 +18,14 @@ from db.joblists import ORDERS, list_jobs, matches
 from db.jobrows import FULL, File, Job, to_job
 from db.moves import lock, move, tell
 from db.paging import Page
-from db.schema import DRIVEN, ENDED, attempts, devices, job_files, jobs, models
+from db.schema import DRIVEN, ENDED, attempts, devices, job_files, jobs, models, trials
 from tuner.errors import InternalError, UserError
 from tuner.types import JobSpec, JobState, digest
 
 __all__ = ["ORDERS", "Action", "File", "Job", "Jobs"]
+
+_PORTION = 1000  # trials
+_PAUSE = 0.02  # seconds between portions, for others to get in
 
 Action = Literal["cancel", "pause", "resume", "retry"]
 
@@ -228,13 +233,23 @@ class Jobs:
         Raises:
             UserError: no such job (``unknown-job``); it has not ended (``wrong-state``).
         """
-        with self._database.write() as connection:
-            state = JobState(lock(connection, id).state)
-            if state not in ENDED:
-                raise UserError(
-                    f"The job is {state}; only ended jobs can be deleted.", code="wrong-state", hint="Cancel it first."
-                )
-            connection.execute(delete(jobs).where(jobs.c.id == id))
+        # Its trials let go of it in portions, each a short transaction: on SQLite all other writers wait meanwhile. A
+        # kill between two leaves a job that can be deleted again.
+        some = select(trials.c.id).where(trials.c.job == id).order_by(trials.c.id).limit(_PORTION)
+        while True:
+            with self._database.write() as connection:
+                state = JobState(lock(connection, id).state)
+                if state not in ENDED:
+                    raise UserError(
+                        f"The job is {state}; only ended jobs can be deleted.",
+                        code="wrong-state",
+                        hint="Cancel it first.",
+                    )
+                freed = connection.execute(update(trials).where(trials.c.id.in_(some)).values(job=None)).rowcount
+                if freed < _PORTION:
+                    connection.execute(delete(jobs).where(jobs.c.id == id))
+                    return
+            time.sleep(_PAUSE)
 
     def expire(self, older_than: timedelta, keep: int = 0) -> int:
         """Delete the jobs that ended longer ago, but never the last ``keep`` that ended; how many it deleted."""
@@ -247,10 +262,9 @@ class Jobs:
         gone = 0
         for id in old:
             if id not in kept:
-                with self._database.write() as connection:  # one short transaction each
-                    # Asked again, as it may have been retried meanwhile.
-                    query = delete(jobs).where(jobs.c.id == id, jobs.c.finished_at < cutoff)
-                    gone += connection.execute(query).rowcount
+                with suppress(UserError):  # deleted or retried meanwhile
+                    self.delete(id)
+                    gone += 1
         return gone
 
 

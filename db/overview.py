@@ -9,7 +9,7 @@ from sqlalchemy import func, select
 
 from db.columns import now
 from db.engine import Database
-from db.schema import DRIVEN, jobs
+from db.schema import DRIVEN, jobs, questions
 from tuner.types import JobState
 
 
@@ -58,3 +58,9 @@ class Overview:
                     before.running + (0 if waits else count), before.queued + (count if waits else 0)
                 )  # fmt: skip
         return found
+
+    def questions(self) -> dict[str, int]:
+        """Device fingerprint -> to how many questions a measured answer is stored."""
+        query = select(questions.c.device, func.count()).group_by(questions.c.device)
+        with self._database.read() as connection:
+            return {device: count for device, count in connection.execute(query)}

@@ -23,7 +23,7 @@ from tuner.types import JobState
 
 __all__ = ["Attempt", "Claim", "Queue", "StaleDriver"]
 
-LIMIT = 3  # crashes in a row, with no new trial between, that a job may have
+LIMIT = 5  # crashes in a row, with no new trial between, that a job may have
 _LOST = "The process that worked on it fell silent."
 _CANCELLED = "Cancelled on request."
 _PAUSED = "Paused on request."

@@ -9,8 +9,9 @@ from datetime import datetime
 from statistics import median
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Table, and_, or_, select
+from sqlalchemy import ColumnElement, Connection, Table, and_, func, or_, select
 
+from db.columns import Words
 from db.engine import Database
 from db.paging import Page, decode, encode
 from db.rows import chunks, load_summaries, load_workloads, to_candidate
@@ -83,7 +84,7 @@ class Records:
             conditions.append(questions.c.precision == precision)
         if words is not None:
             # Few workloads, many questions about each: these are found by their index afterwards.
-            about = func.lower(workloads.c.summary).contains(words.lower(), autoescape=True)
+            about = func.lower(workloads.c.summary, type_=Words()).contains(words.lower(), autoescape=True)
             conditions.append(questions.c.workload.in_(select(workloads.c.hash).where(about)))
         last = None if cursor is None else decode("records", cursor, int)[0]
         found: list[tuple[int, FoundRecord]] = []

@@ -13,10 +13,10 @@ from fastapi.telemetry import TelemetryConfig
 
 from db.blobs import Blobs
 from db.store import Store
-from service import auth
+from service import auth, web
 from service.api import health, openapi, problems, v1, views
 from service.api.context import Context, Dispatching
-from service.api.edge import Edge
+from service.api.edge import Edge, Shelter
 from service.api.hub import Hub
 from service.api.metrics import Metrics
 from service.api.routes import Routes
@@ -57,8 +57,12 @@ def create_app(
     app.include_router(health.router)
     app.include_router(v1.router())
     openapi.describe(app)
+    renderer = web.Renderer(settings)
+    app.include_router(web.router(settings, store, blobs, jobs, models, renderer))
+    # The first layer added is the closest to the routes, the last one is the first to see a request.
+    app.add_middleware(Shelter)
+    app.add_middleware(web.ErrorPages, renderer=renderer)
     auth.install(app, settings, store)
-    # The last one added is the first to see a request.
     app.add_middleware(Edge, metrics=metrics, routes=routes, upload_limit=settings.max_upload)
     auth.shield(app, settings)
     return app

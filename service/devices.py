@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from db.devices import KnownDevice
@@ -28,11 +29,6 @@ class DeviceBoard:
     def __init__(self, store: Store) -> None:
         self._store, self.overview = store, Overview(store.database)
 
-    def list(self) -> list[DeviceStatus]:
-        """Every device, those that a server drives first, then those seen last."""
-        found = self._status(self._store.devices.list())
-        return sorted(found, key=lambda status: not status.available)
-
     def get(self, name: str) -> DeviceStatus:
         """The device of this fingerprint or name; of several with one name, one that is driven, else the one seen last.
 
@@ -51,8 +47,13 @@ class DeviceBoard:
             raise UserError(f"There is no device {name!r}.", code="unknown-device")
         return next((each for each in named if each.available), named[0])
 
-    def _status(self, devices: list[KnownDevice]) -> list[DeviceStatus]:
-        load, records = self.overview.load(), self._store.records.counts()
+    def list(self) -> list[DeviceStatus]:
+        """Every device, those that a server drives first, then those seen last."""
+        found = self._status(self._store.devices.list())
+        return sorted(found, key=lambda status: not status.available)
+
+    def _status(self, devices: Sequence[KnownDevice]) -> Sequence[DeviceStatus]:
+        load, records = self.overview.load(), self.overview.questions()
         return [
             DeviceStatus(
                 known, known.available, self._store.turns.current(known.device.fingerprint),

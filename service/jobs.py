@@ -43,6 +43,7 @@ class Jobs:
 
     def __init__(self, store: Store, models: ModelLibrary, known: Known, wake: Callable[[], None] = lambda: None):
         self._store, self._models, self._known, self._wake = store, models, known, wake
+        self._stored: set[str] = set()  # fingerprints of devices that were put: a write less for each further job
 
     def submit(
         self, spec: JobSpec, *, priority: int = 0, notes: str | None = None, idempotency: str | None = None
@@ -66,7 +67,7 @@ class Jobs:
         if idempotency is not None:
             asked = [spec.to_json(), priority, notes]
             key = (idempotency, hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest())
-        self._store.devices.put(device)
+        self._put(device)
         job, created = self._store.jobs.submit(
             spec, device.fingerprint, self._known.toolchain, model_name=model.name, device_name=device.name,
             priority=priority, notes=notes, idempotency=key, answer=None if spec.fresh else self._answer(spec, device),
@@ -106,6 +107,10 @@ class Jobs:
     def delete(self, id: str) -> None:
         """Forget a finished job; the trials it made stay known. Raises UserError (``unknown-job``, ``wrong-state``)."""
         self._store.jobs.delete(id)
+
+    def _put(self, device: Device) -> None:
+        if device.fingerprint not in self._stored:
+            self._stored.add(self._store.devices.put(device))
 
     def _answer(self, spec: JobSpec, device: Device) -> Job | None:
         """A finished job that asked the same with at least this budget, and whose files are still there."""

@@ -12,8 +12,7 @@ from service.api.context import Ctx
 from service.api.jsonio import answer
 from service.api.openapi import ALWAYS, responses
 from service.api.parameters import DeviceId
-from service.api.schemas.common import Listed
-from service.api.schemas.devices import DeviceOut, Devices, RecordOut, RecordQuery
+from service.api.schemas.devices import DeviceOut, Devices, RecordPage, RecordQuery
 
 router = APIRouter()
 
@@ -31,7 +30,7 @@ def get_device(context: Ctx, name: DeviceId) -> Response:
     return answer(views.device(context.devices.get(name)))
 
 
-@router.get("/records", tags=["records"], response_model=Listed[RecordOut], summary="Search records",
+@router.get("/records", tags=["records"], response_model=RecordPage, summary="Search records",
             responses=responses(*ALWAYS, "bad-cursor"))  # fmt: skip
 def list_records(context: Ctx, query: Annotated[RecordQuery, Query()]) -> Response:
     """The best verified kernels, those measured last first. A record holds for one device, toolchain and way of

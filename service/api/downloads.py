@@ -67,9 +67,9 @@ async def get_report_page(context: Ctx, id: JobId) -> Response:
     job = await to_thread.run_sync(context.jobs.get, id)
     if job.report is None:
         raise _missing(job, "report.html")
-    from service.exports.report import report_page
+    from service.api.report_page import report_page  # brings the templates, which few servers need soon
 
-    page = await to_thread.run_sync(report_page, job, context.store)
+    page = await to_thread.run_sync(report_page, context, job)
     return Response(page, media_type="text/html; charset=utf-8", headers=_attachment(f"fusetune-{id}.html"))
 
 

@@ -1,4 +1,4 @@
-"""The outermost layer of every request: its id, its body limit, its metrics and log line, and the last word on errors."""
+"""The outermost layer of every request: its id, body limit, metrics and log line, and the last word on errors."""
 
 from __future__ import annotations
 
@@ -85,6 +85,30 @@ class Edge:
             await problems.respond(Request(scope), "too-large", _too_large(limit))(scope, receive, send)
             return
         await self._app(scope, _limited(receive, limit), send)
+
+
+class Shelter:
+    """ASGI middleware just outside the routes: makes a defect of theirs a problem document, which ErrorPages draws."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started = False
+
+        async def watched(message: Message) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, watched)
+        except ClientDisconnect:
+            raise
+        except Exception as error:
+            if started or scope["type"] != "http":
+                raise
+            await problems.crash(Request(scope), error)(scope, receive, send)
 
 
 def _limited(receive: Receive, limit: int) -> Receive:

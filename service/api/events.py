@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import Annotated
 
 from anyio import create_task_group, to_thread
@@ -90,10 +90,8 @@ class EventStream(Response):
                 tasks.cancel_scope.cancel()
 
             tasks.start_soon(leave_with_the_client)
-            try:
+            with suppress(TimeoutError):  # leaves the body without an end, so that the connection is cut
                 await self._send(send)
-            except TimeoutError:
-                pass  # without an end of the body, so that the connection is cut
             tasks.cancel_scope.cancel()
 
     async def _send(self, send: Send) -> None:

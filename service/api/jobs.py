@@ -13,8 +13,7 @@ from service.api.context import Ctx
 from service.api.jsonio import answer
 from service.api.openapi import ALWAYS, BODY, responses
 from service.api.parameters import IdempotencyKey, JobId
-from service.api.schemas.common import Listed
-from service.api.schemas.jobs import JobIn, JobOut, JobQuery
+from service.api.schemas.jobs import JobIn, JobOut, JobPage, JobQuery
 from tuner.errors import UserError
 
 router = APIRouter(tags=["jobs"])
@@ -46,7 +45,7 @@ def submit(context: Ctx, body: JobIn, key: IdempotencyKey = None) -> Response:
     return answer(views.job(job, context.url), 202 if created else 200, {"Location": context.url(path)})
 
 
-@router.get("/jobs", response_model=Listed[JobOut], summary="List jobs", responses=responses(*ALWAYS, "bad-cursor"))
+@router.get("/jobs", response_model=JobPage, summary="List jobs", responses=responses(*ALWAYS, "bad-cursor"))
 def list_jobs(context: Ctx, query: Annotated[JobQuery, Query()]) -> Response:
     """The newest first, if not asked otherwise. Filters narrow it together."""
     page = context.jobs.list(

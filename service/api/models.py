@@ -18,8 +18,8 @@ from service.api.jsonio import answer
 from service.api.openapi import ALWAYS, responses
 from service.api.parameters import ModelId
 from service.api.problems import Refusal
-from service.api.schemas.common import Cursor, Listed
-from service.api.schemas.models import Estimate, EstimateQuery, GraphOut, ModelOut, UploadQuery
+from service.api.schemas.common import Cursor
+from service.api.schemas.models import Estimate, EstimateQuery, GraphOut, ModelOut, ModelPage, UploadQuery
 from tuner.errors import UserError
 
 UPLOADS = 8  # at once; further ones wait with their bodies unread
@@ -80,7 +80,7 @@ def _pieces(request: Request) -> Iterator[bytes]:
         yield data
 
 
-@router.get("/models", response_model=Listed[ModelOut], summary="List models",
+@router.get("/models", response_model=ModelPage, summary="List models",
             responses=responses(*ALWAYS, "bad-cursor"))  # fmt: skip
 def list_models(context: Ctx, query: Annotated[Cursor, Query()]) -> Response:
     """The newest first."""

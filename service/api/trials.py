@@ -13,14 +13,13 @@ from service.api.context import Ctx
 from service.api.jsonio import answer
 from service.api.openapi import ALWAYS, binary, responses
 from service.api.parameters import JobId, TrialId
-from service.api.schemas.common import Listed
-from service.api.schemas.trials import TrialFull, TrialOut, TrialQuery
+from service.api.schemas.trials import TrialFull, TrialPage, TrialQuery
 from tuner.errors import UserError
 
 router = APIRouter(tags=["trials"])
 
 
-@router.get("/jobs/{id}/trials", response_model=Listed[TrialOut], summary="List a job's trials",
+@router.get("/jobs/{id}/trials", response_model=TrialPage, summary="List a job's trials",
             responses=responses(*ALWAYS, "unknown-job", "bad-cursor"))  # fmt: skip
 def list_trials(context: Ctx, id: JobId, query: Annotated[TrialQuery, Query()]) -> Response:
     """In the order they were made, if not asked otherwise. By `seconds`, failed ones come last."""
@@ -38,7 +37,8 @@ def list_trials(context: Ctx, id: JobId, query: Annotated[TrialQuery, Query()]) 
 def get_trial(context: Ctx, id: JobId, trial: TrialId) -> Response:
     """Everything known of one trial: all samples, the computation, what a failed one wrote."""
     stored = _of(context, id, trial)
-    return answer(views.full_trial(stored))
+    light = context.store.trials.page(id, trial - 1, 1, light=True)  # it has the words
+    return answer(views.full_trial(stored, light[0].summary if light else ""))
 
 
 @router.get(

@@ -8,11 +8,12 @@ from typing import Any
 from db.events import Event
 from db.jobs import Job
 from db.models import Model
+from db.records import FoundRecord
 from db.rows import LightTrial
 from db.trials import StoredTrial
 from service.api.jsonio import dumps, finite, milliseconds, moment
 from service.devices import DeviceStatus
-from tuner.types import JobSpec, Record
+from tuner.types import JobSpec
 
 Url = Callable[[str], str]
 PARTS = {"plan": "plan", "report": "report", "report_html": "report.html", "artifact": "artifact", "log": "log"}
@@ -118,6 +119,7 @@ def trial(trial: LightTrial) -> dict[str, Any]:
         "cores": trial.cores,
         "purpose": trial.purpose,
         "seconds": finite(trial.seconds),
+        "predicted_seconds": finite(trial.predicted),
         "failure_kind": trial.failure_kind,
         "failure_message": trial.failure_message,
         "build_seconds": trial.build_seconds,
@@ -138,6 +140,7 @@ def full_trial(stored: StoredTrial, summary: str) -> dict[str, Any]:
         "cores": candidate.cores,
         "purpose": trial.purpose.value,
         "seconds": finite(trial.seconds),
+        "predicted_seconds": finite(trial.predicted),
         "failure_kind": None if failure is None else failure.kind.value,
         "failure_message": None if failure is None else failure.message,
         "build_seconds": trial.build_seconds,
@@ -154,7 +157,6 @@ def full_trial(stored: StoredTrial, summary: str) -> dict[str, Any]:
         "record_key": candidate.record_key,
         "samples": [each for each in trial.samples if finite(each) is not None],
         "max_rel_error": finite(trial.max_rel_error),
-        "predicted_seconds": finite(trial.predicted),
         "stderr": None if failure is None else failure.stderr,
         "canonical": candidate.workload,
     }
@@ -170,11 +172,12 @@ def wire_event(event: Event) -> bytes:
     return b"id: %d\nevent: %s\ndata: %s\n\n" % (event.seq, event.kind.encode(), dumps(_data(event)))
 
 
-def record(record: Record) -> dict[str, Any]:
-    """A record."""
-    candidate = record.candidate
+def record(found: FoundRecord) -> dict[str, Any]:
+    """A record and where it came from."""
+    record, candidate = found.record, found.record.candidate
     return {
         "workload": candidate.workload_hash,
+        "summary": found.summary,
         "record_key": candidate.record_key,
         "canonical": candidate.workload,
         "layouts": dict(candidate.layouts),
@@ -186,9 +189,12 @@ def record(record: Record) -> dict[str, Any]:
         "residency": candidate.residency,
         "seconds": finite(record.seconds),
         "samples": record.samples,
-        "device": record.device,
+        "device": {"name": found.device_name, "fingerprint": record.device},
         "toolchain": record.toolchain,
         "protocol": record.protocol,
+        "trial": found.trial,
+        "job": found.job,
+        "found_at": moment(found.found_at),
     }
 
 

@@ -32,6 +32,7 @@ def router(settings: Settings, access: Access) -> APIRouter:
     @routes.post("/login")
     async def redeem(request: Request) -> Response:
         code = (parse_qs((await _form(request)).decode("utf-8", "replace")).get("code") or [""])[0].strip()
+        code = code.rpartition("code=")[2]  # people paste the whole link
         secret = await to_thread.run_sync(access.codes.redeem, code) if 0 < len(code) <= _LONGEST else None
         if secret is None:
             return sign_in(action, "", wrong=True)

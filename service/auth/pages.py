@@ -11,10 +11,10 @@ from starlette.responses import HTMLResponse
 from starlette.types import Scope
 
 _STYLE = """
-:root { color-scheme: light dark; --text: #1c2024; --quiet: #5b6470; --ground: #f6f7f9; --card: #fff; --line: #d9dde3;
-  --accent: #0b62c4; --on-accent: #fff; --code: #eef1f5; }
-@media (prefers-color-scheme: dark) { :root { --text: #e6e9ed; --quiet: #9aa4b1; --ground: #14171b; --card: #1c2025;
-  --line: #333a43; --accent: #6cb0ff; --on-accent: #0b1520; --code: #262c33; } }
+:root { color-scheme: light dark; --text: #17202a; --quiet: #52606d; --ground: #f6f7f8; --card: #fff; --line: #dde1e5;
+  --accent: #0f5ea8; --on-accent: #fff; --code: #eef0f2; --wrong: #a9361a; }
+@media (prefers-color-scheme: dark) { :root { --text: #e4e9ee; --quiet: #a3afbb; --ground: #11161b; --card: #181e25;
+  --line: #2c3640; --accent: #6cb0ee; --on-accent: #0b1520; --code: #202831; --wrong: #f0906f; } }
 * { box-sizing: border-box; }
 body { margin: 0; min-height: 100vh; display: grid; place-items: center; padding: 1.5rem; background: var(--ground);
   color: var(--text); font: 16px/1.5 system-ui, sans-serif; }
@@ -25,7 +25,7 @@ h1 { margin: 0 0 .75rem; font-size: 1.35rem; line-height: 1.3; font-weight: 600;
 p { margin: 0 0 1rem; }
 p:last-child { margin-bottom: 0; }
 .quiet { color: var(--quiet); font-size: .9rem; }
-.wrong { border-left: 3px solid #c2410c; padding-left: .75rem; }
+.wrong { border-left: 3px solid var(--wrong); padding-left: .75rem; }
 code { font: .9em ui-monospace, monospace; background: var(--code); padding: .15em .35em; border-radius: 4px; }
 pre { margin: 0 0 1rem; padding: .75rem; background: var(--code); border-radius: 6px; overflow-x: auto; }
 pre code { padding: 0; background: none; }

@@ -97,7 +97,7 @@ class Demo:
             while job.state not in ENDED and not self._leaving.wait(LOOK):
                 job = self._context.jobs.get(job.id)
                 news = (job.stage, job.message, job.measured, job.best_seconds, job.done)
-                if job.stage and news != shown:
+                if job.stage and job.message and news != shown:
                     shown = news
                     live(progress(job))
         return job
@@ -114,7 +114,9 @@ class Demo:
         with self._context.blobs.open(file.sha256) as stream, zipfile.ZipFile(stream) as archive:
             archive.extractall(fresh)
         shutil.rmtree(self._out, ignore_errors=True)
-        fresh.replace(self._out)
+        (artifact,) = (found.parent for found in fresh.rglob("manifest.json"))  # it stands in a folder of its name
+        artifact.replace(self._out)
+        shutil.rmtree(fresh, ignore_errors=True)
         self._say(f"Artifact {self._out}/   report {self._out / 'report.json'}   log {self._out / 'tuning_log'}/")
 
     def _say(self, text: str, style: str | None = None) -> None:

@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import errno
 import logging
 import os
-import signal
+import shlex
 import socket
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import closing
 from dataclasses import replace
-from importlib.metadata import PackageNotFoundError, version
-from types import FrameType
 
-import uvicorn
-from fastapi import FastAPI
 from rich.console import Console
 
 from db.blobs import Blobs
@@ -27,14 +21,15 @@ from service.app import create_app
 from service.commands.demo import Demo
 from service.commands.places import data, database
 from service.commands.token import sign_in_link
+from service.devices import DeviceBoard
 from service.dispatch.dispatcher import Dispatcher
+from service.jobs import Jobs, Known
+from service.models import ModelLibrary
+from service.server import INTERRUPTED, Server, listen, signals
 from service.settings import Settings
 from tuner.errors import UserError
 from tuner.types import Device
 
-DRAIN_SECONDS = 3  # how long requests under way may take to end when the server stops
-BACKLOG = 1024  # connections that wait to be accepted
-INTERRUPTED = 130
 _log = logging.getLogger("service.serve")
 
 
@@ -57,7 +52,7 @@ def settings_of(args: argparse.Namespace) -> Settings:
     given = {
         "host": args.host, "port": args.port, "root_path": args.root_path, "rate": args.rate,
         "max_upload": args.max_upload, "quota": args.quota, "retention_days": args.retention_days,
-        "jobs_per_device": args.jobs_per_device,
+        "jobs_per_device": args.jobs_per_device, "lease": args.lease,
     }  # fmt: skip
     if args.jobs_per_device == 0:
         raise UserError("At least one job runs per device; --no-dispatch runs none.", code="bad-option")
@@ -74,55 +69,29 @@ def settings_of(args: argparse.Namespace) -> Settings:
     )
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """A socket that listens already, so that of two servers the second one fails before it touches anything.
-
-    Raises:
-        UserError: ``port-in-use``, ``bad-host`` (not an address of this machine), ``bad-port``.
-    """
-    if port > 65535:
-        raise UserError(f"Port {port} does not exist; the last one is 65535.", code="bad-port")
-    try:
-        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-    except (OSError, UnicodeError) as error:
-        raise UserError(f"The host {host!r} cannot be found.", code="bad-host") from error
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-        listener.listen(BACKLOG)
-    except OSError as error:
-        listener.close()
-        if error.errno == errno.EADDRINUSE:
-            raise UserError(
-                f"Port {port} on {host} is in use.",
-                code="port-in-use",
-                hint="Is a server running already? --port chooses another port.",
-            ) from error
-        if error.errno == errno.EACCES:
-            raise UserError(f"Port {port} is for root only.", code="bad-port", hint="Use one from 1024 up.") from error
-        raise UserError(f"This machine cannot listen on {host}: {error.strerror}.", code="bad-host") from error
-    return listener
-
-
 def _serve(settings: Settings, store: Store, listener: socket.socket, args: argparse.Namespace) -> int:
     console = Console(stderr=settings.log_json)
-    devices = _local_devices() if settings.dispatch else {}
+    from tuner.measure.device import devices, toolchain
+
+    local = {"cpu": devices("cpu")}
     blobs = Blobs(settings.blobs, store.database, settings.quota)
-    dispatcher = Dispatcher(store, blobs, settings, devices) if devices else None
-    app = create_app(settings, store, blobs, dispatcher)
+    dispatcher = Dispatcher(store, blobs, settings, local) if settings.dispatch else None
+    models = ModelLibrary(store, blobs, local["cpu"], toolchain(), settings.max_upload)
+    known = Known(local if settings.dispatch else _Offered(store), toolchain())
+    jobs = Jobs(store, models, known, dispatcher.wake if dispatcher else lambda: None)
+    app = create_app(settings, store, blobs, jobs=jobs, models=models, dispatcher=dispatcher)
     server = Server(app)
     demo = None
     if args.demo is not None:
         demo = Demo(args.demo, args.seconds, app.state.context, settings.data, console)
 
     def ready() -> None:
-        _greet(console, settings, store, devices)
+        _greet(console, settings, store, local if settings.dispatch else {})
         if demo is not None:
             demo.start(then=server.stop if args.once else None)
 
     server.ready = ready
-    with _signals(server):
+    with signals(server):
         try:
             if dispatcher is not None:
                 dispatcher.start()
@@ -138,65 +107,14 @@ def _serve(settings: Settings, store: Store, listener: socket.socket, args: argp
     return INTERRUPTED if demo.succeeded is None else 0 if demo.succeeded else 1
 
 
-class Server(uvicorn.Server):
-    """uvicorn in this process, with our signals and an orderly end of event streams."""
-
-    ready: Callable[[], None]  # called once requests are answered
-
-    def __init__(self, app: FastAPI) -> None:
-        config = uvicorn.Config(
-            app, lifespan="on", log_config=None, access_log=False, server_header=False, ws="none",
-            proxy_headers=False,  # service.auth.proxy does that
-            timeout_graceful_shutdown=DRAIN_SECONDS,
-        )  # fmt: skip
-        super().__init__(config)
-        self._fastapi = app
-
-    def stop(self) -> None:
-        """Take no more requests and end; from any thread."""
-        self.should_exit = True
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        if self.started:
-            self.ready()
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        self._fastapi.state.context.hub.close()
-        await super().shutdown(sockets)
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield  # ours stay: uvicorn would raise them again at the end, and the exit code would not be 0
-
-
-@contextmanager
-def _signals(server: Server) -> Iterator[None]:
-    """SIGINT and SIGTERM end the server in order; the second one ends it at once, and the drivers with it."""
-
-    def handle(number: int, _: FrameType | None) -> None:
-        if server.should_exit:
-            os._exit(INTERRUPTED)
-        server.stop()
-        said = "; press Ctrl-C again to stop at once" if number == signal.SIGINT else ""
-        os.write(2, f"\nStopping: running jobs go back to the queue{said}.\n".encode())
-
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _greet(console: Console, settings: Settings, store: Store, devices: dict[str, Device]) -> None:
+def _greet(console: Console, settings: Settings, store: Store, devices: Mapping[str, Device]) -> None:
     """Say where the server is and how to get in. The code goes to people only, never into logs."""
     measures = ", ".join(f"{name} ({d.model}, {d.cores} cores)" for name, d in devices.items()) or "nothing here"
-    database = parse_url(settings.db).render_as_string(hide_password=True)
-    _log.info("listening on %s; database %s; measures on %s", settings.url, database, measures)
-    if settings.log_json and not sys.stdout.isatty():
-        return
-    lines = [f"fusetune {_version()} is ready on {settings.url}/ and measures on {measures}."]
+    if settings.log_json:
+        _log.info("listening on %s; database %s; measures on %s", settings.url, store.database.name, measures)
+        if not console.is_terminal:
+            return
+    lines = [f"fusetune is ready on {settings.url}/ and measures on {measures}."]
     if settings.auth:
         lines += [f"Sign in: {sign_in_link(store, settings.url)}", "(good once, for an hour; for another one: "
                   f"fusetune token login{_same_place(settings)})"]  # fmt: skip
@@ -213,19 +131,28 @@ def _same_place(settings: Settings) -> str:
     if parse_url(settings.db) == parse_url(Settings().db):
         return options
     if parse_url(settings.db).database == str(settings.data / "fusetune.db"):
-        return f"{options} --data {os.path.relpath(settings.data)}"
-    return f"{options} --db {parse_url(settings.db).render_as_string(hide_password=True)}"
+        folder = min(os.path.relpath(settings.data), str(settings.data), key=len)
+        return f"{options} --data {shlex.quote(folder)}"
+    return f"{options} --db {shlex.quote(parse_url(settings.db).render_as_string(hide_password=True))}"
 
 
-def _local_devices() -> dict[str, Device]:
-    """The devices of this machine by name."""
-    from tuner.measure.device import devices
+class _Offered(Mapping[str, Device]):
+    """The devices that other servers on this database drive, by name, as they come and go."""
 
-    return {"cpu": devices("cpu")}
+    def __init__(self, store: Store) -> None:
+        self._board = DeviceBoard(store)
 
+    def __getitem__(self, name: str) -> Device:
+        try:
+            known = self._board.find(name)
+        except UserError as error:
+            raise KeyError(name) from error
+        if not known.available:
+            raise KeyError(name)
+        return known.device
 
-def _version() -> str:
-    try:
-        return version("fusetune")
-    except PackageNotFoundError:
-        return ""
+    def __iter__(self) -> Iterator[str]:
+        return iter({status.known.device.name for status in self._board.list() if status.available})
+
+    def __len__(self) -> int:
+        return len(list(iter(self)))

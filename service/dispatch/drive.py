@@ -18,6 +18,7 @@ from db.queue import Claim, StaleDriver
 from db.store import Store
 from tuner.errors import FusetuneError
 from tuner.events import Progress, Stage
+from tuner.types import JobState
 
 log = logging.getLogger(__name__)
 
@@ -73,6 +74,12 @@ class Drive:
         finally:
             self._using = None
             self._store.turns.release(self._job.device, self.claim)
+            if self._shared():
+                time.sleep(2 * WAIT)  # let the others have it: who measures one batch after another would never wait
+
+    def _shared(self) -> bool:
+        running = self._store.jobs.list(state=[JobState.RUNNING], device=self._job.device, limit=2)
+        return len(running.items) > 1
 
     # progress -------------------------------------------------------------------------------------------------------
 

@@ -216,12 +216,10 @@ def trust(report: Mapping[str, Any]) -> list[tuple[str, str, str]]:
             f"{error(checks['max_rel_error'])} relative, {error(checks['max_abs_error'])} absolute",
             f"limit {error(checks['limit'])}; largest over {checks['inputs']} input sets and all outputs",
         ),
-        (
-            "Verified candidates",
-            f"{trials['measured'] - trials['failed']:,} of {trials['measured']:,}",
-            "every kernel's output is checked before its time counts",
-        ),
     ]
+    if trials["measured"]:
+        good = f"{trials['measured'] - trials['failed']:,} of {trials['measured']:,}"
+        facts.append(("Verified candidates", good, "every kernel's output is checked before its time counts"))
     if tuned:
         spread = tuned["median"] / tuned["min"] - 1 if tuned["min"] else 0.0
         facts.append(
@@ -245,10 +243,9 @@ def trust(report: Mapping[str, Any]) -> list[tuple[str, str, str]]:
 
 
 def time_spent(report: Mapping[str, Any]) -> list[tuple[str, float]]:
-    """Seconds building, measuring and deciding. They overlap where several build at once: shares, not parts of the total."""
+    """Seconds building, measuring and deciding, which overlap: shares of the work, not parts of the total."""
     seconds = report["seconds"]
-    return [(name, seconds[key]) for name, key in
-            (("Building", "building"), ("Measuring", "measuring"), ("Deciding", "deciding")) if seconds.get(key)]  # fmt: skip
+    return [(name.capitalize(), seconds[name]) for name in ("building", "measuring", "deciding") if seconds.get(name)]
 
 
 def tried_for(groups: Iterable[Group], *, fresh: bool) -> dict[str, Tried]:

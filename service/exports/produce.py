@@ -26,6 +26,10 @@ LIMIT_SECONDS = 300.0  # for one file, waiting for its turn included
 KEPT_FILES, KEPT_BYTES = 16, 512 << 20
 STALE_SECONDS = 2 * LIMIT_SECONDS  # a half-written file so old belongs to a server that died
 _POLL = 0.1
+_LATE = {
+    "log-busy": "Other logs are being written; there was no turn for this one.",
+    "log-slow": "Writing the log took too long.",
+}
 
 Gone = Callable[[], Awaitable[bool]]  # whether the client has left
 
@@ -62,7 +66,7 @@ async def produce(
 
     Raises:
         UserError: what the child says of the job; ``client-left``.
-        InternalError: ``server-busy`` (no turn, or not done, in time), ``log-failed``.
+        InternalError: ``log-busy`` (no turn in time), ``log-slow``, ``log-failed``.
     """
     deadline = time.monotonic() + limit
     if kept := _open(folder / what.name):
@@ -98,7 +102,7 @@ async def _run(what: Production, part: Path, db_url: str, deadline: float, gone:
             while child.returncode is None:
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(asyncio.shield(child.wait()), _POLL)
-                await _check(deadline, gone, "Writing the log took too long.")
+                await _check(deadline, gone, "log-slow")
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(child.pid, signal.SIGKILL)
@@ -128,7 +132,7 @@ async def _turn(folder: Path, deadline: float, gone: Gone) -> AsyncIterator[None
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
             except BlockingIOError:
-                await _check(deadline, gone, "Other logs are being written; there was no turn for this one.")
+                await _check(deadline, gone, "log-busy")
                 await asyncio.sleep(_POLL)
         yield
 
@@ -137,7 +141,7 @@ async def _check(deadline: float, gone: Gone, late: str) -> None:
     if await gone():
         raise UserError("The client left before the log was written.", code="client-left")
     if time.monotonic() > deadline:
-        raise InternalError(late, code="server-busy", hint="Try again later, or take the log as JSON lines.")
+        raise InternalError(_LATE[late], code=late, hint="Try again later, or take the log as JSON lines.")
 
 
 def _open(path: Path) -> IO[bytes] | None:

@@ -1,4 +1,4 @@
-"""The dashboard: pages drawn on the server out of the same use cases as the API, with small scripts for what is live."""
+"""The dashboard: pages drawn on the server by the same use cases as the API, with small scripts for what is live."""
 
 from __future__ import annotations
 

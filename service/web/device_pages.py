@@ -64,6 +64,12 @@ def _card(web: Web, status: DeviceStatus) -> DeviceCard:
     queue = web.jobs.list(state=[JobState.QUEUED], device=device, order="-priority", limit=QUEUE)
     # Equal urgency: the older job is next.
     waiting = sorted(queue.items, key=lambda job: (-job.priority, job.created_at))
+    # What is measured this moment comes first.
+    working = sorted(running.items, key=lambda job: status.turn is None or job.id != status.turn.job)
     return DeviceCard(
-        status, running.items, waiting, queue.next is not None, roofline(status.known.peak_flops, status.known.bandwidth)
+        status,
+        working,
+        waiting,
+        queue.next is not None,
+        roofline(status.known.peak_flops, status.known.bandwidth),
     )

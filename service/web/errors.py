@@ -50,14 +50,11 @@ class ErrorPages:
         except ValueError:
             said = {}
         status = int(start["status"])
+        title, detail = str(said.get("title") or "Something went wrong"), str(said.get("detail") or "")
         page = self._renderer.problem(
-            Request(scope),
-            status,
-            str(said.get("title") or "Something went wrong"),
-            str(said.get("detail") or ""),
-            _hint(said),
+            Request(scope), status, title, "" if detail == f"{title}." else detail, _hint(said),
             str(said.get("code") or ""),
-        )
+        )  # fmt: skip
         given = Headers(raw=start["headers"])
         page.headers.update({name: given[name] for name in _KEPT if name in given})
         await page(scope, receive, send)

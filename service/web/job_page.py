@@ -9,20 +9,21 @@ from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse, JSONResponse
 
 from db.jobs import Job
-from service.web import compare_page, units
+from db.queue import Attempt
+from service.web import units
 from service.web.render import Web
 from service.web.views import doing, model_name, settings_of
 from tuner.types import JobState
 
 ENDED = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED})
-ACTIONS = {  # what can be asked of a job in each state: (action, label, icon)
+ACTIONS: dict[JobState, tuple[tuple[str, str, str], ...]] = {  # what can be asked: (action, label, icon)
     JobState.QUEUED: (("pause", "Pause", "PAUSED"), ("cancel", "Cancel", "CANCELLED")),
     JobState.RUNNING: (("pause", "Pause", "PAUSED"), ("cancel", "Cancel", "CANCELLED")),
     JobState.PAUSED: (("resume", "Resume", "RUNNING"), ("cancel", "Cancel", "CANCELLED")),
     JobState.CANCELLING: (),
-    JobState.SUCCEEDED: (("delete", "Delete", "CANCELLED"),),
-    JobState.FAILED: (("retry", "Retry", "RUNNING"), ("delete", "Delete", "CANCELLED")),
-    JobState.CANCELLED: (("retry", "Go on", "RUNNING"), ("delete", "Delete", "CANCELLED")),
+    JobState.SUCCEEDED: (),
+    JobState.FAILED: (("retry", "Retry", "RUNNING"),),
+    JobState.CANCELLED: (("retry", "Go on", "RUNNING"),),
 }
 LOGS = (  # formats of the tuning log: (format, name, what it is for)
     ("metaschedule", "MetaSchedule database", "zip, loads in stock TVM"),
@@ -43,6 +44,7 @@ class Download:
 
 def router(web: Web) -> APIRouter:
     """Routes of /jobs/{id}, its parts, and /compare."""
+    from service.web import compare_page
     from service.web.job_view import JobViews
 
     routes = APIRouter(include_in_schema=False)
@@ -99,8 +101,15 @@ def head(web: Web, job: Job) -> dict[str, Any]:
         "headline": headline(job),
         "ended": job.state in ENDED,
         "actions": ACTIONS[job.state] if job.wanted != "pause" else (("resume", "Go on", "RUNNING"), *_CANCEL),
+        "attempts": _last_words(web, job) if job.state is JobState.FAILED else [],
         "queued_before": _before(web, job) if job.state is JobState.QUEUED else None,
     }
+
+
+def _last_words(web: Web, job: Job) -> list[Attempt]:
+    """Runs of the job that died and left something to read, the newest first."""
+    found = [attempt for attempt in web.store.queue.attempts(job.id) if attempt.stderr and attempt.stderr.strip()]
+    return found[::-1][:3]
 
 
 _CANCEL = (("cancel", "Cancel", "CANCELLED"),)

@@ -18,6 +18,10 @@ from tuner.errors import UserError
 PAGE = 50  # jobs
 LIVE_ROWS = 200  # rows that one page keeps up to date
 NEWER = 99  # jobs counted as newer at most
+STRATEGY_NAMES = {
+    "greedy": "greedy: fuse first, then tune the kernels",
+    "none": "none: each layer alone, one core, default knobs",
+}
 
 
 @dataclass(frozen=True)
@@ -92,6 +96,7 @@ def router(web: Web) -> APIRouter:
             devices=device_choices(web),
             device=device,
             strategies=STRATEGIES,
+            strategy_names=STRATEGY_NAMES,
             precisions=PRECISIONS,
             minutes=DEFAULT_SECONDS / 60,
         )
@@ -122,5 +127,3 @@ def _moment(text: str) -> datetime:
     except ValueError as error:
         raise UserError("That is no moment in time.", code="invalid-request") from error
     return found
-
-

@@ -47,7 +47,7 @@ def router(web: Web) -> APIRouter:
             filters=filters,
             active=any(filters.values()),
             devices=device_choices(web),
-            total=sum(web.store.records.counts().values()),
+            total=sum(status.records for status in web.devices.list()),
             next_href=web.url("/records", **filters, cursor=page.next) if page.next else None,
             first_href=web.url("/records", **filters) if cursor else None,
         )

@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass
 
 WIDTH, HEIGHT = 420, 200
-LEFT, RIGHT, TOP, BOTTOM = 56, 12, 14, 34  # margins for the labels
+LEFT, RIGHT, TOP, BOTTOM = 56, 20, 14, 34  # margins for the labels
 _DECADES = (-1, 3)  # operations per byte shown: 0.1 to 1000
 
 
@@ -40,7 +40,7 @@ class Roofline:
 
 
 def roofline(peak: float | None, bandwidth: float | None) -> Roofline | None:
-    """The picture for a peak in operations per second and a bandwidth in bytes per second; None unless both are known."""
+    """The picture for a peak in operations and a bandwidth in bytes per second; None unless both are known."""
     if not peak or not bandwidth:
         return None
     low, high = (10.0**power for power in _DECADES)
@@ -57,7 +57,9 @@ def roofline(peak: float | None, bandwidth: float | None) -> Roofline | None:
         return round(HEIGHT - BOTTOM - share * (HEIGHT - TOP - BOTTOM), 1)
 
     corner = min(max(ridge, low), high)
-    path = f"M{x(low)} {y(min(peak, bandwidth * low))}L{x(corner)} {y(min(peak, bandwidth * corner))}L{x(high)} {y(peak)}"
+    path = (
+        f"M{x(low)} {y(min(peak, bandwidth * low))}L{x(corner)} {y(min(peak, bandwidth * corner))}L{x(high)} {y(peak)}"
+    )
     return Roofline(
         path=path,
         ridge=(x(corner), y(min(peak, bandwidth * corner))),

@@ -85,7 +85,9 @@ def doing(job: Job) -> str:
         case JobState.PAUSED:
             return job.reason or "paused; resume it on its page"
         case JobState.SUCCEEDED:
-            return job.reason or ("answered from the records" if job.reused else "")
+            gain = quotient(job.unoptimised_seconds, job.best_seconds)
+            said = ["answered from the records"] if job.reused else []
+            return job.reason or "; ".join([*said, f"{units.speedup(gain)} over unoptimised"] if gain else said)
     return job.reason or ""
 
 

@@ -97,3 +97,10 @@ class Listed(Output, Generic[T]):
     next: str | None = Field(
         description="Cursor of the next page; null at the end.", examples=["WyItY3JlYXRlZF9hdCIsICIyMDI2Il0"]
     )
+
+
+class DeviceRef(Output):
+    """Which device."""
+
+    name: str = Field(description="What users call it.", examples=["cpu"])
+    fingerprint: str = Field(description="Identifies the hardware.", examples=["3f6c1a9be2d04875"])

@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import Field
 
-from service.api.schemas.common import Cursor, Name, Output, Word
+from service.api.schemas.common import Cursor, DeviceRef, Listed, Name, Output, Word
 
 
 class Turn(Output):
@@ -64,6 +64,7 @@ class RecordOut(Output):
     """The best verified kernel for one question on one device, toolchain and way of measuring."""
 
     workload: str = Field(description="Hash of the computation.", examples=["ab" * 32])
+    summary: str = Field(description="The computation in a few words.", examples=["conv 3x3 256->256 14x14"])
     record_key: str = Field(description="Identity of the question.", examples=["cd" * 32])
     canonical: dict[str, Any] = Field(description="The computation itself, in canonical form.", examples=[{}])
     layouts: dict[str, str] = Field(description="Layout of each input and output.", examples=[{"i0": "NCHW16c"}])
@@ -75,9 +76,18 @@ class RecordOut(Output):
     residency: str = Field(description="Where its weights come from: dram or cache.", examples=["dram"])
     seconds: float = Field(description="Median time per call.", examples=[0.00031])
     samples: int = Field(description="How many samples stand behind it.", examples=[60])
-    device: str = Field(description="Fingerprint of the device.", examples=["3f6c1a9be2d04875"])
+    device: DeviceRef = Field(
+        description="The device it holds for.", examples=[{"name": "cpu", "fingerprint": "3f6c1a9be2d04875"}]
+    )
     toolchain: str = Field(description="Versions that its time depends on.", examples=["tvm 0.27.0"])
     protocol: str = Field(description="Version of the way of measuring.", examples=["1"])
+    trial: int = Field(description="The trial that found it.", examples=[4711])
+    job: str | None = Field(description="That trial's job; null once it is deleted.", examples=["5f2c9a1b7d3e4f60"])
+    found_at: str = Field(description="When, UTC.", examples=["2026-03-01T12:00:00.000Z"])
+
+
+class RecordPage(Listed[RecordOut]):
+    """One page of records."""
 
 
 class Health(Output):

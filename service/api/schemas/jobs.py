@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, StringConstraints
 
-from service.api.schemas.common import NO_NUL, Cursor, Input, Moment, Name, Output, Sha256, Word
+from service.api.schemas.common import NO_NUL, Cursor, DeviceRef, Input, Listed, Moment, Name, Output, Sha256, Word
 from tuner.types import Budget, JobSpec, JobState
 
 _DEEPEST = 40  # levels of a plan; ours have 9
@@ -174,13 +174,6 @@ class ModelRef(Output):
     name: str = Field(description="What it was called when the job came.", examples=["resnet50"])
 
 
-class DeviceRef(Output):
-    """Which device."""
-
-    name: str = Field(description="What users call it.", examples=["cpu"])
-    fingerprint: str = Field(description="Identifies the hardware.", examples=["3f6c1a9be2d04875"])
-
-
 class SpecOut(Output):
     """The job as it was asked for; fields as in POST /jobs."""
 
@@ -244,3 +237,7 @@ class JobOut(Output):
     links: dict[str, str] = Field(
         description="Addresses of what belongs to it.", examples=[{"self": "/api/v1/jobs/5f2c9a1b7d3e4f60"}]
     )
+
+
+class JobPage(Listed[JobOut]):
+    """One page of jobs."""

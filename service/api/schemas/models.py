@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import ConfigDict, Field
 
-from service.api.schemas.common import Input, Name, Output
+from service.api.schemas.common import Input, Listed, Name, Output
 
 
 class UploadQuery(Input):
@@ -66,6 +66,10 @@ class ModelOut(Output):
     links: dict[str, str] = Field(
         description="Addresses of what belongs to it.", examples=[{"self": f"/api/v1/models/{'9f' * 32}"}]
     )
+
+
+class ModelPage(Listed[ModelOut]):
+    """One page of models."""
 
 
 class GraphOut(Output):

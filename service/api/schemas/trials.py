@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from service.api.schemas.common import INT_MAX, Cursor, Input, Output
+from service.api.schemas.common import INT_MAX, Cursor, Input, Listed, Output
 from tuner.types import FailureKind, Purpose
 
 
@@ -43,11 +43,18 @@ class TrialOut(Output):
     cores: int = Field(description="Cores it ran on.", examples=[2])
     purpose: Purpose = Field(description="Why it was measured.", examples=["search"])
     seconds: float | None = Field(description="Median time per call; null if it failed.", examples=[0.00031])
+    predicted_seconds: float | None = Field(
+        description="What the cost model had predicted, where it was asked.", examples=[0.00029]
+    )
     failure_kind: FailureKind | None = Field(description="Why it has no time; null if it has one.", examples=[None])
     failure_message: str | None = Field(description="That in a sentence.", examples=[None])
     build_seconds: float = Field(description="Time spent compiling it.", examples=[0.42])
     measure_seconds: float = Field(description="Time spent measuring it.", examples=[0.11])
     created_at: str = Field(description="When it was stored, UTC.", examples=["2026-03-01T12:00:00.000Z"])
+
+
+class TrialPage(Listed[TrialOut]):
+    """One page of trials."""
 
 
 class TrialFull(TrialOut):
@@ -65,9 +72,6 @@ class TrialFull(TrialOut):
     samples: list[float] = Field(description="Seconds per call, in the order taken.", examples=[[0.00031, 0.00032]])
     max_rel_error: float | None = Field(
         description="Largest relative difference from the reference, where compared.", examples=[1.2e-6]
-    )
-    predicted_seconds: float | None = Field(
-        description="What the cost model had predicted, where it was asked.", examples=[0.00029]
     )
     stderr: str | None = Field(description="The last of what the failed process wrote.", examples=[None])
     canonical: dict[str, Any] = Field(description="The computation itself, in canonical form.", examples=[{}])

@@ -176,12 +176,9 @@ def _what(graph: Graph, layer: Layer) -> str:
     if any(stride > 1 for stride in strides):
         parts.append(f"/{strides[0]}")
     if layer.op in ("Conv", "Gemm", "ConvTranspose"):
-        weights = graph.type_of(layer.inputs[1]).shape
-        channels, groups = graph.type_of(layer.inputs[0]).shape[1], layer.attr("group", 1)
-        made = graph.tensors[layer.outputs[0]].shape[1] if layer.op != "Gemm" else None
-        if made is None:
-            made = weights[0 if layer.attr("transB", 0) else -1]
-        parts.append(f"{channels}→{made}")
+        given, groups = graph.type_of(layer.inputs[0]).shape, layer.attr("group", 1)
+        channels = given[-1] if layer.op == "Gemm" else given[1]
+        parts.append(f"{channels}→{graph.tensors[layer.outputs[0]].shape[1]}")
         if groups > 1:
             parts.append("depthwise" if groups == channels else f"{groups} groups")
     return " ".join(parts)

@@ -102,7 +102,7 @@ def _in_walking_order(graph: Ranked, count: int) -> list[int]:
 
 
 def _sweep(graph: Ranked) -> None:
-    """Sort each rank by the mean place of its neighbours, downwards and upwards; the order with fewest crossings wins."""
+    """Sort ranks by their neighbours' mean places, downwards and upwards; the order with fewest crossings wins."""
     place = [0] * len(graph.up)
     for rank in graph.ranks:
         for i, node in enumerate(rank):

@@ -15,7 +15,7 @@ LINE = 14.0  # least distance of two names
 
 @dataclass(frozen=True)
 class Mark:
-    """A horizontal line to compare with. ``kind`` is unoptimised, onnxruntime or roofline; ``value`` in milliseconds."""
+    """A horizontal line to compare with: ``kind`` unoptimised, onnxruntime or roofline; ``value`` in milliseconds."""
 
     kind: str
     name: str

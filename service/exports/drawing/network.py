@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from math import log2
 
 from service.exports.drawing.boxes import Box, Link, Network
@@ -41,7 +42,7 @@ def draw(network: Network, *, aspect: float = 2.0, label: str = "The network and
     graph = ranked(nodes, list(links))
     chips = [_chips(box) for box in network.boxes]
     sizes = {n: (WIDTH, _height(box, chips[n])) for n, box in enumerate(network.boxes)}
-    sizes |= {n: (WIDTH, 20.0) for n in range(len(network.boxes), nodes)}
+    sizes |= dict.fromkeys(range(len(network.boxes), nodes), (WIDTH, 20.0))
     placed = place(graph, sizes, aspect)
     heaviest = max((box.share or 0.0 for box in network.boxes), default=0.0)
     parts = [tag("g", *_edges(graph, placed, links), class_="edges")]
@@ -193,7 +194,7 @@ def _end(text: str, left: float, top: float) -> str:
 def _arrow() -> str:
     head = tag("path", d="M0 0L6 3L0 6Z")
     return tag("defs", tag("marker", head, id="arrow", viewBox="0 0 6 6", refX=5.5, refY=3, markerWidth=6,
-                           markerHeight=6, orient="auto"))  # fmt: skip
+                           markerHeight=6, markerUnits="userSpaceOnUse", orient="auto"))  # fmt: skip
 
 
 # edges ------------------------------------------------------------------------------------------------------------
@@ -218,7 +219,7 @@ def _path(placed: Placed, chain: Sequence[int]) -> str:
     """From box to box: upright past the ranks between, round the ends of columns where it changes over."""
     points = [(placed.x[chain[0]], placed.bottom[chain[0]])]
     data = ""
-    for above, below in zip(chain, chain[1:], strict=False):
+    for above, below in pairwise(chain):
         last = below == chain[-1]
         entry = (placed.x[below], placed.top[below] - (1.0 if last else 0.0))
         if placed.column[above] != placed.column[below]:

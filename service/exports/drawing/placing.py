@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from math import inf
 
 from service.exports.drawing.layers import Ranked
@@ -51,7 +52,7 @@ def place(graph: Ranked, sizes: Mapping[int, tuple[float, float]], aspect: float
     tracks: list[list[int]] = []
     margin = MARGIN + TRACK * max((len(_over(graph, cut)) for cut in cuts[1:-1]), default=0)
     left = 0.0
-    for number, (first, last) in enumerate(zip(cuts, cuts[1:], strict=False)):
+    for number, (first, last) in enumerate(pairwise(cuts)):
         ranks = graph.ranks[first:last]
         centres = _across(graph, ranks, widths)
         low = min(centres[n] - widths[n] / 2 for rank in ranks for n in rank)
@@ -84,7 +85,7 @@ def columns(graph: Ranked, widths: Sequence[float], heights: Sequence[float], as
     typical = sorted(across)[len(across) * 3 // 4] + GUTTER if across else 1.0
     wanted = max(1, round((aspect * total / typical) ** 0.5))
     if wanted == 1:
-        return [0, len(heights)]
+        return [0, len(heights)] if heights else [0]
     target = total / wanted
     sums = [0.0]
     for height in heights:
@@ -113,9 +114,7 @@ def _across(graph: Ranked, ranks: Sequence[Sequence[int]], widths: Sequence[floa
         offsets = _offsets(graph, rank, widths)
         centres.update((node, offset - offsets[-1] / 2) for node, offset in zip(rank, offsets, strict=True))
     for sweep in range(SWEEPS):
-        sides = (graph.up,) if sweep % 2 == 0 else (graph.down,)
-        if sweep == SWEEPS - 1:
-            sides = (graph.up, graph.down)
+        sides = [graph.up, graph.down] if sweep == SWEEPS - 1 else [(graph.up, graph.down)[sweep % 2]]
         for rank in ranks if sweep % 2 == 0 else reversed(ranks):
             goals, weights = [], []
             for node in rank:
@@ -136,7 +135,7 @@ def _pull(graph: Ranked, a: int, b: int) -> float:
 def _offsets(graph: Ranked, rank: Sequence[int], widths: Sequence[float]) -> list[float]:
     """Least distance of each node's centre from the first one's."""
     offsets = [0.0]
-    for a, b in zip(rank, rank[1:], strict=False):
+    for a, b in pairwise(rank):
         gap = GAP_THREADS if min(a, b) >= graph.real else GAP_X
         offsets.append(offsets[-1] + (widths[a] + widths[b]) / 2 + gap)
     return offsets

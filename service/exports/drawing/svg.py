@@ -1,9 +1,10 @@
-"""The few SVG elements the drawings are made of. Every text and every attribute value is escaped here, and only here."""
+"""The few SVG elements that drawings are made of. Texts and attribute values are escaped here, and only here."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from html import escape
+from itertools import pairwise
 
 CHAR = 0.56  # mean width of a character, as a share of the font size
 
@@ -47,7 +48,7 @@ def rounded(points: Sequence[tuple[float, float]], radius: float) -> str:
 def curve(points: Sequence[tuple[float, float]]) -> str:
     """Path data through ``points``, vertical at each of them."""
     parts = [f"M{_pair(points[0])}"]
-    for (x0, y0), (x1, y1) in zip(points, points[1:], strict=False):
+    for (x0, y0), (x1, y1) in pairwise(points):
         if abs(x0 - x1) < 0.5:
             parts.append(f"L{_pair((x1, y1))}")
         else:

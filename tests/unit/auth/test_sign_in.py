@@ -34,6 +34,11 @@ def test_a_code_works_once(make: Make, store: Store) -> None:
     assert "set-cookie" not in again.headers
 
 
+def test_the_whole_link_may_be_pasted_as_well(make: Make, store: Store) -> None:
+    link = f"  http://127.0.0.1:8077/login?code={store.access.codes.issue(60)} "
+    assert make().post("/login", data={"code": link}).status_code == 303
+
+
 def test_a_code_that_is_too_old_or_no_code_is_refused(make: Make, store: Store) -> None:
     client = make()
     for code in (store.access.codes.issue(0), "", "fc_wrong", "x" * 10_000, "\x00"):

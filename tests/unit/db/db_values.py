@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import sys
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 from db.store import Store
 from tuner.types import Candidate, Device, Failure, FailureKind, JobSpec, Trial, digest
@@ -42,6 +45,19 @@ def new_job(store: Store, **spec: object) -> str:
 def put(store: Store, job: str | None, *trials: Trial) -> list[int]:
     store.devices.put(DEVICE)
     return [store.trials.add(job, trial, device=DEVICE.fingerprint, toolchain=TOOLCHAIN) for trial in trials]
+
+
+def together(*work: Callable[[], object]) -> None:
+    """Run all at once, each in a thread; raises what any of them raises."""
+    start = threading.Barrier(len(work))
+
+    def run(each: Callable[[], object]) -> None:
+        start.wait()
+        each()
+
+    with ThreadPoolExecutor(len(work)) as pool:
+        for done in [pool.submit(run, each) for each in work]:
+            done.result()
 
 
 def main(url: str, first: int, trials: int) -> None:

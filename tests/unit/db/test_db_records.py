@@ -50,6 +50,7 @@ def test_searching_by_workload_device_and_precision(store: Store) -> None:
     store.trials.add(None, good(1, 9.0), device=OTHER.fingerprint, toolchain=TOOLCHAIN)
     hash = candidate().workload_hash
     assert seconds(store, workload_hash=hash) == seconds(store, workload_hash=hash[:12].upper()) == [9.0, 1.0]
+    assert seconds(store, words="a\0\udc80") == seconds(store, device="\udc80", precision="\0") == []
     assert seconds(store, workload_hash="x\0") == seconds(store, workload_hash="")[4:] == []
     assert seconds(store, device="gpu") == seconds(store, device=OTHER.fingerprint) == [9.0]
     assert seconds(store, device="cpu", workload_hash=hash) == [1.0]

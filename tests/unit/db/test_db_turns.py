@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import threading
 from dataclasses import replace
+from functools import partial
 
 import pytest
-from db_values import DEVICE, new_job
+from db_values import DEVICE, new_job, together
 from sqlalchemy import text
 
 from db.queue import Claim
@@ -100,9 +100,5 @@ def test_of_many_that_ask_at_once_one_gets_the_turn(store: Store) -> None:
                 store.turns.release(HERE, held)
                 turns += 1
 
-    threads = [threading.Thread(target=work, args=[held]) for held in claims]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    together(*(partial(work, held) for held in claims))
     assert worst == [1] * 18

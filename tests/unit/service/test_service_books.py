@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from db.jobs import Job
 from db.store import Store
+from service.dispatch import inline
+from service.dispatch.drive import Drive
+from service.dispatch.inline import run_here
 from service.dispatch.jobstore import JobStore
-from service.commands.tune import _keep_books, check_cores
+from service.jobs import answer
+from service.rules import check_cores
 from tuner.errors import InternalError, UserError
 from tuner.types import Budget, Device, JobSpec, JobState
 
 DEVICE = Device("cpu", "cpu", "Test CPU", "znver5", ("avx2",), 2, 16, 32, 2**15, 2**20, 2**25, 2**34)
 SPEC = JobSpec(model="ab" * 32, budget=Budget(trials=8))
+REPORT = {"latency_ms": {"tuned": {"median": 2.0}}}
 
 
 @pytest.fixture
@@ -23,20 +32,29 @@ def store(tmp_path) -> Iterator[Store]:  # type: ignore[no-untyped-def]
         yield opened
 
 
-def jobs_of(store: Store, spec: JobSpec = SPEC) -> JobStore:
-    return JobStore(store, spec, DEVICE, "tvm-test")
+def run(
+    store: Store, result: object, spec: JobSpec = SPEC, stopped: bool = False, during: Callable[[], None] = lambda: None
+) -> dict[str, Any]:
+    """A job whose work ends with ``result``."""
 
-
-def session(result: object, stopped: bool = False) -> SimpleNamespace:
-    def run() -> object:
+    def work() -> object:
+        during()
         if isinstance(result, BaseException):
             raise result
         return result
 
-    return SimpleNamespace(run=run, stopped=stopped)
+    def make(_: JobStore, drive: Drive) -> Any:
+        session = SimpleNamespace(run=work, stopped=stopped)
+        session.stop = lambda: setattr(session, "stopped", True)
+        return session
+
+    return run_here(store, spec, DEVICE, "tvm-test", "toy", make, lambda: 1.0)
 
 
-REPORT = {"latency_ms": {"tuned": {"median": 2.0}}}
+def newest(store: Store) -> Job:
+    job = store.jobs.get(store.jobs.list(limit=1).items[0].id)
+    assert job is not None
+    return job
 
 
 @pytest.mark.parametrize(
@@ -50,30 +68,77 @@ REPORT = {"latency_ms": {"tuned": {"median": 2.0}}}
     ],
 )
 def test_no_error_leaves_a_job_running(store: Store, error: BaseException, state: JobState) -> None:
-    job = jobs_of(store).job
     with pytest.raises(type(error)):
-        _keep_books(store, job, session(error))
-    kept = store.jobs.get(job)
-    assert kept is not None
+        run(store, error)
+    kept = newest(store)
     assert kept.state is state
     assert kept.reason
     assert str(error) in kept.reason
+    assert kept.driver is None
 
 
 @pytest.mark.parametrize(("stopped", "state"), [(False, JobState.SUCCEEDED), (True, JobState.CANCELLED)])
 def test_a_result_is_kept(store: Store, stopped: bool, state: JobState) -> None:
-    job = jobs_of(store).job
-    assert _keep_books(store, job, session(REPORT, stopped)) == REPORT
-    kept = store.jobs.get(job)
-    assert kept is not None
-    assert (kept.state, kept.best_seconds) == (state, 0.002)
+    assert run(store, REPORT, stopped=stopped) == REPORT
+    kept = newest(store)
+    assert (kept.state, kept.best_seconds, kept.model_name) == (state, 0.002, "toy")
+
+
+def test_no_server_can_take_the_job_and_its_lease_is_renewed(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inline, "LEASE", 0.4)
+
+    def during() -> None:
+        store.devices.put(DEVICE)
+        time.sleep(1.0)
+        assert store.queue.claim("a server", devices=[DEVICE.fingerprint], per_device=9, seconds=9) is None
+        assert store.queue.reclaim() == []
+        assert newest(store).state is JobState.RUNNING
+
+    run(store, REPORT, during=during)
+    assert newest(store).state is JobState.SUCCEEDED
+
+
+def test_a_cancel_from_elsewhere_ends_it_with_the_best_so_far(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inline, "LEASE", 0.4)
+    run(store, REPORT, during=lambda: (store.jobs.request(newest(store).id, "cancel"), time.sleep(0.5)))  # type: ignore[func-returns-value]
+    assert newest(store).state is JobState.CANCELLED
+    assert newest(store).best_seconds == 0.002
+
+
+def test_one_batch_on_a_device_at_a_time(store: Store) -> None:
+    """Two jobs that measure all the time: their turns never overlap, and neither starves."""
+    store.devices.put(DEVICE)
+    inside: list[str] = []
+    order: list[str] = []
+
+    def work(name: str) -> None:
+        job, _ = store.jobs.submit(SPEC, DEVICE.fingerprint, "tvm-test", paused=True)
+        claim = store.queue.start(job.id, name, 9.0)
+        with Drive(store, job, claim, lease=9.0, elapsed=lambda: 0.0, lost=lambda: None) as drive:
+            for _ in range(6):
+                with drive.turn("a batch"):
+                    inside.append(name)
+                    order.append(name)
+                    assert inside == [name]
+                    time.sleep(0.15)
+                    inside.remove(name)
+
+    threads = [threading.Thread(target=work, args=(name,)) for name in ("one", "two")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert sorted(order) == ["one"] * 6 + ["two"] * 6
+    assert len(set(order[:6])) == 2
 
 
 def test_an_answer_is_found_behind_any_number_of_other_jobs(store: Store) -> None:
-    _keep_books(store, jobs_of(store).job, session(REPORT))
+    run(store, REPORT)
     for seed in range(1, 103):  # more than one page of jobs
-        _keep_books(store, jobs_of(store, JobSpec(model="ab" * 32, seed=seed)).job, session(REPORT))
-    assert jobs_of(store).answered(SPEC)
+        run(store, REPORT, JobSpec(model="ab" * 32, seed=seed))
+    assert answer(store, SPEC, DEVICE, "tvm-test") is not None
+    assert answer(store, SPEC, DEVICE, "tvm-test", files=True) is None  # the command line keeps its artifact to itself
+    assert answer(store, SPEC, DEVICE, "another") is None
 
 
 @pytest.mark.parametrize(
@@ -86,15 +151,16 @@ def test_an_answer_is_found_behind_any_number_of_other_jobs(store: Store) -> Non
     ],
 )
 def test_answers_cover_smaller_budgets_only(store: Store, asked: Budget, known: bool) -> None:
-    _keep_books(store, jobs_of(store).job, session(REPORT))
-    assert jobs_of(store).answered(JobSpec(model="ab" * 32, budget=asked)) is known
+    run(store, REPORT)
+    found = answer(store, JobSpec(model="ab" * 32, budget=asked), DEVICE, "tvm-test")
+    assert (found is not None) is known
 
 
 def test_stopped_and_failed_jobs_are_no_answers(store: Store) -> None:
-    _keep_books(store, jobs_of(store).job, session(REPORT, stopped=True))
+    run(store, REPORT, stopped=True)
     with pytest.raises(InternalError):
-        _keep_books(store, jobs_of(store).job, session(InternalError("no")))
-    assert not jobs_of(store).answered(SPEC)
+        run(store, InternalError("no"))
+    assert answer(store, SPEC, DEVICE, "tvm-test") is None
 
 
 def test_more_cores_than_there_are() -> None:

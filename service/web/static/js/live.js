@@ -3,6 +3,7 @@
 import { get, href } from "./api.js";
 
 const KINDS = ["state", "progress", "end"];
+const ENDED = new Set(["SUCCEEDED", "FAILED", "CANCELLED"]);
 const PATIENCE = 3; // streams that fail in a row before polling takes over
 const POLL = 2000; // ms
 
@@ -53,6 +54,9 @@ export function watch(job, { after = 0, onEvent = () => {}, onEnd = () => {}, on
     try {
       const page = await get(`${path}?after=${last}`);
       for (const event of page.items) take(event.kind, event.data, event.seq);
+      // Only streams say "end": here the newest event is the end if its state is one.
+      const newest = page.items.at(-1);
+      if (newest?.kind === "state" && ENDED.has(newest.data.state)) take("end", newest.data);
       if (!over) onStatus("polling");
     } catch {
       onStatus("reconnecting");

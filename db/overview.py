@@ -61,6 +61,6 @@ class Overview:
 
     def questions(self) -> dict[str, int]:
         """Device fingerprint -> to how many questions a measured answer is stored."""
-        query = select(questions.c.device, func.count()).group_by(questions.c.device)
+        query = select(questions.c.device, func.count().label("number")).group_by(questions.c.device)
         with self._database.read() as connection:
-            return {device: count for device, count in connection.execute(query)}
+            return {row.device: row.number for row in connection.execute(query)}

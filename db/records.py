@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from statistics import median
@@ -19,7 +20,9 @@ from db.schema import devices, questions, trials, workloads
 from tuner.types import PROTOCOL, FailureKind, Record
 
 _Place = tuple[str, str, str]  # device fingerprint, toolchain, protocol: times of two places are not comparable
-_Candidate = tuple[str, str]  # record key, candidate key
+_PLACE = ("device", "toolchain", "protocol")
+_Answer = tuple[float, int, int]  # median seconds of a candidate, id of its first trial, samples
+_FASTEST = 8  # trials of a question that are looked at first
 _AT_ONCE = 20  # questions looked at together at least: many may turn out to have no verified candidate
 
 
@@ -134,58 +137,73 @@ def _answers(connection: Connection, rows: Sequence[Any]) -> list[tuple[int, Fou
 
 def _records(connection: Connection, place: _Place, keys: Collection[str]) -> dict[str, FoundRecord]:
     """Record key -> the record at one place, for those that have one."""
-    columns = (trials.c.id, trials.c.record_key, trials.c.candidate_key, trials.c.seconds, trials.c.failure_kind)
-    relevant = trials.c.samples.is_not(None) | (trials.c.failure_kind == FailureKind.WRONG.value)
-    rows: list[Any] = []
-    for chunk in chunks(sorted(set(keys))):
-        query = select(*columns, trials.c.max_rel_error).where(_at(trials, place), trials.c.record_key.in_(chunk))
-        rows += connection.execute(query.where(relevant)).all()
-    winners = _winners(connection, rows)
-    if not winners:
-        return {}
+    winners = _winners(connection, place, keys)
     full = {}
-    for ids in chunks(winners):
+    for ids in chunks([id for _, id, _ in winners.values()]):
         full.update({row.id: row for row in connection.execute(select(trials).where(trials.c.id.in_(ids)))})
     hashes = {row.workload for row in full.values()}
     canonical, summaries = load_workloads(connection, hashes), load_summaries(connection, hashes)
     name = connection.execute(select(devices.c.name).where(devices.c.fingerprint == place[0])).scalar() or ""
     found = {}
-    for id, (seconds, samples) in winners.items():
+    for key, (seconds, id, samples) in winners.items():
         row = full[id]
-        record = Record(to_candidate(row, canonical), seconds, samples or len(row.samples), *place)
-        found[row.record_key] = FoundRecord(record, id, row.job, row.created_at, summaries[row.workload], name)
+        record = Record(to_candidate(row, canonical), seconds, samples, *place)
+        found[key] = FoundRecord(record, id, row.job, row.created_at, summaries[row.workload], name)
     return found
 
 
-def _winners(connection: Connection, rows: Iterable[Any]) -> dict[int, tuple[float, int]]:
-    """Id of the first trial of each question's best verified candidate -> (its median seconds, its samples).
+def _winners(connection: Connection, place: _Place, keys: Collection[str]) -> dict[str, _Answer]:
+    """Record key -> its best verified candidate, without reading the many trials of each question that are slow.
 
-    Of candidates with a single trial the samples are not read, and their number is given as 0.
+    The median over all samples of a candidate is never below the least of its trials' medians. So a candidate that is
+    better than the last of a question's fastest trials is better than all whose trials are not among these.
     """
-    tried: dict[_Candidate, list[Any]] = defaultdict(list)
-    for row in rows:
-        tried[row.record_key, row.candidate_key].append(row)
-    verified = {
-        key: made
-        for key, made in tried.items()
-        if all(row.failure_kind is None for row in made) and any(row.max_rel_error is not None for row in made)
-    }
-    samples = _samples(connection, [row.id for made in verified.values() if len(made) > 1 for row in made])
-    best: dict[str, tuple[float, int, int]] = {}
-    for (record_key, _), made in verified.items():
-        merged = [sample for row in made for sample in samples.get(row.id, ())]
+    fastest: dict[str, list[Any]] = {}
+    for chunk in chunks(sorted(set(keys))):
+        asked = select(questions.c.record_key).where(_at(questions, place), questions.c.record_key.in_(chunk))
+        fastest.update({key: _fastest(connection, place, key) for key in connection.execute(asked).scalars().all()})
+    contenders = {row.candidate_key for rows in fastest.values() for row in rows}
+    winners: dict[str, _Answer] = {}
+    for chunk in chunks(sorted(contenders)):
+        # By one index; the place is compared afterwards, for it would draw SQLite to an index that says too little.
+        winners = _better(winners, _tried(connection, place, trials.c.candidate_key.in_(chunk)))
+    for key, rows in fastest.items():
+        if len(rows) == _FASTEST and not (key in winners and winners[key][0] < rows[-1].seconds):
+            question = and_(_at(trials, place), trials.c.record_key == key)
+            winners = _better(winners, _tried(connection, place, question))
+    return winners
+
+
+def _fastest(connection: Connection, place: _Place, key: str) -> list[Any]:
+    measured = trials.c.seconds > -math.inf  # and not NULL; as a range it is a part of the index that is read
+    query = select(trials.c.candidate_key, trials.c.seconds).where(
+        _at(trials, place), trials.c.record_key == key, measured
+    )
+    return list(connection.execute(query.order_by(trials.c.seconds).limit(_FASTEST)))
+
+
+def _tried(connection: Connection, place: _Place, condition: ColumnElement[bool]) -> Iterable[list[Any]]:
+    """The trials at the place that meet the condition and say something of their candidate, by candidate."""
+    columns = ("id", "record_key", "candidate_key", "samples", "failure_kind", "max_rel_error", *_PLACE)
+    telling = trials.c.samples.is_not(None) | (trials.c.failure_kind == FailureKind.WRONG.value)
+    by_candidate: dict[str, list[Any]] = defaultdict(list)
+    for row in connection.execute(select(*(trials.c[name] for name in columns)).where(condition, telling)):
+        if tuple(getattr(row, name) for name in _PLACE) == place:
+            by_candidate[row.candidate_key].append(row)
+    return by_candidate.values()
+
+
+def _better(winners: Mapping[str, _Answer], tried: Iterable[list[Any]]) -> dict[str, _Answer]:
+    """The winners, and those of these candidates that are verified and better."""
+    best = dict(winners)
+    for rows in tried:
+        if any(row.failure_kind is not None for row in rows) or all(row.max_rel_error is None for row in rows):
+            continue
+        merged = [sample for row in rows for sample in row.samples]
         # Ids break ties: an answer must not change without reason.
-        answer = (median(merged) if merged else made[0].seconds, min(row.id for row in made), len(merged))
-        best[record_key] = min(best.get(record_key, answer), answer)
-    return {id: (seconds, count) for seconds, id, count in best.values()}
-
-
-def _samples(connection: Connection, ids: Sequence[int]) -> dict[int, list[float]]:
-    found: dict[int, list[float]] = {}
-    for chunk in chunks(ids):
-        query = select(trials.c.id, trials.c.samples).where(trials.c.id.in_(chunk))
-        found.update((row.id, row.samples) for row in connection.execute(query))
-    return found
+        answer = (median(merged), min(row.id for row in rows), len(merged))
+        best[rows[0].record_key] = min(best.get(rows[0].record_key, answer), answer)
+    return best
 
 
 def _at(table: Table, place: _Place) -> ColumnElement[bool]:

@@ -317,6 +317,7 @@ trials = Table(
         postgresql_where=text("failure_kind IS NOT NULL"),
     ),
     Index(None, "job", "seconds", "id"),
+    Index(None, "job", "record_key", "seconds", "id"),  # a job's trials by question, looked at together
     Index(  # no committed trial is made again
         "uq_trials_once",
         "job",
@@ -325,6 +326,7 @@ trials = Table(
         sqlite_where=text(_FINAL_WORD),
         postgresql_where=text(_FINAL_WORD),
     ),
+    Index(None, "candidate_key"),  # all that is known of one candidate
     Index(None, "workload"),
     sqlite_autoincrement=True,  # a cursor on ids must never meet a number twice
 )

@@ -48,15 +48,15 @@ def create_app(
     )  # fmt: skip
     metrics.observe(partial(health.sample, context))
     app = FastAPI(
-        title="fusetune", version=_version(), root_path=settings.root_path, openapi_url=openapi.PATH, docs_url=None,
+        title="fusetune", version=_version(), openapi_url=openapi.PATH, docs_url=None,
         redoc_url=None, redirect_slashes=False, lifespan=_lifespan, telemetry=_NO_TELEMETRY,
     )  # fmt: skip
     app.state.context = context
-    routes = Routes(app)
+    routes = Routes(app, settings.root_path)
     problems.install(app, routes)
     app.include_router(health.router)
     app.include_router(v1.router())
-    openapi.describe(app)
+    openapi.describe(app, settings.root_path)
     renderer = web.Renderer(settings)
     app.include_router(web.router(settings, store, blobs, jobs, models, renderer))
     # The first layer added is the closest to the routes, the last one is the first to see a request.

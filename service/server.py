@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import signal
 import socket
@@ -18,6 +19,7 @@ from tuner.errors import UserError
 DRAIN_SECONDS = 3  # how long requests under way may take to end when the server stops
 BACKLOG = 1024  # connections that wait to be accepted
 INTERRUPTED = 130  # exit code after the second Ctrl-C
+_log = logging.getLogger(__name__)
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -75,6 +77,7 @@ class Server(uvicorn.Server):
             self.ready()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        _log.info("stopping; running jobs go back to the queue; Ctrl-C again stops at once")
         self._fastapi.state.context.hub.close()
         await super().shutdown(sockets)
 
@@ -85,14 +88,15 @@ class Server(uvicorn.Server):
 
 @contextmanager
 def signals(server: Server) -> Iterator[None]:
-    """SIGINT and SIGTERM end the server in order; the second one ends it at once, and the drivers with it."""
+    """SIGINT, SIGTERM and SIGHUP end the server in order; the second one ends it at once.
 
-    def handle(number: int, _: FrameType | None) -> None:
+    Drivers hang on pipes that end with this process, so that even then none is left.
+    """
+
+    def handle(_number: int, _frame: FrameType | None) -> None:
         if server.should_exit:
             os._exit(INTERRUPTED)
         server.stop()
-        said = "; press Ctrl-C again to stop at once" if number == signal.SIGINT else ""
-        os.write(2, f"\nStopping: running jobs go back to the queue{said}.\n".encode())
 
     before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     try:

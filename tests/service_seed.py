@@ -1,4 +1,4 @@
-"""A store as a service has it after a while: models, two devices, a dozen jobs in every state, their trials and records.
+"""A store as a service has it after a while: models, two devices, jobs in every state, their trials and records.
 
 Written through the same calls as by the service. One job has the report and graph of a real run (tests/data).
 """
@@ -29,6 +29,7 @@ from tuner.types import (
 
 DATA = Path(__file__).parent / "data"
 TOOLCHAIN = "tvm-0.27.0"
+DOING = "measuring block 14 of 56: Conv+Relu 3x3 256 -> 256 at 14x14, 6 cores"
 LEASE = 3600.0  # seconds: nobody renews what is seeded
 HOLDER = "seed"
 NASTY = "<script>alert(\"1\")</script> & 'co'"
@@ -234,7 +235,7 @@ def _work(
         summary = next(s for n, (s, _) in enumerate(WORKLOADS) if candidate(n, 0).workload == trial.candidate.workload)
         store.trials.add(claim.job, trial, device=device.fingerprint, toolchain=TOOLCHAIN, summary=summary, claim=claim)
     store.queue.progress(
-        claim, event=True, stage="search", message="measuring block 14 of 56: Conv+Relu 3x3 256 -> 256 at 14x14, 6 cores",
+        claim, event=True, stage="search", message=DOING,
         done=round(300 * share), total=300, unit="seconds", measured=trials,
         failed=sum(trial.failure is not None for trial in made), reused_trials=reused, best_seconds=best,
         elapsed=300 * share, curve=curve(best, 300 * share, trials),

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Protocol
 
+from anyio import CapacityLimiter
 from fastapi import Depends
 from starlette.requests import Request
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from service.devices import DeviceBoard
     from service.jobs import Jobs
     from service.models import ModelLibrary
+
+UPLOADS = 8  # at once; further ones wait with their bodies unread
 
 
 class Dispatching(Protocol):
@@ -41,6 +44,7 @@ class Context:
     hub: Hub
     metrics: Metrics
     dispatcher: Dispatching | None
+    uploads: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(UPLOADS))  # threads of their own
 
     def url(self, path: str) -> str:
         """An address of ours as clients see it, behind the prefix of a proxy."""

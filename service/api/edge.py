@@ -37,7 +37,7 @@ class Edge:
             return
         started, status, id = time.perf_counter(), 0, str(uuid4())
         method = scope["method"]
-        scope = {**scope, "state": {**scope.get("state", {}), "request_id": id}}
+        scope = {**scope, "root_path": self._routes.root_path, "state": {**scope.get("state", {}), "request_id": id}}
         if method == "HEAD":
             scope |= {"method": "GET", HEAD: True}
 
@@ -68,7 +68,7 @@ class Edge:
                 _access.info(
                     "%s %s %d %.1f ms", method, scope["path"], status, seconds * 1e3,
                     extra={"request": id, "method": method, "path": scope["path"], "status": status,
-                           "ms": round(seconds * 1e3, 1)},
+                           "ms": round(seconds * 1e3, 1), "caller": _caller(scope)},
                 )  # fmt: skip
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -85,6 +85,11 @@ class Edge:
             await problems.respond(Request(scope), "too-large", _too_large(limit))(scope, receive, send)
             return
         await self._app(scope, _limited(receive, limit), send)
+
+
+def _caller(scope: Scope) -> str:
+    """The id of the token or session that asked, as the gate left it; empty for strangers."""
+    return str(getattr(scope["state"].get("identity"), "id", ""))
 
 
 class Shelter:

@@ -101,15 +101,15 @@ class Hub:
         self._poller: asyncio.Task[None] | None = None
         self._thread = CapacityLimiter(1)  # apart from the requests' threads: their load must not delay events
         self._readers = CapacityLimiter(4)
-        self._watching = 0
-        self._closed = False
         self._streams: set[_Watcher] = set()
+        self._closed = False
 
-    async def frames(self, job: str, after: int, said: Said) -> AsyncIterator[bytes | None]:
+    def frames(self, job: str, after: int, said: Said) -> AsyncIterator[bytes | None]:
         """The job's events above ``after``, as they come; None after each silence. Once the job has ended and all was
         given, an event ``end`` is the last.
 
-        ``said``: the job's state and reason before this call; without events above ``after`` nothing else says that it has ended.
+        ``said``: the job's state and reason before this call; without events above ``after`` nothing else says that it
+        has ended.
 
         Raises:
             UserError: too many watchers, or the server closes (``server-busy``, ``server-closing``).
@@ -117,20 +117,21 @@ class Hub:
         """
         if self._closed:
             raise UserError("The server is closing.", code="server-closing")
-        if self._watching >= WATCHERS:
+        if len(self._streams) >= WATCHERS:
             raise UserError(f"More than {WATCHERS} event streams are open.", code="server-busy")
+        return self._stream(job, after, said)
+
+    async def _stream(self, job: str, after: int, said: Said) -> AsyncIterator[bytes | None]:
         watcher = _Watcher()
-        self._watching += 1
         self._streams.add(watcher)
-        self._metrics.watchers.set(self._watching)
+        self._metrics.watchers.set(len(self._streams))
         try:
             async for chunk in self._follow(watcher, job, after, said):
                 yield chunk
         finally:
             self._leave(job, watcher)
-            self._watching -= 1
             self._streams.discard(watcher)
-            self._metrics.watchers.set(self._watching)
+            self._metrics.watchers.set(len(self._streams))
 
     async def _follow(self, watcher: _Watcher, job: str, after: int, said: Said) -> AsyncIterator[bytes | None]:
         while True:
@@ -185,8 +186,10 @@ class Hub:
 
     async def _loop(self) -> None:
         while self._channels:
-            await asyncio.sleep(TICK if self._watching <= CROWD else 2 * TICK)
+            await asyncio.sleep(TICK if len(self._streams) <= CROWD else 2 * TICK)
             positions = {job: channel.position for job, channel in self._channels.items()}
+            if not positions:
+                return
             try:
                 news = await to_thread.run_sync(self._source.news, positions, PAGE, limiter=self._thread)
             except FusetuneError as error:  # busy or away for a moment: watchers wait, nothing is lost

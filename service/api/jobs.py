@@ -1,4 +1,4 @@
-"""Routes of jobs. GET /jobs/{id} and POST /jobs are the hot ones: few queries, one thread hop, no pydantic on the way out."""
+"""Routes of jobs. GET /jobs/{id} and POST /jobs are hot: few queries, one thread hop, no pydantic on the way out."""
 
 from __future__ import annotations
 

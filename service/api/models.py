@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Annotated
 
-from anyio import CapacityLimiter, from_thread, to_thread
+from anyio import from_thread, to_thread
 from fastapi import APIRouter, Query
 from starlette.requests import Request
 from starlette.responses import Response
@@ -22,7 +22,6 @@ from service.api.schemas.common import Cursor
 from service.api.schemas.models import Estimate, EstimateQuery, GraphOut, ModelOut, ModelPage, UploadQuery
 from tuner.errors import UserError
 
-UPLOADS = 8  # at once; further ones wait with their bodies unread
 SILENCE = 60.0  # seconds between two pieces of an upload
 _TYPES = {
     "", "application/octet-stream", "application/onnx", "application/x-onnx", "application/x-protobuf",
@@ -35,7 +34,6 @@ _BODY = {
 }
 
 router = APIRouter(tags=["models"])
-_uploads = CapacityLimiter(UPLOADS)
 
 
 @router.post(
@@ -58,7 +56,7 @@ async def upload(request: Request, context: Ctx, query: Annotated[UploadQuery, Q
             "-H 'Content-Type: application/octet-stream'",
         )  # fmt: skip
     add = partial(context.models.add, _pieces(request), query.name or "model")
-    model, created = await to_thread.run_sync(add, limiter=_uploads)
+    model, created = await to_thread.run_sync(add, limiter=context.uploads)
     headers = {"Location": context.url(f"/models/{model.sha256}")}
     return answer(views.model(model, context.url), 201 if created else 200, headers)
 

@@ -14,13 +14,13 @@ from service.api.schemas.common import Problem
 PATH = "/api/v1/openapi.json"
 _REQUEST = "0b1d5c38-6c3c-4a52-9df5-0c6e5a8f3a1e"
 _INTRODUCTION = """\
-fusetune finds the fastest verified build of an ONNX model for a device. Upload a model, submit a job, watch it, take the
-artifact home. Every error is a problem document (RFC 9457) with a stable `code`, whose `fault` says whether the request,
-a candidate or the service is to blame. Times are ISO 8601 in UTC. Lists are read page by page: give `next` back as
-`cursor`. Every answer carries `X-Request-Id`, which the server's log repeats.
+fusetune finds the fastest verified build of an ONNX model for a device. Upload a model, submit a job, watch it, take
+the artifact home. Every error is a problem document (RFC 9457) with a stable `code`, whose `fault` says whether the
+request, a candidate or the service is to blame. Times are ISO 8601 in UTC. Lists are read page by page: give `next`
+back as `cursor`. Every answer carries `X-Request-Id`, which the server's log repeats.
 
-Sign in with `Authorization: Bearer TOKEN` (`fusetune token create` makes one) or, in a browser, with the cookie that the
-login page sets; writes with the cookie need the header `X-CSRF-Token` too.
+Sign in with `Authorization: Bearer TOKEN` (`fusetune token create` makes one) or, in a browser, with the cookie that
+the login page sets; writes with the cookie need the header `X-CSRF-Token` too.
 """
 _TAGS = {
     "models": "ONNX models, identified by the SHA-256 of their bytes.",
@@ -58,22 +58,22 @@ def binary(description: str, *media_types: str) -> dict[str, Any]:
     return {"description": description, "content": {media_type: {"schema": schema} for media_type in media_types}}
 
 
-def describe(app: FastAPI) -> None:
+def describe(app: FastAPI, root_path: str = "") -> None:
     """Give the app its document; it is made at the first request for it and kept."""
 
     def document() -> dict[str, Any]:
         if app.openapi_schema is None:
-            app.openapi_schema = _document(app)
+            app.openapi_schema = _document(app, root_path)
         return app.openapi_schema
 
     app.openapi = document  # type: ignore[method-assign]
 
 
-def _document(app: FastAPI) -> dict[str, Any]:
+def _document(app: FastAPI, root_path: str) -> dict[str, Any]:
     tags = [{"name": name, "description": text} for name, text in _TAGS.items()]
     made = get_openapi(
         title="fusetune", version=app.version, summary="Auto-tuning of deep-learning inference",
-        description=_INTRODUCTION, routes=app.routes, tags=tags, servers=[{"url": app.root_path or "/"}],
+        description=_INTRODUCTION, routes=app.routes, tags=tags, servers=[{"url": root_path or "/"}],
         license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
     )  # fmt: skip
     components = made.setdefault("components", {})

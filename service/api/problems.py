@@ -59,7 +59,7 @@ KINDS: Mapping[str, Kind] = {
     "not-acceptable": Kind(406, "None of the accepted types is offered"),
     "request-timeout": Kind(408, "The request came too slowly"),
     "too-large": Kind(413, "The body is too large"),
-    "unsupported-media-type": Kind(415, "The body's type is not supported", hint="Send Content-Type: application/json."),
+    "unsupported-media-type": Kind(415, "The body's type is not supported", hint="Send application/json."),
     # who asks
     "unauthenticated": Kind(401, "Sign in first", hint="Send 'Authorization: Bearer TOKEN', or sign in."),
     "bad-token": Kind(401, "The token is not valid", hint="Make one with `fusetune token create`."),
@@ -102,6 +102,7 @@ KINDS: Mapping[str, Kind] = {
     "model-memory": _model("Importing the model needs too much memory"),
     "model-too-large": _model("The model is too large"),
     "tensor-too-large": _model("A tensor of the model is too large"),
+    "inspect-failed": _model("The model breaks the importer"),
     "import-timeout": _model("Importing the model takes too long"),
     "import-crashed": _model("The model crashes the importer"),
     "control-flow": _model("Control flow is not supported"),

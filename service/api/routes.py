@@ -16,8 +16,8 @@ OTHER = "other"  # one label for all unknown addresses, so that a scan cannot gr
 class Routes:
     """A table of the app's routes, made at the first request, when all of them are there."""
 
-    def __init__(self, app: FastAPI) -> None:
-        self._app = app
+    def __init__(self, app: FastAPI, root_path: str = "") -> None:
+        self._app, self.root_path = app, root_path
 
     def template(self, scope: Scope) -> str:
         """The address as written in the code, such as /api/v1/jobs/{id}, of a request that was routed."""
@@ -25,7 +25,7 @@ class Routes:
 
     def path(self, scope: Scope) -> str:
         """The request's path without the prefix of a proxy."""
-        return get_route_path({**scope, "root_path": self._app.root_path})
+        return get_route_path({**scope, "root_path": self.root_path})
 
     def allowed(self, path: str) -> str:
         """The methods that this address knows, as the Allow header says it; empty if there is no such address."""

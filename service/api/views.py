@@ -237,7 +237,12 @@ def _data(event: Event) -> Mapping[str, Any]:
 
 
 def _tensor(tensor: Mapping[str, Any]) -> dict[str, Any]:
-    return {"name": tensor["name"], "dtype": tensor["dtype"], "shape": list(tensor["shape"] or ())}
+    return {
+        "name": tensor["name"],
+        "dtype": tensor["dtype"],
+        "shape": list(tensor["shape"] or ()),
+        "open": bool(tensor.get("open")),
+    }
 
 
 def _quotient(other: float | None, ours: float | None) -> float | None:

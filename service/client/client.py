@@ -27,6 +27,7 @@ STREAM_TRIES = 3  # event streams that give nothing before polling takes their p
 QUIET_SECONDS = 45.0  # the server says something on an event stream every 15 s
 POLL_SECONDS = 1.0
 _CHUNK = 1 << 20  # bytes
+_ENDS = {"artifact": ".zip", "plan": ".json", "report": ".json"}
 
 
 class Client:
@@ -182,10 +183,11 @@ class Client:
             yield from parse(response.iter_lines())
 
     def _poll(self, id: str, address: str, after: int) -> Iterator[Event]:
+        job = self.job(id)  # asked before the events: what happened in between is among them
         data = self._wire.json("GET", address, params={"after": after}, headers={"Accept": "application/json"})
         for item in data["items"]:
             yield Event(item["seq"], item["kind"], item["data"])
-        if not data["items"] and (job := self.job(id)).ended:
+        if job.ended and not data["items"]:
             yield Event(after, "end", {"state": job.state.value, "reason": job.reason})
 
     # the rest ---------------------------------------------------------------------------------------------------------
@@ -196,7 +198,8 @@ class Client:
         ``format`` is that of a log. The file appears whole or not at all; its hash is checked where the server names
         it. Returns where it is. Raises UserError ``no-file``, ``not-finished``, ``bad-output`` among others.
         """
-        return fetch(self._wire, f"jobs/{_part(id)}/{what}", _given(format=format), to)
+        name = f"fusetune-{_part(id)}-{what}{_ENDS.get(what, '')}"
+        return fetch(self._wire, f"jobs/{_part(id)}/{what}", _given(format=format), to, name)
 
     def report(self, id: str) -> Mapping[str, Any]:
         """The report of a job. Raises UserError ``no-file``, ``not-finished``, ``unknown-job``."""

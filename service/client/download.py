@@ -19,12 +19,15 @@ _NAME = re.compile(r'filename="([^"]+)"')
 LONGEST_SECONDS = 320.0  # some logs are made when they are asked for
 
 
-def fetch(wire: Wire, address: str, params: Mapping[str, Any], to: Path | None) -> Path:
-    """Fetch into ``to`` (a file, a folder, or None for the server's file name), again from the start if it is cut."""
+def fetch(wire: Wire, address: str, params: Mapping[str, Any], to: Path | None, name: str) -> Path:
+    """Fetch into ``to``, again from the start if it is cut.
+
+    ``to`` is a file, a folder, or None for here; in a folder the server's name for the file is taken, else ``name``.
+    """
     for attempt in range(ATTEMPTS):
         last = attempt == ATTEMPTS - 1
         try:
-            return _once(wire, address, params, to)
+            return _once(wire, address, params, to, name)
         except httpx.TransportError as error:
             if last:
                 raise wire.unreachable(error) from error
@@ -35,9 +38,9 @@ def fetch(wire: Wire, address: str, params: Mapping[str, Any], to: Path | None) 
     raise AssertionError  # the last attempt returned or raised
 
 
-def _once(wire: Wire, address: str, params: Mapping[str, Any], to: Path | None) -> Path:
+def _once(wire: Wire, address: str, params: Mapping[str, Any], to: Path | None, name: str) -> Path:
     with wire.stream(address, params=params, timeout=LONGEST_SECONDS) as response:
-        target = _target(to, response.headers)
+        target = _target(to, response.headers, name)
         try:
             with tempfile.NamedTemporaryFile(dir=target.parent, prefix=f".{target.name}-", delete=False) as file:
                 part = Path(file.name)
@@ -58,14 +61,12 @@ def _once(wire: Wire, address: str, params: Mapping[str, Any], to: Path | None) 
     return target
 
 
-def _target(to: Path | None, headers: httpx.Headers) -> Path:
+def _target(to: Path | None, headers: httpx.Headers, name: str) -> Path:
     if to is not None and not to.is_dir():
         return to
     named = _NAME.search(headers.get("content-disposition", ""))
-    name = Path(named[1]).name if named else ""  # never a path: the server does not choose the folder
-    if name in {"", ".", ".."} or name.startswith("."):
-        name = "fusetune-download"
-    return (to or Path()) / name
+    given = Path(named[1]).name if named else ""  # never a path: the server does not choose the folder
+    return (to or Path()) / (name if given in {"", ".."} or given.startswith(".") else given)
 
 
 def _check(target: Path, headers: httpx.Headers, found: Any) -> None:

@@ -7,6 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 from rich.console import Console
@@ -79,15 +80,18 @@ def status(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps({"items": [dict(j.raw) for j in page.items], "next": page.next}))
         return 0
-    table = Table(title=f"Jobs ({len(page.items)}{' newest' if page.next else ''})")
-    right = {"best ms", "speed-up", "trials"}
-    for column in ("job", "model", "device", "state", "doing", "best ms", "speed-up", "trials", "created"):
-        table.add_column(column, justify="right" if column in right else "left", no_wrap=column == "job")
+    devices = {_name(job, "device") for job in page.items}
+    one = f" on {_plain(devices.pop())}" if len(devices) == 1 else ""
+    table = Table(title=f"Jobs{one} ({len(page.items)}{' newest' if page.next else ''})")
+    for column in ("job", "model", *(["device"] if not one else []), "state", "best ms", "speed-up", "trials", "age"):
+        right = column in {"best ms", "speed-up", "trials", "age"}
+        table.add_column(column, justify="right" if right else "left", no_wrap=column in {"job", "state", "age"})
     for job in page.items:
         table.add_row(
-            job.id, _plain(_name(job, "model")), _plain(_name(job, "device")), job.state, _plain(job.stage),
+            job.id, _plain(_name(job, "model")), *([_plain(_name(job, "device"))] if not one else []),
+            job.state if job.ended or not job.stage else f"{job.state} {_plain(job.stage)}",
             _ms(job.latency_ms.get("best")), _times(job.speedup.get("over_unoptimised")),
-            str(job.trials.get("measured", 0)), _plain(str(job.raw.get("created_at", ""))[:19].replace("T", " ")),
+            str(job.trials.get("measured", 0)), _age(job.raw.get("created_at")),
         )  # fmt: skip
     Console().print(table)
     return 0
@@ -188,14 +192,12 @@ def _progress(data: Mapping[str, Any]) -> events.Progress:
 
 def _details(console: Console, job: RemoteJob) -> None:
     table = Table(title=f"Job {job.id}", show_header=False)
-    done, total, unit = (job.progress.get(n) for n in ("done", "total", "unit"))
     rows = {
         "model": f"{_name(job, 'model')} {job.spec.model[:12]}",
         "device": _name(job, "device"),
         "state": f"{job.state}{f': {job.reason}' if job.reason else ''}",
         "doing": f"{job.stage} {job.message or ''}".strip() if not job.ended else "",
-        "progress": f"{100 * done:.0f} %" if unit == "share" and done is not None
-                    else f"{done:g} of {total:g} {unit}" if done is not None and total else "",
+        "progress": _share(job) if not job.ended else "",
         "trials": ", ".join(f"{count} {name}" for name, count in job.trials.items()),
         "latency": ", ".join(f"{name} {_ms(ms)} ms" for name, ms in job.latency_ms.items() if ms is not None),
         "speed-up": ", ".join(
@@ -210,8 +212,27 @@ def _details(console: Console, job: RemoteJob) -> None:
     console.print(table)
 
 
+def _share(job: RemoteJob) -> str:
+    done, total, unit = (job.progress.get(n) for n in ("done", "total", "unit"))
+    if done is None or not total:
+        return ""
+    return f"{100 * done / total:.0f} %" if unit == "share" else f"{done:.0f} of {total:.0f} {unit}"
+
+
 def _name(job: RemoteJob, what: str) -> str:
     return str((job.raw.get(what) or {}).get("name") or "")
+
+
+def _age(moment: Any) -> str:
+    """How long ago an ISO 8601 moment was, in the largest unit that fits."""
+    try:
+        seconds = (datetime.now(UTC) - datetime.fromisoformat(str(moment))).total_seconds()
+    except (ValueError, TypeError):  # none, or one without a time zone
+        return ""
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{max(0.0, seconds):.0f} s"
 
 
 def _ms(value: float | None) -> str:

@@ -88,7 +88,10 @@ def drive(a: Assignment) -> int:
                     watch=lambda progress: lease.watch(progress, curve.points),
                     retry=job.retries, clock=clock, curve=curve, turn=lease.turn,
                 )  # fmt: skip
+                _find_roof(store, device, lease.turn, clock)
                 report = session.run()
+                if _above_roof(store, device, report):
+                    _find_roof(store, device, lease.turn, clock, again=True)
                 files = keep(out, session.graph.to_json() if session.graph else {}, blobs)
                 store.queue.finish(
                     claim, JobState.SUCCEEDED, report=report, files=files,
@@ -110,6 +113,34 @@ def drive(a: Assignment) -> int:
                 reason = f"The disk is full: {error}. Make room, then resume the job."
                 store.queue.finish(claim, JobState.PAUSED, reason=reason)
     return 0
+
+
+def _find_roof(store: Any, device: Any, turn: Any, clock: Any, *, again: bool = False) -> None:
+    """Measure the device's peak and bandwidth if nobody has, or ``again``; the highest ever seen count."""
+    from tuner.errors import DeviceError
+    from tuner.measure.roof import measure_roof
+
+    known = store.devices.get(device.fingerprint)
+    if known is not None and known.peak_flops is not None and not again:
+        return
+    with clock.stopped(), turn("its peak and bandwidth"):
+        try:
+            found = measure_roof(device)
+        except DeviceError as error:  # nice to know, not needed
+            logging.getLogger("service.driver").warning("%s", error)
+            return
+    store.devices.measured(
+        device.fingerprint,
+        peak_flops=max(found.flops, (known and known.peak_flops) or 0.0),
+        bandwidth=max(found.bandwidth, (known and known.bandwidth) or 0.0),
+    )
+
+
+def _above_roof(store: Any, device: Any, report: Mapping[str, Any]) -> bool:
+    """Whether a block ran faster than the peak that was measured, as when that was taken in a noisy moment."""
+    known = store.devices.get(device.fingerprint)
+    best = max((b["gflops"] or 0.0 for b in report["blocks"] if b["template"] != "winograd"), default=0.0)
+    return known is None or best * 1e9 > (known.peak_flops or 0.0)
 
 
 def _model(blobs: Any, sha256: str, name: str, work: Path) -> Path:

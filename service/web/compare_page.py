@@ -91,7 +91,51 @@ def _choices(web: Web, jobs: list[Job]) -> list[Job]:
     """Finished jobs, those with a chosen one's model first."""
     found = web.jobs.list(state=[JobState.SUCCEEDED], limit=CHOICES).items
     known = {job.id for job in found}
+    found += [job for job in jobs if job.id not in known]
+    models = {job.model for job in jobs}
+    return sorted(found, key=lambda job: job.model not in models)
+
+
+def _titles(views: JobViews, job: Job) -> dict[str, str]:
+    """Layer -> the name of its block in the drawing."""
+    picture = views.picture(job)
+    return {layer: box.title for box in picture.network.boxes for layer in box.ids} if picture else {}
+
+
+def _latency(job: Job | None, name: str = "tuned") -> float | None:
+    entry = _report(job).get("latency_ms", {}).get(name)
+    return entry["median"] if entry else None
+
+
+def _sentence(a: Job, b: Job) -> str:
+    """The difference in one sentence."""
+    ours, theirs = _latency(a), _latency(b)
+    if ours is None or theirs is None:
+        return "One of the two has no measured latency."
+    if a.model != b.model:
+        return f"Different models: {model_name(a)} takes {units.ms(ours)}, {model_name(b)} {units.ms(theirs)}."
+    if a.device != b.device:
+        return f"Different devices: {units.ms(ours)} on {a.device_name}, {units.ms(theirs)} on {b.device_name}."
+    if abs(ours / theirs - 1) < 0.005:
+        return f"Both builds are as fast: {units.ms(ours)} and {units.ms(theirs)}."
+    faster, slower, name = (theirs, ours, "B") if theirs < ours else (ours, theirs, "A")
+    return (
+        f"{name} is {units.speedup(slower / faster)} faster: {units.ms(faster)} against {units.ms(slower)}. "
+        "They were timed in different runs, so a few percent may be the machine."
+    )
+
+
+def _figures(a: Job, b: Job) -> list[Figure]:
+    found = []
+    for key, name in LATENCIES:
+        ours, theirs = _latency(a, key), _latency(b, key)
+        if ours is not None or theirs is not None:
+            ratio = ours / theirs if ours and theirs else None
+            found.append(Figure(name, units.ms(ours), units.ms(theirs), ratio))
+    x, y = _report(a), _report(b)
     texts: tuple[tuple[str, Callable[[Mapping[str, Any]], str]], ...] = (
+        ("Speed-up over ONNX Runtime", lambda r: units.speedup(r["speedup"].get("over_onnxruntime"))),
+        ("Speed-up over unoptimised", lambda r: units.speedup(r["speedup"].get("over_unoptimised"))),
         ("Error", lambda r: units.error(r["verification"]["max_rel_error"])),
         ("Kernels", lambda r: units.count(sum(block["template"] != "view" for block in r["blocks"]))),
         ("Trials measured", lambda r: units.count(r["trials"]["measured"])),
@@ -122,7 +166,9 @@ def _asked(a: Job, b: Job) -> list[Figure]:
 
 def _text(value: Any) -> str:
     if isinstance(value, Mapping):
-        return ", ".join(f"{name} {_text(each)}" for name, each in value.items() if each is not None) or "–"
+        return ", ".join(f"{_text(each)} {name}" for name, each in value.items() if each is not None) or "–"
+    if isinstance(value, float):
+        return f"{value:g}"
     if isinstance(value, (list, tuple)):
         return ", ".join(map(str, value)) or "–"
     return "–" if value is None else str(value)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Query, Request
 from fastapi.responses import HTMLResponse, JSONResponse
 
 from db.jobs import Job
+from db.paging import encode
 from db.queue import Attempt
 from service.web import units
 from service.web.render import Web
@@ -85,6 +86,11 @@ def router(web: Web) -> APIRouter:
         picture = views.picture(web.jobs.get(id), plan == "tuned")
         return web.page(request, "job_network.html", picture=picture)
 
+    @routes.get("/jobs/{id}/jump")
+    def jump(id: str, trial: Annotated[int, Query(ge=1, le=2**53)], order: Literal["id", "-id"] = "id") -> JSONResponse:
+        """Where the API's list of trials goes on from this one."""
+        return JSONResponse({"cursor": encode(order, trial - 1 if order == "id" else trial + 1)}, headers=_FRESH)
+
     routes.include_router(compare_page.router(web, views))
     return routes
 
@@ -124,13 +130,13 @@ def headline(job: Job) -> str:
         return of_report(job.report)
     name = f"{model_name(job)} on {job.device_name or job.device}"
     best = ""
-    if job.best_seconds is not None:
+    if job.best_seconds is not None and job.state is not JobState.RUNNING:  # else it is shown live below
         best = f"best so far {units.latency(job.best_seconds)}"
         if job.onnxruntime_seconds:
             best += f", {against(job.onnxruntime_seconds / job.best_seconds, None, 'ONNX Runtime')}"
     words = {
         JobState.QUEUED: "waiting for its turn",
-        JobState.RUNNING: "being tuned" if job.stage == "search" else "being worked on",
+        JobState.RUNNING: "being tuned",
         JobState.PAUSED: "paused",
         JobState.CANCELLING: "being cancelled",
         JobState.SUCCEEDED: "done",
@@ -145,7 +151,7 @@ def sections(web: Web, views: Any, job: Job, request: Request) -> dict[str, Any]
     from service.exports import facts
 
     report = job.report if job.state in ENDED else None
-    searched = views.searched(job) if job.measured or job.answered_by else None
+    searched = views.searched(job) if job.state in ENDED and (job.measured or job.answered_by) else None
     spent, bar = views.spent(job) if report else ([], "")
     address = str(request.base_url).rstrip("/")
     from service.web.repeat import command, curl

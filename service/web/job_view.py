@@ -6,7 +6,7 @@ import json
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from db.insight import Group, Insight
@@ -37,6 +37,10 @@ class Picture:
     legend: list[tuple[int, int]]
     converted: bool
     network: Network
+
+    @property
+    def timed(self) -> bool:
+        return any(box.ms is not None for box in self.network.boxes)
 
 
 @dataclass(frozen=True)
@@ -149,7 +153,9 @@ class JobViews:
             return None
         plan = self.file(job, "plan.json") if planned else None
         drawn = network(graph, plan, job.report["blocks"] if job.report and plan else ())
-        drawing = draw(drawn, aspect=1.7)
+        if planned and plan is None:  # nobody knows yet how many cores each will get
+            drawn = replace(drawn, boxes=tuple(replace(box, cores=None) for box in drawn.boxes))
+        drawing = draw(drawn, aspect=1.5)
         converted = any(link.converted for link in drawn.links)
         return Picture(drawing.svg, round(drawing.width), round(drawing.height), legend(drawn), converted, drawn)
 

@@ -8,7 +8,6 @@ from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
 
 from db.models import Model
-from service.web.pages import device_choices
 from service.web.render import Web
 from service.web.views import job_row
 
@@ -48,7 +47,7 @@ def router(web: Web) -> APIRouter:
     def card(request: Request, id: str) -> HTMLResponse:
         """What is in the model, as part of a page."""
         found = web.models.get(id)
-        return web.page(request, "model_card.html", model=found, devices=device_choices(web), **contents(found))
+        return web.page(request, "model_card.html", model=found, **contents(found))
 
     return routes
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
@@ -46,7 +45,6 @@ class Renderer:
             plotly_url=self.assets.plotly_url,
             settings=settings,
             version=metadata.version("fusetune"),
-            now=lambda: datetime.now(UTC),
         )
 
     def page(self, request: Request, template: str, status: int = 200, /, **values: object) -> HTMLResponse:
@@ -88,10 +86,3 @@ class Web:
 
     def url(self, path: str, **query: object) -> str:
         return self.renderer.addresses.url(path, query)
-
-    def static(self, name: str) -> str:
-        return self.renderer.assets.url(name)
-
-    @property
-    def plotly(self) -> str:
-        return self.renderer.assets.plotly_url

@@ -111,8 +111,10 @@ def error(number: float | None) -> str:
         return NONE
     if number == 0:
         return "0"
+    if not math.isfinite(number):
+        return "∞"
     mantissa, exponent = f"{number:.0e}".split("e")
-    return f"{mantissa}e{int(exponent)}" if math.isfinite(number) else "∞"
+    return f"{mantissa}e{int(exponent)}"
 
 
 def short(text: str | None) -> str:

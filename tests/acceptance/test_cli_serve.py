@@ -136,6 +136,15 @@ def test_a_stopped_server_hands_its_job_back_and_the_next_one_finishes_it(tmp_pa
     assert left_behind(tmp_path) == []
 
 
+def test_a_second_interrupt_ends_everything_at_once(tmp_path: Path, net: Path) -> None:
+    with serving(tmp_path, "--demo", net, "--seconds", 60) as server, server.client() as client:
+        server.wait(lambda: running(client), "running job")
+        server.process.send_signal(signal.SIGINT)
+        server.process.send_signal(signal.SIGINT)
+        assert server.process.wait(timeout=60) in {0, 130}  # 0 if the first one was through already
+    assert left_behind(tmp_path) == []
+
+
 def test_a_demo_that_cannot_be_tuned_says_so_and_ends_with_1(tmp_path: Path) -> None:
     broken = tmp_path / "broken.onnx"
     broken.write_bytes(b"this is no model")

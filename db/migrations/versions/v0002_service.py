@@ -268,6 +268,8 @@ def _new_indexes() -> None:
     _index("models", "created_at", "sha256")
     _index("trials", "job", "failure_kind", "id")
     _index("trials", "job", "seconds", "id")
+    _index("trials", "job", "record_key", "seconds", "id")
+    _index("trials", "candidate_key")
     _partial_index("ix_trials_failed", "trials", ["job", "id"], "failure_kind IS NOT NULL")
     _partial_index("uq_trials_once", "trials", ["job", "candidate_key"], _FINAL_WORD, unique=True)
 

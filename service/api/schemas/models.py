@@ -32,6 +32,12 @@ class Tensor(Output):
         description="Its extents; a name or null where the model leaves one open.", examples=[[1, 3, 224, 224]]
     )
 
+    open: bool = Field(
+        description="Whether the file leaves extents open: those shown are then guesses, and a job may say others "
+        "under 'shapes'.",
+        examples=[False],
+    )
+
 
 class Unsupported(Output):
     """A layer that cannot be compiled."""
@@ -50,10 +56,12 @@ class ModelOut(Output):
     gmacs: float = Field(description="Multiply-accumulates of one run, in units of 10^9.", examples=[4.09])
     bytes: int = Field(description="Size of the file.", examples=[102442450])
     inputs: list[Tensor] = Field(
-        description="What it takes.", examples=[[{"name": "data", "dtype": "float32", "shape": [1, 3, 224, 224]}]]
+        description="What it takes.",
+        examples=[[{"name": "data", "dtype": "float32", "shape": [1, 3, 224, 224], "open": False}]],
     )
     outputs: list[Tensor] = Field(
-        description="What it gives.", examples=[[{"name": "logits", "dtype": "float32", "shape": [1, 1000]}]]
+        description="What it gives.",
+        examples=[[{"name": "logits", "dtype": "float32", "shape": [1, 1000], "open": False}]],
     )
     parameters: int | None = Field(description="Numbers in its weights, where known.", examples=[25557032])
     ops: dict[str, int] | None = Field(description="Layers by operator.", examples=[{"Conv": 53, "MaxPool": 1}])

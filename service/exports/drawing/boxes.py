@@ -170,7 +170,7 @@ def _op(graph: Graph, layer: Layer, ops: int) -> Op:
 def _what(graph: Graph, layer: Layer) -> str:
     """Kernel, stride and channels of a layer that has them."""
     parts = []
-    kernel, strides = layer.attr("kernel_shape"), layer.attr("strides") or ()
+    kernel, strides = layer.attr("kernel_shape"), layer.attr("strides", (1,))
     if kernel:
         parts.append("×".join(map(str, kernel)))
     if any(stride > 1 for stride in strides):

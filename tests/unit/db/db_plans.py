@@ -28,11 +28,14 @@ def recorded(store: Store, words: str = "FROM trials") -> Iterator[list[tuple[st
         event.remove(store.database.engine, "before_cursor_execute", note)
 
 
-def scans(store: Store, statement: str, parameters: Any) -> list[str]:
-    """The tables that the plan of a statement reads without an index."""
+def scans(store: Store, statement: str, parameters: Any, *, small: bool = False) -> list[str]:
+    """The tables that the plan of a statement reads without an index.
+
+    ``small`` tables PostgreSQL rightly reads as a whole; it is asked what it would do if that were dear.
+    """
     if store.database.sqlite:
         return [line for line in _sqlite_plan(store, statement, parameters) if line.startswith("SCAN")]
-    return [kind for kind in _postgres_plan(store, statement, parameters) if kind == "Seq Scan"]
+    return [kind for kind in _postgres_plan(store, statement, parameters, small) if kind == "Seq Scan"]
 
 
 def sorts(store: Store, statement: str, parameters: Any) -> list[str]:
@@ -47,8 +50,10 @@ def _sqlite_plan(store: Store, statement: str, parameters: Any) -> list[str]:
         return [row[3] for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters)]
 
 
-def _postgres_plan(store: Store, statement: str, parameters: Any) -> list[str]:
+def _postgres_plan(store: Store, statement: str, parameters: Any, small: bool = False) -> list[str]:
     with store.database.read() as connection:
+        if small:
+            connection.exec_driver_sql("SET LOCAL enable_seqscan = off")
         plan = connection.exec_driver_sql(f"EXPLAIN (FORMAT JSON) {statement}", parameters).scalar()
     return list(_node_types(json.loads(plan) if isinstance(plan, str) else plan))
 

@@ -123,6 +123,14 @@ def test_no_old_trial_is_lost_and_no_job_keeps_one_twice(old: str) -> None:
         assert caught.value.code == "database-invariant"
 
 
+def test_records_of_an_old_database_are_found(old: str) -> None:
+    place = {"device": DEVICE.fingerprint, "toolchain": TOOLCHAIN}
+    with Store.open(old) as store:
+        (found,) = store.records.search(precision="fp32", device="cpu").items
+        assert (found.record.candidate, found.record.seconds, found.job) == (candidate(3), 3.0, "done")
+        assert store.records.known_questions([[candidate().record_key], ["none"]], **place) == 1
+
+
 def test_old_jobs_are_worked_on_again_if_they_were_not_ended(old: str) -> None:
     with Store.open(old) as store:
         for id in ("runs", "stops"):

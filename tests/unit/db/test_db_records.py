@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import random
+from collections import defaultdict
 from dataclasses import replace
+from statistics import median
 
 import pytest
 from db_values import DEVICE, TOOLCHAIN, bad, candidate, good, new_job, put
@@ -57,6 +60,38 @@ def test_searching_by_workload_device_and_precision(store: Store) -> None:
     assert seconds(store, device="none") == []
     assert seconds(store, precision="fp16") == [5.0]
     assert seconds(store, precision="fp32", device="cpu") == [2.0, 1.0]
+
+
+def test_the_record_is_the_same_however_many_trials_a_question_has(store: Store) -> None:
+    """Against the definition, on questions with many candidates, some wrong, unverified, or measured again."""
+    dice = random.Random(11)
+    made: dict[int, list[Trial]] = {}
+    for workload in range(12):
+        made[workload] = []
+        for _ in range(dice.choice([3, 30, 60])):
+            number = dice.randrange(40)
+            if dice.random() < 0.15:
+                made[workload].append(bad(number, dice.choice([FailureKind.WRONG, FailureKind.CRASH]), workload))
+                continue
+            times = [dice.randrange(1, 30) / 8 for _ in range(dice.randrange(1, 5))]
+            error = None if dice.random() < 0.4 else 1e-6
+            made[workload].append(good(number, *times, workload=workload, error=error))
+        put(store, None, *made[workload])
+    elsewhere = {"device": DEVICE.fingerprint, "toolchain": "other"}
+    store.trials.add(None, bad(made[0][0].candidate.knobs["reg_n"], FailureKind.WRONG), **elsewhere)
+    found = store.records.best([candidate(workload=workload).record_key for workload in made], **PLACE)
+    for workload, tried in made.items():
+        by_candidate: dict[str, list[Trial]] = defaultdict(list)
+        for trial in tried:
+            by_candidate[trial.candidate.key].append(trial)
+        times = [
+            median(sample for trial in group for sample in trial.samples)
+            for group in by_candidate.values()
+            if any(trial.samples and trial.max_rel_error is not None for trial in group)
+            and not any(trial.failure and trial.failure.kind is FailureKind.WRONG for trial in group)
+        ]
+        record = found.get(candidate(workload=workload).record_key)
+        assert (None if record is None else record.seconds) == min(times, default=None)
 
 
 @pytest.mark.parametrize("limit", [1, 20, 70])

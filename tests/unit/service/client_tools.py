@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,8 +36,8 @@ class Running:
         _, self.token = store.access.tokens.create("tests", "full")
 
     def client(self, **options: Any) -> Client:
-        """A client that waits for nothing between its tries."""
-        return Client(self.url, self.token, **{"sleep": lambda _: None} | options)
+        """A client that hardly waits between its tries."""
+        return Client(self.url, self.token, **{"sleep": lambda s: time.sleep(min(s, 0.02))} | options)
 
     def job(self, **spec: Any) -> str:
         """A queued job on a model that is known by name only."""

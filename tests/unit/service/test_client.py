@@ -369,3 +369,20 @@ def test_values_are_frozen(server: Running) -> None:
         job.trials["measured"] = 1  # type: ignore[index]
     json.dumps(dict(job.raw))
     assert isinstance(FusetuneError("x"), Exception)
+
+
+def test_polling_misses_nothing_when_the_job_ends_in_between() -> None:
+    """It ends, with a last event, between two requests of the client: whichever comes first must not lose it."""
+    last = {"seq": 4, "kind": "progress", "at": "", "data": {"stage": "export"}}
+    states, events = iter(["RUNNING", "RUNNING", *["SUCCEEDED"] * 9]), iter([[], [], [last], [], []])
+    spec = JobSpec(model="ab" * 32).to_json()
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.headers["accept"].startswith("text/event-stream"):
+            return httpx.Response(502)
+        if request.url.path.endswith("/events"):
+            return httpx.Response(200, json={"items": next(events), "next": 4})
+        return httpx.Response(200, json={"id": "1", "state": next(states), "stage": "", "spec": spec})
+
+    with Client(transport=httpx.MockTransport(answer), sleep=lambda _: None) as client:
+        assert [e.kind for e in client.watch("1")] == ["progress", "end"]

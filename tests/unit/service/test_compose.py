@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 import threading
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -172,3 +173,21 @@ def dockerfile(instruction: str) -> list[str]:
     found = re.findall(rf"^{instruction} (\[.+\])$", DOCKERFILE.read_text(), re.MULTILINE)
     values: list[str] = json.loads(found[-1])
     return values
+
+
+def test_what_the_image_installs_has_every_file_that_is_no_python() -> None:
+    """Templates, style sheets and scripts are data of their packages: those that nobody declares stay behind."""
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]
+    carried = {
+        path
+        for package, patterns in declared.items()
+        for pattern in patterns
+        for path in ROOT.joinpath(*package.split(".")).glob(pattern)
+    }
+    there = {
+        path
+        for room in ("service", "tuner", "cost_model", "db")
+        for path in (ROOT / room).rglob("*")
+        if path.is_file() and path.suffix not in {".py", ".pyc"}
+    }
+    assert there and there <= carried

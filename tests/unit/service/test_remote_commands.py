@@ -103,10 +103,13 @@ def test_status_lists_jobs_and_shows_one(server: Running, capsys: pytest.Capture
     assert main(["status", done]) == 0
     shown = capsys.readouterr().out
     assert "SUCCEEDED" in shown
-    assert "3 of 10 trials" in shown
     assert "best 1.500 ms" in shown
+    claim = server.store.queue.start(waiting, "test", 60)
+    server.store.queue.progress(claim, stage="search", message="looking", done=3.0, total=10.0, unit="trials")
+    assert main(["status", waiting]) == 0
+    assert "3 of 10 trials" in capsys.readouterr().out
     assert main(["status", waiting, "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["state"] == "QUEUED"
+    assert json.loads(capsys.readouterr().out)["state"] == "RUNNING"
 
 
 def test_watch_ends_with_the_closing_table(server: Running, capsys: pytest.CaptureFixture[str]) -> None:

@@ -50,6 +50,7 @@ async function refresh() {
 function update(fresh) {
   const row = rows.querySelector(`tr[data-job="${CSS.escape(fresh.dataset.job)}"]`);
   if (!row) return;
+  const height = row.offsetHeight;
   for (const cell of fresh.querySelectorAll("td[data-cell]")) {
     const old = row.querySelector(`td[data-cell="${cell.dataset.cell}"]`);
     const bar = old.querySelector("progress");
@@ -74,8 +75,11 @@ function update(fresh) {
     row.dataset.state = fresh.dataset.state;
     news.textContent = `${fresh.dataset.name}: ${sentence(fresh.dataset.state)}`;
   }
-  // A row keeps the height it had while it ran: nothing below it jumps.
-  if (!fresh.hasAttribute("data-live")) row.removeAttribute("data-live");
+  if (!fresh.hasAttribute("data-live")) {
+    // A row keeps the height it had while it ran: nothing below it jumps.
+    row.style.height = `${height}px`;
+    row.removeAttribute("data-live");
+  }
 }
 
 /** Jobs that came since are offered, not pushed in between what somebody reads. */

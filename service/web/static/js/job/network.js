@@ -6,7 +6,7 @@ import { count, gflops, latency, ms, percent, significant, speedup, bytes } from
 
 const SMALLEST = 0.1;
 const LARGEST = 3;
-const READABLE = 0.7; // below this the first view scrolls rather than shrinks further
+const READABLE = 0.66; // below this the first view scrolls rather than shrinks further
 
 export function network(card, id) {
   if (!card || card.dataset.ready) return;

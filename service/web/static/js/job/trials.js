@@ -23,10 +23,10 @@ export function trials(card) {
   let total = Number(card.dataset.measured) || 0;
   let seen = 0; // rows shown since the last change of order, those dropped again included
 
-  function restart() {
+  function restart(from = null) {
     loading?.abort();
     loading = null;
-    cursor = null;
+    cursor = from;
     done = false;
     seen = 0;
     rows.replaceChildren();
@@ -74,8 +74,14 @@ export function trials(card) {
   scroll.addEventListener("scroll", () => {
     if (scroll.scrollTop + scroll.clientHeight > scroll.scrollHeight - 600) more();
   });
-  order.addEventListener("change", restart);
-  for (const input of card.querySelectorAll('input[name="outcome"]')) input.addEventListener("change", restart);
+  order.addEventListener("change", () => restart());
+  for (const input of card.querySelectorAll('input[name="outcome"]')) input.addEventListener("change", () => restart());
+  card.querySelector("#trial-jump").addEventListener("change", async (event) => {
+    const number = Number(event.target.value);
+    if (!Number.isInteger(number) || number < 1) return;
+    if (!order.value.endsWith("id")) order.value = "id";
+    restart((await get(`/jobs/${encodeURIComponent(card.dataset.source)}/jump?trial=${number}&order=${order.value}`)).cursor);
+  });
 
   const near = new IntersectionObserver(
     (entries) => {
@@ -94,7 +100,7 @@ export function trials(card) {
       total = number;
       // Newest first: what is on the screen would be old; a word is quieter than moving rows.
       if (seen && done) {
-        const show = el("button", { type: "button", class: "button small", onclick: restart }, "Show them");
+        const show = el("button", { type: "button", class: "button small", onclick: () => restart() }, "Show them");
         foot.replaceChildren(`${count(Math.max(0, total - seen))} more since then. `, show);
       }
     },

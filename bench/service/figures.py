@@ -1,0 +1,46 @@
+"""The figures of the service bench against what was promised, as markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parents[1] / "RESULTS.md"
+_BEGIN, _END = "<!-- service: begin -->", "<!-- service: end -->"
+# key -> (what it is, promised, unit); all are to be below.
+GOALS = {
+    "post_p99_ms": ("`POST /jobs`, p99 at the load, a job running", 50.0, "ms"),
+    "get_p99_ms": ("`GET /jobs/{id}`, p99 at the load, a job running", 50.0, "ms"),
+    "trials_page_ms": ("a page of 100 out of 100,000 trials, slowest order and place, p99", 100.0, "ms"),
+    "job_page_s": ("job page with 10,000 trials interactive in Chromium, median", 1.5, "s"),
+    "watchers_core": ("200 event watchers on one running job, of a core", 5.0, "%"),
+    "server_mb": ("server memory, the most at any time of all this", 200.0, "MB"),
+    "overhead_share": ("service overhead: share of a job not spent building or measuring", 10.0, "%"),
+}
+
+
+def table(figures: Mapping[str, Any]) -> str:
+    """The figures that there are, one line each, and how they came about."""
+    lines = ["| what | promised | measured |", "|:--|--:|--:|"]
+    for key, (what, promised, unit) in GOALS.items():
+        if (value := figures.get(key)) is not None:
+            mark = "" if value < promised else " (missed)"
+            lines.append(f"| {what} | < {promised:g} {unit} | {value:.3g} {unit}{mark} |")
+    about = figures["about"]
+    lines += ["", f"`{about['command']}`, {about['date']}, on {about['machine']}. {about['load']}"]
+    return "\n".join(lines)
+
+
+def missed(figures: Mapping[str, Any]) -> list[str]:
+    """Keys of the promises that were not kept."""
+    return [key for key, (_, promised, _) in GOALS.items() if figures.get(key, 0.0) >= promised]
+
+
+def render(figures: Mapping[str, Any], path: Path = RESULTS) -> None:
+    """Put the table between the markers of ``path``; both are appended where they are missing."""
+    text = path.read_text() if path.exists() else "# Results\n"
+    if _BEGIN not in text or _END not in text:
+        text = f"{text.rstrip()}\n\n## The service\n\n{_BEGIN}\n{_END}\n"
+    before, _, rest = text.partition(_BEGIN)
+    path.write_text(f"{before}{_BEGIN}\n{table(figures)}\n{_END}{rest.partition(_END)[2]}")

@@ -1,0 +1,57 @@
+"""The service bench's own arithmetic and its page of figures."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from pathlib import Path
+
+import pytest
+from client_tools import Running, running
+
+from bench.service import figures
+from bench.service.load import Latencies, Request, load
+
+ABOUT = {"command": "python -m bench.service", "date": "2026-01-01", "machine": "a machine", "load": "Some load."}
+
+
+@pytest.mark.parametrize(("count", "share", "expected"), [(1, 0.99, 1), (100, 0.99, 99), (101, 0.99, 100), (4, 0.5, 2)])
+def test_percentiles(count: int, share: float, expected: float) -> None:
+    assert Latencies([float(n) for n in range(count, 0, -1)]).percentile(share) == expected
+    assert Latencies().percentile(share) == math.inf
+
+
+def test_what_was_missed_is_marked() -> None:
+    found = {"post_p99_ms": 60.0, "get_p99_ms": 10.0, "server_mb": 200.0, "about": ABOUT}
+    assert figures.missed(found) == ["post_p99_ms", "server_mb"]
+    lines = figures.table(found).splitlines()
+    assert [line.endswith("(missed) |") for line in lines[2:5]] == [True, False, True]
+    assert not [line for line in lines if "Chromium" in line]  # not measured: not shown
+
+
+def test_figures_replace_earlier_ones(tmp_path: Path) -> None:
+    page = tmp_path / "RESULTS.md"
+    page.write_text("# Results\n\nbefore\n")
+    figures.render({"get_p99_ms": 1.25, "about": ABOUT}, page)
+    figures.render({"get_p99_ms": 2.5, "about": ABOUT}, page)
+    assert page.read_text().count("2.5 ms") == 1
+    assert "1.25 ms" not in page.read_text()
+    assert page.read_text().startswith("# Results\n\nbefore\n")
+
+
+def test_every_request_of_the_load_is_sent_and_counted(tmp_path: Path) -> None:
+    with running(tmp_path) as server:
+        id = server.job()
+        found = asyncio.run(load(_Target(server), [  # type: ignore[arg-type]
+            Request("good", lambda: ("GET", f"/api/v1/jobs/{id}", None)),
+            Request("bad", lambda: ("GET", "/api/v1/jobs/0", None)),
+        ], rate=50, seconds=0.4))  # fmt: skip
+    assert {name: len(found[name].seconds) for name in found} == {"good": 10, "bad": 10}
+    assert (found["good"].errors, found["bad"].errors) == (0, 10)
+
+
+class _Target:
+    """The part of bench.service.server.Server that the load needs."""
+
+    def __init__(self, server: Running) -> None:
+        self.url, self.token, self.port = server.url, server.token, server.settings.port

@@ -109,12 +109,10 @@ class Insight:
 
     def failures(self, job: str) -> list[int]:
         """Which of the job's trials failed: their numbers within the job, from 1."""
-        numbered = (
-            select(trials.c.failure_kind, func.row_number().over(order_by=trials.c.id).label("number"))
-            .where(trials.c.job == job)
-            .subquery()
-        )
-        query = select(numbered.c.number).where(numbered.c.failure_kind.is_not(None)).order_by(numbered.c.number)
+        number = func.row_number().over(order_by=trials.c.id).label("number")
+        numbered = select(trials.c.id, number).where(trials.c.job == job).subquery()  # both from indexes alone
+        failed = select(trials.c.id).where(trials.c.job == job, trials.c.failure_kind.is_not(None))
+        query = select(numbered.c.number).where(numbered.c.id.in_(failed)).order_by(numbered.c.number)
         with self._database.read() as connection:
             return list(connection.execute(query).scalars())
 

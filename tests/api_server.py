@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -24,8 +25,9 @@ from tuner.types import Budget, Candidate, Device, Failure, FailureKind, JobSpec
 TOOLCHAIN = "tvm-0.27"
 DEVICE = Device("cpu", "cpu", "Test CPU", "znver5", ("avx2", "avx512f"), 2, 16, 32, 2**15, 2**20, 2**25, 2**34)
 BASE = "http://127.0.0.1:8077"
-GRAPH = {"layers": [], "inputs": [], "outputs": []}
-REPORT = {"latency_ms": {"tuned": {"median": 10.0}}, "trials": {"measured": 2}}
+DATA = Path(__file__).parent / "data"
+GRAPH: dict[str, Any] = json.loads((DATA / "squeezenet_graph.json").read_text())
+REPORT: dict[str, Any] = json.loads((DATA / "squeezenet_report.json").read_text())
 
 
 @dataclass
@@ -93,7 +95,7 @@ class Service:
 
 FILES = {
     "artifact.zip": (b"PK" + bytes(range(256)), "application/zip"),
-    "plan.json": (b'{"version": 1}', "application/json"),
+    "plan.json": (b'{"version": 1, "stages": [], "layouts": {}}', "application/json"),
     "report.json": (b'{"of": "the file"}', "application/json"),
     "metaschedule.zip": (b"PK log", "application/zip"),
 }

@@ -1,7 +1,7 @@
 """What all tests share.
 
-With FUSETUNE_FORBID_SKIPS=1 (set by .ci/run) a skipped test is a failure, GPU tests excepted: a skip is a convenience on
-a developer's machine; where everything can be installed it would only hide a broken set-up.
+With FUSETUNE_FORBID_SKIPS=1 (set by .ci/run) a skipped test is a failure, GPU tests excepted: a skip is a convenience
+on a developer's machine; where everything can be installed it would only hide a broken set-up.
 
 Tests that take ``store`` or ``url`` run on SQLite and on PostgreSQL.
 """

@@ -32,6 +32,10 @@ _TAGS = {
     "records": "The best verified kernels.",
     "service": "How the service is.",
 }
+# The metrics of a server on loopback are for all programs of the machine.
+_LESS_SECURITY: Mapping[str, list[dict[str, list[str]]]] = {
+    "/healthz": [], "/readyz": [], "/metrics": [{"token": []}, {"session": []}, {}],
+}  # fmt: skip
 ALWAYS = ("unauthenticated", "forbidden", "too-many-requests", "invalid-request", "database-busy")
 BODY = ("bad-json", "too-large", "unsupported-media-type")
 
@@ -93,9 +97,9 @@ def _document(app: FastAPI, root_path: str) -> dict[str, Any]:
         },
     }  # fmt: skip
     made["security"] = [{"token": []}, {"session": []}]
-    for path in ("/healthz", "/readyz"):
+    for path, security in _LESS_SECURITY.items():
         for operation in made["paths"].get(path, {}).values():
-            operation["security"] = []
+            operation["security"] = security
     _describe_ids(made["paths"])
     return made
 

@@ -23,8 +23,9 @@ def report_page(context: Context, job: Job) -> bytes:
     groups = Insight(context.store.database).groups(source)
     text = report_html(
         job.report,
-        graph=context.store.models.graph(job.model),
-        plan=_plan(context, job),
+        # The job's own graph is the one its plan names; the model's was made without its shapes and switched passes.
+        graph=_file(context, job, "graph.json") or context.store.models.graph(job.model),
+        plan=_file(context, job, "plan.json"),
         curve=[point for point in job.curve if point[2]],
         failures=[
             Failures(group.kind.value, group.count, group.message, group.stderr, group.trial)
@@ -38,13 +39,13 @@ def report_page(context: Context, job: Job) -> bytes:
     return text.encode("utf-8", "replace")
 
 
-def _plan(context: Context, job: Job) -> Mapping[str, Any] | None:
-    file = context.store.jobs.files(job.id).get("plan.json")
+def _file(context: Context, job: Job, name: str) -> Mapping[str, Any] | None:
+    file = context.store.jobs.files(job.id).get(name)
     if file is None:
         return None
     try:
         with context.blobs.open(file.sha256) as stream:
-            plan: Mapping[str, Any] = json.load(stream)
+            value: Mapping[str, Any] = json.load(stream)
     except UserError:  # the file is gone: the report is worth having without
         return None
-    return plan
+    return value

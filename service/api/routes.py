@@ -29,9 +29,12 @@ class Routes:
 
     def allowed(self, path: str) -> str:
         """The methods that this address knows, as the Allow header says it; empty if there is no such address."""
-        methods = {method for pattern, methods in self._patterns if pattern.fullmatch(path) for method in methods}
-        if not methods:
+        matching = [(template, methods) for pattern, template, methods in self._patterns if pattern.fullmatch(path)]
+        if not matching:
             return ""
+        # Of two templates the longer one is meant: /jobs/{id}:{action} rather than /jobs/{id}.
+        longest = max(len(template) for template, _ in matching)
+        methods = {method for template, each in matching if len(template) == longest for method in each}
         return ", ".join(sorted(methods | {"OPTIONS"} | ({"HEAD"} if "GET" in methods else set())))
 
     @cached_property
@@ -39,9 +42,9 @@ class Routes:
         return {route.endpoint: route.path_format or OTHER for route in iter_route_contexts(self._app.routes)}
 
     @cached_property
-    def _patterns(self) -> list[tuple[re.Pattern[str], set[str]]]:
+    def _patterns(self) -> list[tuple[re.Pattern[str], str, set[str]]]:
         return [
-            (compile_path(route.path)[0], route.methods)
+            (compile_path(route.path)[0], route.path, route.methods)
             for route in iter_route_contexts(self._app.routes)
             if route.path and route.methods
         ]

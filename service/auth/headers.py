@@ -7,7 +7,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 # What Plotly.js needs. It writes its rules into an empty <style> through the object model, which the hash of no text
 # allows; it sets style attributes on the SVG texts it draws; and the bundle in the wheel brings the style sheet of its
-# maps, which are not used here, but would complain in the console. tests/unit/auth/test_csp.py draws with it.
+# maps, which are not used here, but would complain in the console. tests/unit/auth/test_headers.py draws with it.
 _EMPTY_STYLE = "'sha256-47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU='"
 _PLOTLY_MAPS = "'sha256-ji27qzEtxXZW+7dun6UwjHXJ18e6WAin1VvNtkzIE/o='"
 

@@ -130,7 +130,7 @@ def records(args: argparse.Namespace) -> int:
 
     with Store.open(args.db or default_url()) as store:
         found = store.records.search(workload_hash=args.workload, device=args.device, limit=args.limit)
-    rows = [_record(r) for r in found]
+    rows = [_record(f.record) for f in found.items]
     if args.json:
         print(json.dumps(rows))
         return 0

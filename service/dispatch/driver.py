@@ -144,7 +144,14 @@ def _above_roof(store: Any, device: Any, report: Mapping[str, Any]) -> bool:
 
 
 def _model(blobs: Any, sha256: str, name: str, work: Path) -> Path:
-    """The model under its own name: reports and artifacts are called after the file."""
+    """The model under its own name: reports and artifacts are called after the file. Raises UserError without it."""
+    from tuner.errors import UserError
+
+    if not blobs.path(sha256).is_file():
+        raise UserError(
+            f"The file of model '{name}' is not in the server's store.", code="unknown-model",
+            hint="Upload it and submit the job anew; a job of `fusetune tune` goes on only where it was started.",
+        )  # fmt: skip
     safe = "".join(c if c.isalnum() or c in "._-" else "_" for c in name)[:100].lstrip(".") or "model"
     path = work / f"{safe}.onnx"
     path.symlink_to(blobs.path(sha256).absolute())

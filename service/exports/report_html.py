@@ -16,7 +16,7 @@ from service.exports.drawing.boxes import Network, network
 from service.exports.drawing.lines import shares, steps
 from service.exports.drawing.network import draw, level
 
-STYLES = ("tokens", "base", "components", "figures", "tables", "facts", "drawing", "report")
+STYLES = ("tokens", "base", "frame", "components", "figures", "tables", "facts", "drawing", "report")
 WORDS = {  # a kind of failure -> what happened to the trials
     "build": "could not be built",
     "rejected": "refused before running",

@@ -115,7 +115,7 @@ def _sentence(a: Job, b: Job) -> str:
     if a.model != b.model:
         return f"Different models: {model_name(a)} takes {units.ms(ours)}, {model_name(b)} {units.ms(theirs)}."
     if a.device != b.device:
-        return f"Different devices: {units.ms(ours)} on {a.device_name}, {units.ms(theirs)} on {b.device_name}."
+        return f"Different devices: {units.ms(ours)} on {_machine(a)}, {units.ms(theirs)} on {_machine(b)}."
     if abs(ours / theirs - 1) < 0.005:
         return f"Both builds are as fast: {units.ms(ours)} and {units.ms(theirs)}."
     faster, slower, name = (theirs, ours, "B") if theirs < ours else (ours, theirs, "A")
@@ -123,6 +123,11 @@ def _sentence(a: Job, b: Job) -> str:
         f"{name} is {units.speedup(slower / faster)} faster: {units.ms(faster)} against {units.ms(slower)}. "
         "They were timed in different runs, so a few percent may be the machine."
     )
+
+
+def _machine(job: Job) -> str:
+    device = _report(job)["device"]
+    return f"{device['model']} ({units.count(device['cores'])} cores, {job.device[:8]})"
 
 
 def _figures(a: Job, b: Job) -> list[Figure]:

@@ -80,7 +80,7 @@ def _chains(device: Device, chains: int) -> Any:
     cores, lanes, width = device.cores, device.lanes, chains * device.lanes
 
     @T.prim_func(s_tir=True)
-    def main(a: T.Buffer((lanes,), "float32"), y: T.Buffer((cores, width), "float32")) -> None:
+    def main(a: T.Buffer((lanes,), "float32"), y: T.Buffer((cores, width), "float32")) -> None:  # type: ignore[valid-type]
         T.func_attr({"global_symbol": "main", "tirx.noalias": True})
         for core in T.parallel(cores):
             acc = T.decl_buffer((width,), "float32", scope="local")
@@ -106,7 +106,7 @@ def _sums(device: Device, part: int) -> Any:
     width = 8 * lanes
 
     @T.prim_func(s_tir=True)
-    def main(x: T.Buffer((cores, part), "float32"), y: T.Buffer((cores, width), "float32")) -> None:
+    def main(x: T.Buffer((cores, part), "float32"), y: T.Buffer((cores, width), "float32")) -> None:  # type: ignore[valid-type]
         T.func_attr({"global_symbol": "main", "tirx.noalias": True})
         for core in T.parallel(cores):
             acc = T.decl_buffer((width,), "float32", scope="local")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
 T = TypeVar("T")
 
@@ -17,13 +18,20 @@ Word = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9][a-zA-Z0-9._-]{0,6
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
 
+def _written(value: object) -> object:
+    # pydantic would take bare numbers for seconds since 1970, which nobody means here.
+    if not isinstance(value, str) or re.match(r"\d{4}-\d\d-\d\d", value, re.ASCII) is None:
+        raise ValueError("Input should be a date and time such as 2026-03-01T12:00:00Z")
+    return value
+
+
 def _within_the_calendar(value: datetime) -> datetime:
     if not 1970 <= value.year <= 9000:
         raise ValueError("The year must be between 1970 and 9000")
     return value.astimezone(UTC)
 
 
-Moment = Annotated[AwareDatetime, AfterValidator(_within_the_calendar)]
+Moment = Annotated[AwareDatetime, BeforeValidator(_written), AfterValidator(_within_the_calendar)]
 
 
 class Input(BaseModel):

@@ -87,7 +87,7 @@ def network(graph: Mapping[str, Any], plan: Mapping[str, Any] | None, blocks: Se
     whole = Graph.from_json(graph)
     timed = {tuple(block["layers"]): block for block in blocks if block["layers"]}
     groups = _groups(whole, plan)
-    layouts = dict(plan["layouts"]) if plan else {}
+    layouts = dict(plan.get("layouts", {})) if plan else {}
     boxes = tuple(_box(whole, group, timed, layouts, plan is not None) for group in groups)
     return Network(boxes, tuple(_links(whole, groups, layouts)), plan is not None)
 
@@ -96,7 +96,7 @@ def _groups(graph: Graph, plan: Mapping[str, Any] | None) -> list[Mapping[str, A
     """Blocks as the plan's JSON has them. Layers that the plan does not name are shown alone, not left out."""
     planned = [
         block
-        for stage in (plan or {"stages": ()})["stages"]
+        for stage in (plan or {}).get("stages", ())
         for lane in stage["lanes"]
         for block in lane["blocks"]
         if all(layer in graph.by_id for layer in block["layers"])

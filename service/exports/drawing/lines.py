@@ -9,7 +9,7 @@ from service.exports.drawing.scales import label, ticks
 from service.exports.drawing.svg import tag, title, words
 
 WIDTH, HEIGHT = 760.0, 260.0
-LEFT, RIGHT, TOP, BOTTOM = 52.0, 132.0, 14.0, 34.0  # room for numbers, names of lines, nothing, the axis
+LEFT, RIGHT, TOP, BOTTOM = 52.0, 158.0, 14.0, 34.0  # room for numbers, names of lines, nothing, the axis
 LINE = 14.0  # least distance of two names
 
 

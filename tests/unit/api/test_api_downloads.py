@@ -22,10 +22,20 @@ def test_files_come_from_the_blob_store(either: Service) -> None:
         assert artifact.content == ARTIFACT
         assert artifact.headers["content-type"] == "application/zip"
         assert artifact.headers["content-disposition"].startswith("attachment;")
-        assert client.get(f"{path}/plan").json() == {"version": 1}
+        assert client.get(f"{path}/plan").json() == {"version": 1, "stages": [], "layouts": {}}
         assert client.get(f"{path}/report").json() == REPORT
         log = client.get(f"{path}/log?format=metaschedule")
         assert (log.content, log.headers["content-type"]) == (b"PK log", "application/zip")
+
+
+def test_the_report_is_a_page_of_its_own(service: Service, client: TestClient) -> None:
+    page = client.get(f"/api/v1/jobs/{service.finished().id}/report.html")
+    assert page.headers["content-type"] == "text/html; charset=utf-8"
+    assert page.headers["content-disposition"].startswith("attachment;")
+    assert "<svg" in page.text
+    assert "last words" in page.text, "failures come with an example"
+    assert "<script" not in page.text
+    assert "sandbox" in page.headers["content-security-policy"]
 
 
 def test_the_log_is_streamed_from_the_trials(service: Service, client: TestClient) -> None:

@@ -1,7 +1,7 @@
 // The list of jobs: running rows are brought up to date in place, two rows can be chosen to compare.
 
 import { fragment } from "./api.js";
-import { sentence } from "./dom.js";
+import { el, sentence, setText } from "./dom.js";
 import { times } from "./main.js";
 
 const EVERY = 2500; // ms
@@ -82,17 +82,13 @@ function update(fresh) {
   }
 }
 
-/** Jobs that came since are offered, not pushed in between what somebody reads. */
+/** Jobs that came since are offered in the corner, not pushed in between what somebody reads. */
 function announce(count) {
-  let offer = document.getElementById("newer");
   if (!count) return;
+  let offer = document.getElementById("newer");
   if (!offer) {
-    offer = document.createElement("a");
-    offer.id = "newer";
-    offer.className = "button small";
-    offer.href = location.href;
-    document.querySelector(".page-head").append(offer);
+    offer = el("a", { id: "newer", class: "toast", href: location.href });
+    document.getElementById("toasts").append(offer);
   }
-  const text = count === 1 ? "1 newer job: show it" : `${count} newer jobs: show them`;
-  if (offer.textContent !== text) offer.textContent = text;
+  setText(offer, count === 1 ? "1 newer job: show it" : `${count} newer jobs: show them`);
 }

@@ -6,7 +6,7 @@ What does not apply is null, never invented.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from tuner.build.verify import Verification
 from tuner.graph.costs import layer_cost, total_macs
 from tuner.graph.load import ImportedModel
 from tuner.measure.contest import ContestResult, Ratio
+from tuner.measure.machine import MachineState
 from tuner.plan.plan import VIEW, Plan
 from tuner.search.tuning import Tuning
 from tuner.types import Device, JobSpec
@@ -40,6 +41,8 @@ class Outcome:
     kernels: Sequence[tuple[str, float]] | None  # (symbol, seconds) inside the running model
     tuning: Tuning | None
     curve: Sequence[Sequence[float]]  # (elapsed seconds, trials, best seconds), see tuner.events.Curve
+    machine: MachineState  # while the job ran
+    disturbed: int  # samples of kernels that foreign load disturbed
     seconds: Mapping[str, float]
     toolchain: str
     protocol: str
@@ -93,6 +96,7 @@ def make_report(o: Outcome) -> dict[str, Any]:
         },
         "verification": o.verification.to_json(),
         "cost_model": _cost_model(tuning),
+        "machine": asdict(o.machine) | {"disturbed_samples": o.disturbed},
         "plan": o.plan.hash,
         "curve": [[t, n, round(best * 1e3, 4)] for t, n, best in o.curve],
         "blocks": _blocks(o),

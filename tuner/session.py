@@ -26,6 +26,7 @@ from tuner.graph.load import ImportedModel, import_model
 from tuner.measure.contest import Contestant, ContestResult, TurnOptions, contest, ratio, run_once
 from tuner.measure.device import toolchain
 from tuner.measure.local import LocalRunner
+from tuner.measure.machine import MachineState, Reading
 from tuner.measure.options import MeasureOptions
 from tuner.measure.profile import profile
 from tuner.plan.legality import validate
@@ -69,6 +70,8 @@ class Session:
 
     def __post_init__(self) -> None:
         self._stopped = False
+        self._machine = Reading.now()
+        self._disturbed = 0  # samples that foreign load disturbed
         self.graph: Graph | None = None  # once the model is read
         self._known_seconds: dict[str, float | None] = {}  # latencies of whole models timed so far
         self._seconds = {"building": 0.0, "measuring": 0.0, "deciding": 0.0}
@@ -201,6 +204,7 @@ class Session:
                 trials = None if budget.trials is None else max(0, budget.trials - plan_trials)
                 for _ in tuning.run(runner, trials, limit):
                     self._say(Stage.SEARCH, tuning.message, tuning.latency, self._share(tuning))
+                self._disturbed = runner.disturbed
         self._seconds["building"] += tuning.build_seconds
         self._seconds["measuring"] += tuning.measure_seconds
         self._seconds["deciding"] += tuning.deciding_seconds
@@ -253,7 +257,9 @@ class Session:
         outcome = Outcome(
             spec=self.spec, model=model, device=self.device, plan=plan, steps=steps, contest=result, winner=winner,
             ratio=ratio(result, winner, "onnxruntime"), verification=verification, kernels=kernels,
-            tuning=self._tuning, curve=self.curve.points, seconds=self._seconds | {"total": self.clock.seconds},
+            tuning=self._tuning, curve=self.curve.points,
+            machine=MachineState.since(self._machine), disturbed=self._disturbed,
+            seconds=self._seconds | {"total": self.clock.seconds},
             toolchain=toolchain(), protocol=PROTOCOL,
         )  # fmt: skip
         return make_report(outcome)

@@ -179,7 +179,7 @@ def _refuse_errors(results: dict[str, Latencies]) -> None:
         raise InternalError(f"Requests failed: {failed}", code="bench-failed")
 
 
-def _about(options: argparse.Namespace, arguments: Sequence[str] | None) -> dict[str, str]:
+def _about(options: argparse.Namespace, arguments: Sequence[str] | None) -> dict[str, Any]:
     from tuner.measure.device import detect_cpu, toolchain
 
     device = detect_cpu()
@@ -188,6 +188,7 @@ def _about(options: argparse.Namespace, arguments: Sequence[str] | None) -> dict
         "command": f"python -m bench.service {given}".strip(),
         "date": datetime.now(UTC).date().isoformat(),
         "machine": f"{device.model}, {device.cores} cores, Linux {platform.release()}, {toolchain()}",
+        "counts": {"trials": options.trials, "page_trials": options.page_trials},
         "load": f"Model {options.model}; {RATE:g} requests/s for {options.load_seconds:g} s, every second one a POST; "
                 "server, generator and the running job share the cores. SQLite.",
     }  # fmt: skip

@@ -234,6 +234,11 @@ def trust(report: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         facts.append(
             ("Speed-up over ONNX Runtime", f"{low:.2f} to {high:.2f}", "95% interval of the paired comparison")
         )
+    state = report.get("machine") or {}
+    if state.get("steal") is not None:
+        taken = f"{100 * state['steal']:.1f}% of the processors' time taken by other guests"
+        busy = f"{100 * state['busy']:.0f}% busy, this job included; load {state['load']}"
+        facts.append(("Machine during the job", taken, f"{busy}; {state['disturbed_samples']} samples disturbed"))
     cores = f"{device['cores']} {'core' if device['cores'] == 1 else 'cores'}"
     facts += [
         ("Device", f"{device.get('model') or device['name']}, {cores}", f"fingerprint {device['fingerprint']}"),

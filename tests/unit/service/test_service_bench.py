@@ -12,7 +12,8 @@ from client_tools import Running, running
 from bench.service import figures
 from bench.service.load import Latencies, Request, load
 
-ABOUT = {"command": "python -m bench.service", "date": "2026-01-01", "machine": "a machine", "load": "Some load."}
+ABOUT = {"command": "python -m bench.service", "date": "2026-01-01", "machine": "a machine", "load": "Some load.",
+         "counts": {"trials": 5000, "page_trials": 70}}  # fmt: skip
 
 
 @pytest.mark.parametrize(("count", "share", "expected"), [(1, 0.99, 1), (100, 0.99, 99), (101, 0.99, 100), (4, 0.5, 2)])
@@ -27,6 +28,7 @@ def test_what_was_missed_is_marked() -> None:
     lines = figures.table(found).splitlines()
     assert [line.endswith("(missed) |") for line in lines[2:5]] == [True, False, True]
     assert not [line for line in lines if "Chromium" in line]  # not measured: not shown
+    assert "out of 5,000 trials" in figures.table({"trials_page_ms": 1.0, "about": ABOUT})
 
 
 def test_figures_replace_earlier_ones(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Collection
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Column, ColumnElement, Connection, literal, or_, select, tuple_
+from sqlalchemy import BigInteger, Column, ColumnElement, Connection, literal, or_, select, tuple_
 
 from db.columns import Utc
 from db.engine import AnyRow
@@ -50,7 +50,12 @@ def list_jobs(
     name = f"jobs {order}"
     if cursor is not None:
         values = decode(name, cursor, *(kind for _, kind in by))
-        last = tuple_(*(literal(value, column.type) for value, column in zip(values, columns, strict=True)))
+        last = tuple_(
+            *(
+                literal(value, BigInteger() if type(value) is int else column.type)
+                for value, column in zip(values, columns, strict=True)
+            )
+        )
         place = tuple_(*columns)
         conditions = [*conditions, place < last if descending else place > last]
     query = select(*LIGHT).order_by(*(column.desc() if descending else column for column in columns)).limit(limit + 1)

@@ -7,7 +7,7 @@ import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Generic, TypeVar
 
 from tuner.errors import UserError
@@ -74,7 +74,7 @@ def _value(value: Any, kinds: list[type]) -> Any:
         moment = datetime.fromisoformat(value)
         if moment.tzinfo is None:
             raise ValueError("a moment without time zone")
-        return moment
+        return moment.astimezone(UTC)  # which the first and the last day of the calendar may not survive
     if kind is str and isinstance(value, str):
         return value
     # Beyond 64 bits neither database can compare.

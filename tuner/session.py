@@ -268,7 +268,7 @@ class Session:
         """Move the finished artifact to its place; what an earlier run left there under the same names goes."""
         if self.out is None:
             return
-        self._say(Stage.EXPORT, f"writing {self.out}")
+        self._say(Stage.EXPORT, f"writing {self.out.name}")
         (folder / "plan.json").write_text(json.dumps(plan.to_json(), indent=1) + "\n")
         (folder / "report.json").write_text(json.dumps(report, indent=1) + "\n")
         with (folder / "trials.jsonl").open("w") as file:

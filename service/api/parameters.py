@@ -6,7 +6,7 @@ from typing import Annotated
 
 from fastapi import Header, Path
 
-from service.api.schemas.common import INT_MAX, NO_NUL
+from service.api.schemas.common import INT_MAX, NO_NUL, SEQ_MAX
 
 JobId = Annotated[str, Path(pattern=r"^[0-9a-f]{1,32}$", description="Id of a job.", examples=["5f2c9a1b7d3e4f60"])]
 ModelId = Annotated[
@@ -28,7 +28,7 @@ IdempotencyKey = Annotated[
 LastEventId = Annotated[
     int | None,
     Header(
-        alias="Last-Event-ID", ge=0, le=INT_MAX,
+        alias="Last-Event-ID", ge=0, le=SEQ_MAX,
         description="Number of the last event received: the stream goes on after it. Wins over 'after'.",
         examples=[41],
     ),

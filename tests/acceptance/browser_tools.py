@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request, Response, Route, sync_playwright
 
-PATIENCE = 60_000  # ms that a page may take on a busy machine
+PATIENCE = 20_000  # ms that a page may take on a busy machine
 PART = 65_536  # bytes that the proxy hands on at once
 OFFLINE = "MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"  # no name is found: what slips past the watch gets nowhere
 

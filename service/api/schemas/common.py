@@ -11,6 +11,7 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, 
 T = TypeVar("T")
 
 INT_MAX = 2**63 - 1  # what both databases can hold
+SEQ_MAX = 2**31 - 1  # of the number of an event
 NO_NUL = r"^[^\x00]*$"  # PostgreSQL stores no NUL characters
 
 Name = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=NO_NUL)]

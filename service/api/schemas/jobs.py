@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, StringConstraints
 
 from service.api.schemas.common import NO_NUL, Cursor, DeviceRef, Input, Listed, Moment, Name, Output, Sha256, Word
+from service.rules import PRECISIONS, STRATEGIES
 from tuner.types import Budget, JobSpec, JobState
 
 _DEEPEST = 40  # levels of a plan; ours have 9
@@ -51,8 +52,9 @@ class JobIn(Input):
     model: Sha256 = Field(description="Id of an uploaded model: the SHA-256 of its file.", examples=[_MODEL])
     device: Name = Field(default="cpu", description="Name of the device, as GET /devices lists them.", examples=["cpu"])
     strategy: Word = Field(
-        default="greedy", description="How the space is searched; 'none' measures the unoptimised plan.",
-        examples=["greedy"],
+        default=STRATEGIES[0],
+        description=f"How the space is searched: {', '.join(STRATEGIES)}; 'none' measures the unoptimised plan.",
+        examples=list(STRATEGIES),
     )  # fmt: skip
     budget: BudgetIn = Field(
         default_factory=BudgetIn, description="What the job may spend.", examples=[{"trials": 200, "seconds": 300}]
@@ -61,7 +63,10 @@ class JobIn(Input):
         default=None, min_length=1, max_length=64,
         description="Core counts to consider for each block; null = 1 up to all of the device.", examples=[[1, 2]],
     )  # fmt: skip
-    precision: Word = Field(default="fp32", description="Precision of the computation.", examples=["fp32"])
+    precision: Word = Field(
+        default=PRECISIONS[0], description=f"Precision of the computation: {', '.join(PRECISIONS)}.",
+        examples=list(PRECISIONS),
+    )  # fmt: skip
     accuracy: float = Field(
         default=1e-4, gt=0, le=1,
         description="Largest allowed relative error of the whole model: max|y-ref| / max|ref| of the worst output.",

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from service.api.schemas.common import INT_MAX, Cursor, Input, Listed, Output
+from service.api.schemas.common import SEQ_MAX, Cursor, Input, Listed, Output
 from tuner.types import FailureKind, Purpose
 
 
@@ -27,7 +27,7 @@ class EventQuery(Input):
     """Which events."""
 
     after: int | None = Field(
-        default=None, ge=0, le=INT_MAX, description="Only events with numbers above this one.", examples=[41]
+        default=None, ge=0, le=SEQ_MAX, description="Only events with numbers above this one.", examples=[41]
     )
     limit: int = Field(default=1000, ge=1, le=1000, description="How many at most, when polling.", examples=[100])
 

@@ -39,14 +39,21 @@ class Live:
 
 @pytest.fixture
 def live(tmp_path: Path) -> Iterator[Live]:
-    with running(tmp_path) as made:
+    with running(f"sqlite:///{tmp_path}/fusetune.db", tmp_path) as made:
+        yield made
+
+
+@pytest.fixture
+def live_either(url: str, tmp_path: Path) -> Iterator[Live]:
+    """On SQLite and on PostgreSQL."""
+    with running(url, tmp_path) as made:
         yield made
 
 
 @contextmanager
-def running(folder: Path) -> Iterator[Live]:
-    """A server with authentication and its database in a folder."""
-    with serving(f"sqlite:///{folder}/fusetune.db", folder / "data", auth=True) as service:
+def running(url: str, folder: Path) -> Iterator[Live]:
+    """A server with authentication on this database, its files in a folder."""
+    with serving(url, folder / "data", auth=True) as service:
         _, token = service.store.access.tokens.create("tests", "full")
         config = uvicorn.Config(service.app, host="127.0.0.1", port=0, log_config=None, access_log=False)
         server = uvicorn.Server(config)

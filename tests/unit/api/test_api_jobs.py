@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -216,6 +218,26 @@ def test_a_filter_that_is_none_is_refused(reader: TestClient, query: dict[str, A
 def test_a_cursor_that_is_none_of_ours_is_refused(reader: TestClient, cursor: str) -> None:
     refused = reader.get(JOBS, params={"cursor": cursor})
     assert (refused.status_code, refused.json()["code"]) == (400, "bad-cursor")
+
+
+@pytest.mark.parametrize(
+    ("order", "position"),
+    [
+        ("-priority", [2**40, "2026-01-01T00:00:00+00:00", "0a"]),
+        ("-priority", [0, "0001-01-01T00:00:00+14:00", "0a"]),
+        ("-created_at", ["9999-12-31T23:59:59-12:00", "0a"]),
+        ("-created_at", ["2026-01-01T00:00:00+00:00", "a\0b"]),
+        ("-created_at", ["2026-01-01T00:00:00+00:00", "\ud800"]),
+        ("-created_at", [1, 2]),
+    ],
+)
+def test_a_forged_cursor_is_refused_or_harmless(either: Service, order: str, position: list[Any]) -> None:
+    """Whoever knows how cursors are made cannot reach the database with them as an error."""
+    either.job()
+    cursor = base64.urlsafe_b64encode(json.dumps([f"jobs {order}", *position]).encode()).decode().rstrip("=")
+    with either.client() as client:
+        answer = client.get(JOBS, params={"order": order, "cursor": cursor})
+    assert answer.status_code in {200, 400}, answer.text
 
 
 def test_actions_are_idempotent(either: Service) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 from typing import Any
 
 import pytest
@@ -53,6 +55,19 @@ def test_a_cursor_belongs_to_its_order(measured: tuple[Service, str]) -> None:
         cursor = client.get(path, params={"limit": 2}).json()["next"]
         refused = client.get(path, params={"limit": 2, "cursor": cursor, "order": "seconds"})
     assert (refused.status_code, refused.json()["code"]) == (400, "bad-cursor")
+
+
+@pytest.mark.parametrize(
+    ("order", "position"),
+    [("id", [2**63 - 1]), ("id", [-(2**63) + 1]), ("-seconds", [1e308, 2**63 - 1]), ("seconds", [None, 2**62])],
+)
+def test_a_forged_cursor_is_harmless(measured: tuple[Service, str], order: str, position: list[Any]) -> None:
+    service, path = measured
+    cursor = base64.urlsafe_b64encode(json.dumps([order, *position]).encode()).decode().rstrip("=")
+    with service.client() as client:
+        assert client.get(path, params={"order": order, "cursor": cursor}).status_code == 200
+        records = base64.urlsafe_b64encode(json.dumps(["records", 2**62]).encode()).decode().rstrip("=")
+        assert client.get("/api/v1/records", params={"cursor": records}).status_code == 200
 
 
 def test_one_trial_is_shown_whole(measured: tuple[Service, str]) -> None:

@@ -19,7 +19,8 @@ export function plotly() {
   return loading;
 }
 
-export const config = { displaylogo: false, responsive: true, displayModeBar: "hover",
+// Its "Share chart" would send the chart to a server elsewhere.
+export const config = { displaylogo: false, responsive: true, displayModeBar: "hover", showSendToCloud: false, plotlyServerURL: "",
   modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"] };
 
 /** A layout in the colours of the page, with the given parts changed. */

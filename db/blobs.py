@@ -112,9 +112,10 @@ class Blobs:
         with self._store.read() as connection:
             return connection.execute(query).first() is not None and file.exists()
 
-    def delete(self, sha256: str) -> bool:
-        """Free the blob at once unless a row still names it; True if it is gone by this call."""
-        return self._delete(sha256, None)
+    def delete(self, sha256: str, grace_seconds: float | None = None) -> bool:
+        """Free the blob at once unless a row still names it, or it was put within the grace period; True if it is
+        gone by this call."""
+        return self._delete(sha256, grace_seconds)
 
     def usage(self) -> int:
         """Bytes of all blobs."""

@@ -57,7 +57,7 @@ class Utc(TypeDecorator[datetime]):
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
         if value is not None and value.tzinfo is None:
             raise ValueError(f"a moment without time zone cannot be stored: {value}")
-        return None if value is None else value.astimezone(UTC)
+        return None if value is None else _in_utc(value)
 
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
         if value is None:
@@ -96,6 +96,14 @@ def _postgresql_time(_element: Any, _compiler: Any, **_: Any) -> str:
 def now() -> datetime:
     """This moment in UTC."""
     return datetime.now(UTC)
+
+
+def _in_utc(value: datetime) -> datetime:
+    """The moment in UTC; of the calendar's first and last day what is left of it there."""
+    try:
+        return value.astimezone(UTC)
+    except OverflowError:
+        return (datetime.min if value.year == 1 else datetime.max).replace(tzinfo=UTC)
 
 
 def _plain(value: Any) -> Any:

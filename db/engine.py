@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import URL, Column, Connection, Row, Table, create_engine, event
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from tuner.errors import FusetuneError, InternalError, UserError
 
 AnyRow = Row[*tuple[Any, ...]]  # of whatever columns
 BUSY_SECONDS = 30.0  # how long a SQLite writer waits for the others
+# Of one process at most: a server's threads for requests (12), uploads (8), events (5), exports and the dispatcher.
+CONNECTIONS = 40
+_KEPT = 5  # of them, open while idle
+_POOL = {"pool_size": _KEPT, "max_overflow": CONNECTIONS - _KEPT, "pool_timeout": BUSY_SECONDS}
 _WRITE = "fusetune_write"
 
 
@@ -35,14 +41,17 @@ class Database:
         """
         self.url = url
         self.sqlite = url.get_backend_name() == "sqlite"
+        # Writers of one process take turns here: SQLite itself lets them poll for its lock, up to 0.1 s apart and in no
+        # order, so that under load some wait for seconds.
+        self._turn: AbstractContextManager[object] = threading.Lock() if self.sqlite else nullcontext()
         if self.sqlite:
-            self.engine = create_engine(url, connect_args={"timeout": BUSY_SECONDS})
+            self.engine = create_engine(url, connect_args={"timeout": BUSY_SECONDS}, **_POOL)
             _make_folder(Path(url.database or ""))
             event.listen(self.engine, "connect", _set_up_sqlite)
             event.listen(self.engine, "begin", _begin_sqlite)
         else:
             try:
-                self.engine = create_engine(url, pool_pre_ping=True, connect_args={"connect_timeout": 10})
+                self.engine = create_engine(url, pool_pre_ping=True, connect_args={"connect_timeout": 10}, **_POOL)
             except ModuleNotFoundError as error:
                 raise UserError(
                     "PostgreSQL needs the driver psycopg.", code="no-driver", hint="pip install 'fusetune[postgres]'"
@@ -62,7 +71,7 @@ class Database:
     @contextmanager
     def write(self) -> Iterator[Connection]:
         """A transaction that is committed at the end, or rolled back if the block raises."""
-        with self._translated(), self.engine.connect() as plain:
+        with self._turn, self._translated(), self.engine.connect() as plain:
             connection = plain.execution_options(**{_WRITE: True})
             with connection.begin():
                 yield connection
@@ -120,6 +129,10 @@ class Database:
             ) from error
         except DBAPIError as error:
             raise self._failure(error.orig or error) from error
+        except PoolTimeout as error:
+            raise InternalError(f"All connections to {self.name} are in use.", code="database-busy") from error
+        except SQLAlchemyError as error:
+            raise InternalError(f"The database {self.name} failed: {_first_line(error)}.", code="database") from error
 
     def _failure(self, cause: BaseException) -> FusetuneError:
         """What a driver's error means to the user."""

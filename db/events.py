@@ -11,6 +11,7 @@ from sqlalchemy import Connection, and_, func, or_, select
 
 from db.columns import now
 from db.engine import Database
+from db.jobrows import THERE
 from db.rows import chunks
 from db.schema import events, jobs
 from tuner.errors import UserError
@@ -39,7 +40,8 @@ class Events:
             UserError: no such job (``unknown-job``).
         """
         with self._database.write() as connection:
-            if connection.execute(select(jobs.c.id).where(jobs.c.id == job).with_for_update(key_share=True)).first():
+            query = select(jobs.c.id).where(jobs.c.id == job, THERE).with_for_update(key_share=True)
+            if connection.execute(query).first():
                 return append(connection, job, kind, payload)
         raise UserError(f"There is no job '{job}'.", code="unknown-job")
 

@@ -15,7 +15,7 @@ from sqlalchemy import BigInteger, Column, ColumnElement, Connection, literal, o
 
 from db.columns import Utc
 from db.engine import AnyRow
-from db.jobrows import LIGHT, Job, to_job
+from db.jobrows import LIGHT, THERE, Job, to_job
 from db.paging import Page, cut, decode, encode
 from db.schema import jobs
 from tuner.errors import UserError
@@ -50,6 +50,7 @@ def list_jobs(
     name = f"jobs {order}"
     if cursor is not None:
         values = decode(name, cursor, *(kind for _, kind in by))
+        # A cursor that somebody made up may hold more than an INTEGER column does.
         last = tuple_(
             *(
                 literal(value, BigInteger() if type(value) is int else column.type)
@@ -58,7 +59,8 @@ def list_jobs(
         )
         place = tuple_(*columns)
         conditions = [*conditions, place < last if descending else place > last]
-    query = select(*LIGHT).order_by(*(column.desc() if descending else column for column in columns)).limit(limit + 1)
+    query = select(*LIGHT).where(THERE).limit(limit + 1)
+    query = query.order_by(*(column.desc() if descending else column for column in columns))
     rows: list[AnyRow] = []
     for condition in _ranges(state, bool(conditions) or len(by) > 2):
         rows += connection.execute(query.where(*condition, *conditions))

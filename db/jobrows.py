@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -14,9 +14,11 @@ from tuner.types import JobSpec, JobState
 CURVE_POINTS = 64
 
 # Never read back: what only guards invariants.
-_INTERNAL = {"idempotency_key", "request_hash", "lease_until"}
+_INTERNAL = {"idempotency_key", "request_hash", "lease_until", "pausable", "deleted"}
 FULL = [column for column in jobs.c if column.name not in _INTERNAL]
-LIGHT = [column for column in FULL if column.name != "report"]  # for lists: a report is large
+LIGHT = [column for column in FULL if column.name not in {"report", "plan"}]  # for lists: these are large
+# A job whose deletion has begun is none any more.
+THERE = ~jobs.c.deleted
 
 
 @dataclass(frozen=True)
@@ -24,13 +26,14 @@ class Job:
     """One JobSpec being worked on, or finished. Times are UTC."""
 
     id: str
-    spec: JobSpec
+    spec: JobSpec  # without its plan in lists, which do not load it
     question: str  # JobSpec.question: equal ones have equal answers
     model: str  # SHA-256
     model_name: str
     device: str  # fingerprint
     device_name: str
     toolchain: str
+    engine: str  # tuner.versions.ENGINE of its last run; "" before it runs
     state: JobState
     stage: str  # a tuner.events.Stage; "" before it runs
     message: str | None  # what it does now, in plain words
@@ -48,7 +51,7 @@ class Job:
     elapsed: float  # seconds worked so far; queue and pauses excluded
     curve: list[list[float]]  # [elapsed, trials, best_seconds], at most CURVE_POINTS
     reused: bool  # answered from the store at once
-    answered_by: str | None  # id of the job whose answer it got
+    answered_by: str | None  # id of the job whose trials its answer stands on
     priority: int  # higher first
     notes: str | None  # the user's own words
     retries: bool  # its next run first repeats trials that failed for a passing reason
@@ -74,7 +77,13 @@ class File:
 def to_job(row: AnyRow) -> Job:
     """The job of a row of the columns FULL or LIGHT."""
     values = {"report": None} | dict(row._mapping)
-    return Job(**values | {"spec": JobSpec.from_json(row.spec), "state": JobState(row.state)})
+    spec = replace(JobSpec.from_json(row.spec), plan=values.pop("plan", None))
+    return Job(**values | {"spec": spec, "state": JobState(row.state)})
+
+
+def spec_columns(spec: JobSpec) -> dict[str, Any]:
+    """How a spec is stored: its plan apart."""
+    return {"spec": replace(spec, plan=None).to_json(), "plan": spec.plan}
 
 
 def thin(points: Sequence[Sequence[float]], limit: int = CURVE_POINTS) -> list[list[float]]:

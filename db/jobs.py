@@ -10,17 +10,18 @@ from datetime import datetime, timedelta
 from enum import Enum
 from typing import Any, Literal
 
-from sqlalchemy import Connection, delete, func, literal, select, update
+from sqlalchemy import Connection, delete, exists, func, literal, select, update
 
+from db.answers import asked_before, copy_files, handed_out, key_columns, result
 from db.columns import Utc, now
 from db.engine import Database
 from db.joblists import ORDERS, list_jobs, matches
-from db.jobrows import FULL, File, Job, to_job
+from db.jobrows import FULL, LIGHT, THERE, File, Job, spec_columns, to_job
 from db.moves import lock, move, tell
 from db.paging import Page
-from db.schema import DRIVEN, ENDED, attempts, devices, job_files, jobs, models, trials
+from db.schema import DRIVEN, ENDED, attempts, devices, events, job_files, jobs, models, trials
 from tuner.errors import InternalError, UserError
-from tuner.types import JobSpec, JobState, digest
+from tuner.types import JobSpec, JobState
 
 __all__ = ["ORDERS", "Action", "File", "Job", "Jobs"]
 
@@ -69,20 +70,23 @@ class Jobs:
         idempotency: tuple[str, str] | None = None,
         answer: Job | None = None,
         paused: bool = False,
+        uploaded: bool = False,
     ) -> tuple[Job, bool]:
-        """Store a new job, QUEUED (or PAUSED, so that no server takes it before its submitter does).
+        """Store a new job, QUEUED (or PAUSED, so that no server takes it before its submitter, who cannot pause, does).
 
         Args:
             device: a fingerprint.
             model_name, device_name: empty = as the model or device is called in the store.
             idempotency: (key, hash of the request): the same pair again gives the job it made.
             answer: a job that succeeded with the same question; the new one is born with its result and files.
+            uploaded: the model's file has to be stored.
 
         Returns:
             The job, and whether it is new.
 
         Raises:
-            UserError: the key came with another request before (``idempotency-conflict``).
+            UserError: the key came with another request before (``idempotency-conflict``); the model's file was
+                deleted (``unknown-model``).
             InternalError: the device was never put (``database-invariant``).
         """
         moment, state = now(), JobState.PAUSED if paused else JobState.QUEUED
@@ -91,7 +95,7 @@ class Jobs:
             "id": id,
             "model": spec.model,
             "model_name": model_name or _name(models.c.name, models.c.sha256 == spec.model),
-            "spec": spec.to_json(),
+            **spec_columns(spec),
             "question": spec.question,
             "device": device,
             "device_name": device_name or _name(devices.c.name, devices.c.fingerprint == device),
@@ -101,21 +105,38 @@ class Jobs:
             "priority": priority,
             "notes": notes,
             "created_at": moment,
+            "pausable": not paused,
         }
         if idempotency is not None:
-            row |= {"idempotency_key": digest(idempotency[0]), "request_hash": idempotency[1]}
+            row |= key_columns(idempotency)
         with self._database.write() as connection:
+            if uploaded:
+                _hold_file(connection, spec.model)
             # An answer that was deleted meanwhile is none: the job is then worked on.
-            known = None if answer is None else _result(connection, answer.id)
+            known = None if answer is None else result(connection, answer.id)
             if known is not None and answer is not None:
                 state = JobState.SUCCEEDED
-                row |= known | {"answered_by": answer.id, "started_at": moment, "finished_at": moment}
+                row |= known | {"started_at": moment, "finished_at": moment}
             if not self._database.insert_new(connection, jobs, row, unique=jobs.c.idempotency_key):
-                return _asked_before(connection, row), False
+                assert idempotency is not None
+                old = asked_before(connection, idempotency)
+                if old is None:
+                    words = "A job with the same Idempotency-Key is being deleted; try again."
+                    raise InternalError(words, code="database-busy")
+                return old, False
             if known is not None and answer is not None:
-                _copy_files(connection, answer.id, id)
+                copy_files(connection, answer.id, id)
             tell(connection, id, state, None, None)
             return _load(connection, id), True
+
+    def asked(self, key: str, request: str) -> Job | None:
+        """The job that ``submit`` made for the idempotency key, or None; ``request`` is the hash of the request.
+
+        Raises:
+            UserError: the key came with another request before (``idempotency-conflict``).
+        """
+        with self._database.read() as connection:
+            return asked_before(connection, (key, request))
 
     def add(self, spec: JobSpec, device_fingerprint: str, toolchain: str) -> str:
         """Store a new job, QUEUED, and give back its id."""
@@ -154,10 +175,10 @@ class Jobs:
                 ended = update(attempts).where(attempts.c.job == id, attempts.c.ended_at.is_(None))
                 connection.execute(ended.values(ended_at=now(), outcome=state.value.lower()))
 
-    def get(self, id: str) -> Job | None:
-        """The job, report and all, or None."""
+    def get(self, id: str, *, light: bool = False) -> Job | None:
+        """The job, or None. A ``light`` one is without what may be large: its report and its spec's plan."""
         with self._database.read() as connection:
-            row = connection.execute(select(*FULL).where(jobs.c.id == id)).one_or_none()
+            row = connection.execute(select(*(LIGHT if light else FULL)).where(jobs.c.id == id, THERE)).one_or_none()
         return None if row is None else to_job(row)
 
     def list(
@@ -173,7 +194,7 @@ class Jobs:
         limit: int = 50,
         cursor: str | None = None,
     ) -> Page[Job]:
-        """A page of the jobs that match all that is given, without their reports.
+        """A page of the jobs that match all that is given, without their reports and plans.
 
         ``device`` is a name or a fingerprint, ``model`` a name or the beginning (4 digits or more) of a SHA-256;
         ``order`` one of ORDERS, a minus meaning the greatest first.
@@ -193,9 +214,13 @@ class Jobs:
 
     def counts(self) -> dict[JobState, int]:
         """How many jobs there are in each state, zeros included."""
+        each = select(jobs.c.state, func.count())
         with self._database.read() as connection:
-            rows = connection.execute(select(jobs.c.state, func.count()).group_by(jobs.c.state)).all()
-        return dict.fromkeys(JobState, 0) | {JobState(state): number for state, number in rows}
+            every, gone = (  # apart, so that either is read in an index alone
+                dict[str, int](connection.execute(query.group_by(jobs.c.state)).tuples().all())
+                for query in (each, each.where(jobs.c.deleted))
+            )
+        return {state: every.get(state.value, 0) - gone.get(state.value, 0) for state in JobState}
 
     def files(self, id: str) -> dict[str, File]:
         """What the job left for download, by name; empty also if there is no such job."""
@@ -210,7 +235,8 @@ class Jobs:
         A running job is cancelled or paused by its driver, which finds the wish in ``wanted``.
 
         Raises:
-            UserError: no such job (``unknown-job``); not from this state (``wrong-state``).
+            UserError: no such job (``unknown-job``); not from this state, or nobody who drives it can pause
+                (``wrong-state``).
         """
         with self._database.write() as connection:
             row = lock(connection, id)
@@ -218,6 +244,12 @@ class Jobs:
             target = MOVES[action].get(state)
             if target is None:
                 raise UserError(f"The job is {state}; it cannot be asked to {action}.", code="wrong-state")
+            if state is _R and action == "pause" and not row.pausable:
+                raise UserError(
+                    "The job runs in the `fusetune tune` that made it, which cannot pause.",
+                    code="wrong-state",
+                    hint="Cancel it, or wait for its end.",
+                )
             if target is not state:
                 _go(connection, id, action, target)
             elif state is _R and action in {"pause", "resume"}:
@@ -231,38 +263,60 @@ class Jobs:
         """Forget an ended job with its events and files; its trials stay, for the records.
 
         Raises:
-            UserError: no such job (``unknown-job``); it has not ended (``wrong-state``).
+            UserError: no such job (``unknown-job``); it has not ended, or others hand out its result
+                (``wrong-state``).
         """
-        # Its trials let go of it in portions, each a short transaction: on SQLite all other writers wait meanwhile. A
-        # kill between two leaves a job that can be deleted again.
-        some = select(trials.c.id).where(trials.c.job == id).order_by(trials.c.id).limit(_PORTION)
-        while True:
-            with self._database.write() as connection:
-                state = JobState(lock(connection, id).state)
-                if state not in ENDED:
-                    raise UserError(
-                        f"The job is {state}; only ended jobs can be deleted.",
-                        code="wrong-state",
-                        hint="Cancel it first.",
-                    )
-                freed = connection.execute(update(trials).where(trials.c.id.in_(some)).values(job=None)).rowcount
-                if freed < _PORTION:
-                    connection.execute(delete(jobs).where(jobs.c.id == id))
-                    return
-            time.sleep(_PAUSE)
+        with self._database.write() as connection:
+            state = JobState(lock(connection, id).state)
+            if state not in ENDED:
+                raise UserError(
+                    f"The job is {state}; only ended jobs can be deleted.",
+                    code="wrong-state",
+                    hint="Cancel it first.",
+                )
+            if handed_out(connection, id):
+                raise UserError("Other jobs hand out this job's result.", code="wrong-state", hint="Delete them first.")
+            # From here on nobody finds it, and its key is free again.
+            gone = {"deleted": True, "idempotency_key": None, "request_hash": None, "answered_by": None}
+            connection.execute(update(jobs).where(jobs.c.id == id).values(**gone))
+            for table in (events, job_files):
+                connection.execute(delete(table).where(table.c.job == id))
+        self.sweep()
+
+    def sweep(self) -> int:
+        """Remove what is left of jobs whose deletion has begun, be it by a process that was killed; how many."""
+        # Their trials let go of them in portions, each a short transaction: on SQLite all other writers wait meanwhile.
+        with self._database.read() as connection:
+            gone = connection.execute(select(jobs.c.id).where(jobs.c.deleted)).scalars().all()
+        for id in gone:
+            some = select(trials.c.id).where(trials.c.job == id).order_by(trials.c.id).limit(_PORTION)
+            free = update(trials).where(trials.c.id.in_(some)).values(job=None)
+            while True:
+                with self._database.write() as connection:
+                    if connection.execute(free).rowcount < _PORTION:
+                        left = exists().where(trials.c.job == id)
+                        connection.execute(delete(jobs).where(jobs.c.id == id, jobs.c.deleted, ~left))
+                        break
+                time.sleep(_PAUSE)
+        return len(gone)
 
     def expire(self, older_than: timedelta, keep: int = 0) -> int:
-        """Delete the jobs that ended longer ago, but never the last ``keep`` that ended; how many it deleted."""
+        """Delete the jobs that ended longer ago, but never the last ``keep`` that ended; how many it deleted.
+
+        A job whose result others hand out stays as long as they do.
+        """
         cutoff = literal(now() - older_than, Utc())
-        spared = select(jobs.c.id).where(jobs.c.finished_at.is_not(None))
+        spared = select(jobs.c.id).where(jobs.c.finished_at.is_not(None), THERE)
         spared = spared.order_by(jobs.c.finished_at.desc(), jobs.c.id.desc()).limit(keep)
         with self._database.read() as connection:
             kept = set(connection.execute(spared).scalars()) if keep else set()
-            old = connection.execute(select(jobs.c.id).where(jobs.c.finished_at < cutoff)).scalars().all()
+            # The newest first: an answer goes before the job it stands on.
+            query = select(jobs.c.id).where(jobs.c.finished_at < cutoff, THERE)
+            old = connection.execute(query.order_by(jobs.c.finished_at.desc())).scalars().all()
         gone = 0
         for id in old:
             if id not in kept:
-                with suppress(UserError):  # deleted or retried meanwhile
+                with suppress(UserError):  # deleted, retried or handed out meanwhile
                     self.delete(id)
                     gone += 1
         return gone
@@ -283,40 +337,14 @@ def _load(connection: Connection, id: str) -> Job:
     return to_job(connection.execute(select(*FULL).where(jobs.c.id == id)).one())
 
 
+def _hold_file(connection: Connection, model: str) -> None:
+    """Keep the model's file until the transaction ends."""
+    query = select(models.c.file, models.c.name).where(models.c.sha256 == model).with_for_update(read=True)
+    row = connection.execute(query).one_or_none()
+    if row is None or not row.file:
+        name = model if row is None else row.name
+        raise UserError(f"The file of model '{name}' was deleted.", code="unknown-model", hint="Upload it again.")
+
+
 def _name(column: Any, condition: Any) -> Any:
     return func.coalesce(select(column).where(condition).scalar_subquery(), "")
-
-
-def _asked_before(connection: Connection, row: Mapping[str, Any]) -> Job:
-    """The job that has the key already, if the request is the same."""
-    query = select(jobs.c.id, jobs.c.request_hash).where(jobs.c.idempotency_key == row["idempotency_key"])
-    old = connection.execute(query).one_or_none()
-    if old is None:
-        raise InternalError("A job with the same Idempotency-Key is being deleted; try again.", code="database-busy")
-    if old.request_hash != row["request_hash"]:
-        raise UserError(
-            "The Idempotency-Key was used for another request before.",
-            code="idempotency-conflict",
-            hint="Use a new key for each new request.",
-        )
-    return _load(connection, old.id)
-
-
-def _result(connection: Connection, id: str) -> dict[str, Any] | None:
-    """What a job takes over from the one that answers it; None if that has no result any more."""
-    copied = ("stage", "best_seconds", "onnxruntime_seconds", "unoptimised_seconds", "curve", "report",
-              "done", "total", "unit")  # fmt: skip
-    columns = [jobs.c[name] for name in copied]
-    query = select(jobs.c.measured, jobs.c.reused_trials, *columns)
-    row = connection.execute(query.where(jobs.c.id == id, jobs.c.state == _S.value)).one_or_none()
-    if row is None:
-        return None
-    values: dict[str, Any] = {name: row._mapping[name] for name in copied}
-    # Everything that the other stood on is reused.
-    return values | {"state": _S.value, "reused": True, "reused_trials": row.measured + row.reused_trials}
-
-
-def _copy_files(connection: Connection, source: str, target: str) -> None:
-    columns = ("name", "sha256", "size", "media_type")
-    found = select(literal(target), *(job_files.c[name] for name in columns)).where(job_files.c.job == source)
-    connection.execute(job_files.insert().from_select(("job", *columns), found))

@@ -13,6 +13,7 @@ from sqlalchemy import Connection, select, update
 from db.columns import now
 from db.engine import AnyRow
 from db.events import append
+from db.jobrows import THERE
 from db.schema import DRIVEN, ENDED, attempts, jobs
 from tuner.errors import InternalError, UserError
 from tuner.types import JobState
@@ -37,14 +38,16 @@ class StaleDriver(InternalError):
 
 
 def lock(connection: Connection, job: str) -> AnyRow:
-    """State, wanted, fence, driver and attempts of the job, which nobody else changes until the transaction ends.
+    """State, wanted, fence, driver, attempts and pausable of the job, which nobody else changes until the transaction
+    ends.
 
     Raises:
         UserError: no such job (``unknown-job``).
     """
-    columns = (jobs.c.id, jobs.c.state, jobs.c.wanted, jobs.c.fence, jobs.c.driver, jobs.c.attempts)
+    columns = [jobs.c[name] for name in ("id", "state", "wanted", "fence", "driver", "attempts", "pausable")]
     # Not the full lock: rows that refer to the job may come meanwhile.
-    row = connection.execute(select(*columns).where(jobs.c.id == job).with_for_update(key_share=True)).one_or_none()
+    query = select(*columns).where(jobs.c.id == job, THERE).with_for_update(key_share=True)
+    row = connection.execute(query).one_or_none()
     if row is None:
         raise UserError(f"There is no job '{job}'.", code="unknown-job")
     return row

@@ -9,6 +9,7 @@ from sqlalchemy import func, select
 
 from db.columns import now
 from db.engine import Database
+from db.jobrows import THERE
 from db.schema import DRIVEN, jobs, questions
 from tuner.types import JobState
 
@@ -39,8 +40,9 @@ class Overview:
     def totals(self) -> Totals:
         """Sums over all stored jobs."""
         waiting = select(func.min(jobs.c.created_at)).where(jobs.c.state == JobState.QUEUED.value)
+        sums = select(func.sum(jobs.c.measured), func.sum(jobs.c.failed)).where(THERE)
         with self._database.read() as connection:
-            measured, failed = connection.execute(select(func.sum(jobs.c.measured), func.sum(jobs.c.failed))).one()
+            measured, failed = connection.execute(sums).one()
             oldest: datetime | None = connection.execute(waiting).scalar()
         age = 0.0 if oldest is None else max(0.0, (now() - oldest).total_seconds())
         return Totals(int(measured or 0), int(failed or 0), age)

@@ -19,7 +19,8 @@ from db.jobrows import thin
 from db.moves import Claim, StaleDriver, check, lock, move, tell
 from db.schema import DRIVEN, attempts, devices, job_files, jobs, trials, turns
 from tuner.errors import UserError
-from tuner.types import JobState
+from tuner.types import RETRYABLE, JobState
+from tuner.versions import ENGINE
 
 __all__ = ["Attempt", "Claim", "Queue", "StaleDriver"]
 
@@ -80,7 +81,7 @@ class Queue:
                 row = _next(connection, device)
                 if row is not None and (best is None or _rank(row) < _rank(best)):
                     best = row
-            return None if best is None else _take(connection, best.id, holder, seconds)
+            return None if best is None else _take(connection, best.id, holder, seconds, pausable=True)
 
     def start(self, job_id: str, holder: str, seconds: float) -> Claim:
         """Take one given job that is QUEUED or PAUSED, whatever else runs.
@@ -175,6 +176,13 @@ class Queue:
             rows = connection.execute(query).all()
             return [(row.id, _lost(connection, row, _LOST, "", "lost", limit)) for row in rows]
 
+    def wanted(self, holder: str) -> dict[Claim, str | None]:
+        """What clients want of the jobs that the holder drives; one that is missing here is no longer its own."""
+        columns = (jobs.c.id, jobs.c.fence, jobs.c.wanted)
+        query = select(*columns).where(jobs.c.lease_until.is_not(None), jobs.c.driver == holder)
+        with self._database.read() as connection:
+            return {Claim(row.id, row.fence, holder): row.wanted for row in connection.execute(query)}
+
     def attempts(self, job: str) -> list[Attempt]:
         """Who held the job, oldest first."""
         columns = (attempts.c.fence, attempts.c.holder, attempts.c.started_at, attempts.c.ended_at, attempts.c.outcome)
@@ -207,14 +215,18 @@ def _rank(row: AnyRow) -> tuple[int, datetime, str]:
 
 
 def _newest_trial(connection: Connection, job: str) -> int:
-    return connection.execute(select(func.max(trials.c.id)).where(trials.c.job == job)).scalar() or 0
+    """The job's newest trial that is not made again: those that failed for a passing reason are no step forward."""
+    lasting = trials.c.failure_kind.is_(None) | trials.c.failure_kind.not_in([kind.value for kind in RETRYABLE])
+    query = select(trials.c.id).where(trials.c.job == job, lasting).order_by(trials.c.id.desc()).limit(1)
+    return connection.execute(query).scalar() or 0
 
 
-def _take(connection: Connection, job: str, holder: str, seconds: float) -> Claim:
-    """Make the holder the driver of a job locked before."""
+def _take(connection: Connection, job: str, holder: str, seconds: float, **more: Any) -> Claim:
+    """Make the holder the driver of a job locked before; ``more`` columns say what it can do."""
     moment = now()
-    values = {
+    values = more | {
         "state": JobState.RUNNING.value,
+        "engine": ENGINE,
         "reason": None,
         "wanted": None,
         "fence": jobs.c.fence + 1,

@@ -21,6 +21,7 @@ from sqlalchemy import (
     UniqueConstraint,
     false,
     text,
+    true,
 )
 
 from db.columns import Json, Number, RowId, Utc, Words
@@ -92,7 +93,7 @@ jobs = Table(
     metadata,
     Column("id", Words(32), primary_key=True),
     Column("model", Words(64), nullable=False),  # no foreign key: a job outlives the model's file
-    Column("spec", Json, nullable=False),  # JobSpec.to_json()
+    Column("spec", Json, nullable=False),  # JobSpec.to_json() without its plan
     Column("question", Words(64), nullable=False),  # JobSpec.question
     Column("device", ForeignKey("devices.fingerprint"), nullable=False),
     Column("toolchain", Words, nullable=False),
@@ -124,7 +125,7 @@ jobs = Table(
     Column("elapsed", Number, nullable=False, server_default="0"),  # seconds worked; queue and pauses excluded
     Column("curve", Json, nullable=False, server_default="[]"),  # [[elapsed, trials, best seconds], ...], few points
     Column("reused", Boolean, nullable=False, server_default=false()),  # answered from the store at once
-    Column("answered_by", String(32)),  # the job whose answer it got; that one may be deleted since
+    Column("answered_by", String(32)),  # the job whose trials its answer stands on; kept as long as this one
     Column("priority", Integer, nullable=False, server_default="0"),  # higher first
     Column("notes", Json),  # the user's own words
     Column("wanted", String(8), CheckConstraint(_one_of("wanted", WANTED), name="wanted")),  # asked of the driver
@@ -133,6 +134,10 @@ jobs = Table(
     Column("attempts", Integer, nullable=False, server_default="0"),  # crashes in a row
     Column("idempotency_key", String(64)),  # SHA-256 of what the client sent
     Column("request_hash", String(64)),  # of the request that came with it
+    Column("plan", Json),  # JobSpec.plan: may be large, not read by lists
+    Column("engine", String(64), nullable=False, server_default=""),  # tuner.versions.ENGINE of its last run
+    Column("pausable", Boolean, nullable=False, server_default=true()),  # whoever drives it can pause
+    Column("deleted", Boolean, nullable=False, server_default=false()),  # for its clients it is gone
     Column("driver", Words),  # who works on it
     Column(
         "lease_until",  # when the driver counts as lost, db_time
@@ -163,6 +168,19 @@ jobs = Table(
         postgresql_where=text("lease_until IS NOT NULL"),
     ),
     Index("uq_jobs_idempotency_key", "idempotency_key", unique=True),
+    Index(  # who hands out its answer
+        "ix_jobs_answers",
+        "answered_by",
+        sqlite_where=text("answered_by IS NOT NULL"),
+        postgresql_where=text("answered_by IS NOT NULL"),
+    ),
+    Index(  # what is still to be removed, which counts leave out
+        "ix_jobs_deleted",
+        "state",
+        "id",
+        sqlite_where=text("deleted"),
+        postgresql_where=text("deleted"),
+    ),
 )
 
 # One row per time that a driver took a job.

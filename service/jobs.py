@@ -16,9 +16,10 @@ from db.jobs import Job
 from db.paging import Page
 from db.store import Store
 from service.models import ModelLibrary
-from service.rules import checked, covers
+from service.rules import check_shapes, checked, covers
 from tuner.errors import UserError
 from tuner.types import Device, JobSpec, JobState
+from tuner.versions import ENGINE
 
 Action = Literal["cancel", "pause", "resume", "retry"]
 
@@ -54,8 +55,17 @@ class Jobs:
 
         Raises:
             UserError: ``unknown-model``, ``unknown-device``, ``unknown-strategy``, ``bad-precision``, ``bad-cores``,
+                ``unknown-pass``, ``unknown-input``, ``missing-shape``, ``shape-contradiction``, ``bad-plan``,
                 ``idempotency-conflict`` (the key came with another request).
         """
+        key = None
+        if idempotency is not None:
+            # First of all: a request that was taken is answered again, whatever has become of its model and device.
+            asked = json.dumps([spec.to_json(), priority, notes], sort_keys=True)
+            key = (idempotency, hashlib.sha256(asked.encode()).hexdigest())
+            old = self._store.jobs.asked(*key)
+            if old is not None:
+                return old, False
         device = self._known.device(spec.device)
         spec = checked(spec, device)
         model = self._models.get(spec.model)
@@ -63,14 +73,14 @@ class Jobs:
             raise UserError(
                 f"The file of model '{model.name}' was deleted.", code="unknown-model", hint="Upload it again."
             )
-        key = None
-        if idempotency is not None:
-            asked = [spec.to_json(), priority, notes]
-            key = (idempotency, hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest())
+        check_shapes(spec.shapes, model.inputs)
         self._put(device)
+        known = None if spec.fresh else self._answer(spec, device)
+        if spec.plan is not None and known is None:  # which takes seconds: the model is read for it
+            self._models.check_plan(spec, device)
         job, created = self._store.jobs.submit(
             spec, device.fingerprint, self._known.toolchain, model_name=model.name, device_name=device.name,
-            priority=priority, notes=notes, idempotency=key, answer=None if spec.fresh else self._answer(spec, device),
+            priority=priority, notes=notes, idempotency=key, answer=known, uploaded=True,
         )  # fmt: skip
         if created and job.state is JobState.QUEUED:
             self._wake()
@@ -106,7 +116,9 @@ class Jobs:
 
     def delete(self, id: str) -> None:
         """Forget a finished job; the trials it made stay known. Raises UserError (``unknown-job``, ``wrong-state``)."""
+        files = self._store.jobs.files(id)
         self._store.jobs.delete(id)
+        self._models.free(file.sha256 for file in files.values())
 
     def _put(self, device: Device) -> None:
         if device.fingerprint not in self._stored:
@@ -118,7 +130,7 @@ class Jobs:
 
 
 def answer(store: Store, spec: JobSpec, device: Device, toolchain: str, *, files: bool = False) -> Job | None:
-    """The newest job that ended well with the same question, device, toolchain and at least the same budget.
+    """The newest job that ended well with the same question, device, toolchain, engine and at least the same budget.
 
     With ``files``: one whose artifact can still be handed out.
     """
@@ -128,7 +140,8 @@ def answer(store: Store, spec: JobSpec, device: Device, toolchain: str, *, files
             state=[JobState.SUCCEEDED], device=device.fingerprint, question=spec.question, limit=50, cursor=cursor
         )
         for job in page.items:
-            fits = job.toolchain == toolchain and covers(job.spec.budget, spec.budget)
+            same = (job.toolchain, job.engine) == (toolchain, ENGINE)
+            fits = same and covers(job.spec.budget, spec.budget)
             if fits and (not files or store.jobs.files(job.id)):
                 return store.jobs.get(job.id)
         cursor = page.next

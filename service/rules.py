@@ -1,9 +1,13 @@
-"""What this version can be asked for: the same rules for the command line, the API and the dashboard."""
+"""What this version can be asked for: the same rules for the command line, the API and the dashboard.
+
+What is taken from ``tuner`` here is pure Python: the server loads neither NumPy nor ONNX nor TVM.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from tuner.errors import UserError
 from tuner.types import Budget, Device, JobSpec
@@ -14,13 +18,22 @@ DEFAULT_SECONDS = 300.0  # of a job that names no budget
 
 
 def checked(spec: JobSpec, device: Device | None = None) -> JobSpec:
-    """The spec with its default budget. Raises UserError for what this version, or the device, cannot do."""
+    """The spec with its default budget. Raises UserError for what this version, or the device, cannot do.
+
+    A plan is checked for its form alone; whether it fits the model is found out where the model is read.
+    """
+    from tuner.graph.passes.registry import check_names
+    from tuner.plan.plan import Plan
+
     if spec.strategy not in STRATEGIES:
         known = f"Known: {', '.join(STRATEGIES)}."
         raise UserError(f"Unknown strategy {spec.strategy!r}.", code="unknown-strategy", hint=known)
     if spec.precision not in PRECISIONS:
         known = f"Known: {', '.join(PRECISIONS)}."
         raise UserError(f"Precision {spec.precision!r} is not supported.", code="bad-precision", hint=known)
+    check_names(spec.disabled_passes)
+    if spec.plan is not None:
+        Plan.from_json(spec.plan)
     if device is not None:
         check_cores(spec.cores, device)
     if spec.budget.trials is None and spec.budget.seconds is None:
@@ -32,6 +45,18 @@ def check_cores(cores: Collection[int] | None, device: Device) -> None:
     """Raise UserError when more cores are asked for than the device has."""
     if cores and max(cores) > device.cores:
         raise UserError(f"{max(cores)} cores are asked for, the device has {device.cores}.", code="bad-cores")
+
+
+def check_shapes(shapes: Mapping[str, Sequence[int]], inputs: Sequence[Mapping[str, Any]]) -> None:
+    """Raise UserError when these shapes do not make every input of a model static.
+
+    ``inputs`` is what inspection found (service.inspect.Contents.inputs): ``unknown-input``, ``shape-contradiction``,
+    ``missing-shape``.
+    """
+    from tuner.graph.open_shapes import resolve
+
+    if all("declared" in each for each in inputs):
+        resolve({each["name"]: each["declared"] for each in inputs}, shapes)
 
 
 def covers(done: Budget, asked: Budget) -> bool:

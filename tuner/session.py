@@ -67,6 +67,7 @@ class Session:
     clock: Clock = field(default_factory=Clock)  # a resumed job hands in one that knows how long it has worked
     curve: Curve = field(default_factory=Curve)  # and what its best latency was when
     turn: Turn = alone
+    external: bool = True  # whether the model may keep weights in files beside it; False for one that somebody sent
 
     def __post_init__(self) -> None:
         self._stopped = False
@@ -96,7 +97,9 @@ class Session:
         """
         check_writable(self.out)
         self._say(Stage.IMPORT, f"reading {self.model.name}")
-        model = import_model(self.model, shapes=self.spec.shapes, disabled=self.spec.disabled_passes)
+        model = import_model(
+            self.model, shapes=self.spec.shapes, disabled=self.spec.disabled_passes, external=self.external
+        )  # fmt: skip
         self.graph = model.graph
         self._check_inputs(model)
         with tempfile.TemporaryDirectory(prefix="fusetune-") as scratch:

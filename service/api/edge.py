@@ -17,7 +17,7 @@ from service.api import problems
 from service.api.metrics import Metrics
 from service.api.routes import Routes
 
-JSON_LIMIT = 16 << 20  # bytes of a JSON body: a job with a hand-written plan of a large model
+JSON_LIMIT = 5 << 18  # bytes of a JSON body: a job with a hand-written plan of 1 MiB, and room for the rest
 UPLOAD = "/api/v1/models"  # the one address with a limit of its own
 HEAD = "fusetune.head"  # set in the scope of HEAD requests, which are served as GET without the body
 

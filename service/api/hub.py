@@ -195,10 +195,19 @@ class Hub:
             except FusetuneError as error:  # busy or away for a moment: watchers wait, nothing is lost
                 _log.warning("events cannot be read: %s", error)
                 continue
+            except Exception:  # a defect must not leave all watchers in silence
+                _log.exception("events cannot be read because of a defect")
+                continue
             for job, events in news.items():
                 channel = self._channels.get(job)
-                if channel is not None and events:
+                if channel is None or not events:
+                    continue
+                try:
                     self._hand_on(channel, self._frames(events))
+                except Exception:
+                    _log.exception("events cannot be handed on because of a defect", extra={"job": job})
+                    for watcher in channel.watchers:  # they ask again, and see for themselves
+                        watcher.close()
 
     def _hand_on(self, channel: _Channel, frames: list[Frame]) -> None:
         channel.position = max(channel.position, frames[-1][0])

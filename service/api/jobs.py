@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from typing import Annotated, Literal
 
+from anyio import to_thread
 from fastapi import APIRouter, Depends, Path, Query
+from fastapi.exceptions import RequestValidationError
+from pydantic import ValidationError
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from service.api import views
+from service.api import openapi, views
 from service.api.context import Ctx
 from service.api.jsonio import answer
 from service.api.openapi import ALWAYS, BODY, responses
@@ -17,6 +22,7 @@ from service.api.schemas.jobs import JobIn, JobOut, JobPage, JobQuery
 from tuner.errors import UserError
 
 router = APIRouter(tags=["jobs"])
+_SMALL = 1 << 14  # bytes of a body that is read at once
 _ACTION = Path(description="What to do with the job.", examples=["cancel"])
 
 
@@ -29,15 +35,35 @@ async def json_only(request: Request) -> None:
         raise UserError(f"A job is JSON, not {media_type or 'of no stated type'}.", code="unsupported-media-type")
 
 
+async def job_in(request: Request, _: Annotated[None, Depends(json_only)]) -> JobIn:
+    """The body. FastAPI would read it in the event loop, where a large plan would hold up everybody."""
+    body = await request.body()
+    return await to_thread.run_sync(_job_in, body) if len(body) > _SMALL else _job_in(body)
+
+
+def _job_in(body: bytes) -> JobIn:
+    try:
+        return JobIn.model_validate(json.loads(body))
+    except json.JSONDecodeError as error:
+        where = {"type": "json_invalid", "loc": ("body", error.pos), "ctx": {"error": error.msg}}
+        raise RequestValidationError([where]) from error
+    except ValidationError as error:
+        found = error.errors(include_url=False, include_input=False)
+        raise RequestValidationError([each | {"loc": ("body", *each["loc"])} for each in found]) from error
+    except (ValueError, RecursionError) as error:  # no UTF-8, numbers of thousands of digits, endless nesting
+        raise HTTPException(400, "There was an error parsing the body") from error
+
+
 @router.post(
-    "/jobs", response_model=JobOut, status_code=202, summary="Submit a job", dependencies=[Depends(json_only)],
+    "/jobs", response_model=JobOut, status_code=202, summary="Submit a job", openapi_extra=openapi.body(JobIn),
     responses={
         200: {"model": JobOut, "description": "The same request came before with this Idempotency-Key"},
         **responses(*ALWAYS, *BODY, "unknown-model", "unknown-device", "unknown-strategy", "bad-precision",
-                    "bad-cores", "idempotency-conflict"),
+                    "bad-cores", "unknown-pass", "unknown-input", "missing-shape", "shape-contradiction", "bad-plan",
+                    "too-busy", "idempotency-conflict"),
     },
 )  # fmt: skip
-def submit(context: Ctx, body: JobIn, key: IdempotencyKey = None) -> Response:
+def submit(context: Ctx, body: Annotated[JobIn, Depends(job_in)], key: IdempotencyKey = None) -> Response:
     """Queue a job. If the answer is known and no fresh search is asked for, the job has SUCCEEDED at once
     (`reused: true`)."""
     job, created = context.jobs.submit(body.spec(), priority=body.priority, notes=body.notes, idempotency=key)

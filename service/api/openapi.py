@@ -7,9 +7,11 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
+from pydantic import BaseModel
 
 from service.api.problems import KINDS, MEDIA_TYPE, document
 from service.api.schemas.common import Problem
+from service.api.schemas.jobs import JobIn
 
 PATH = "/api/v1/openapi.json"
 _REQUEST = "0b1d5c38-6c3c-4a52-9df5-0c6e5a8f3a1e"
@@ -37,6 +39,7 @@ _LESS_SECURITY: Mapping[str, list[dict[str, list[str]]]] = {
     "/healthz": [], "/readyz": [], "/metrics": [{"token": []}, {"session": []}, {}],
 }  # fmt: skip
 ALWAYS = ("unauthenticated", "forbidden", "too-many-requests", "invalid-request", "database-busy")
+BODIES: tuple[type[BaseModel], ...] = (JobIn,)  # of routes that read their body by themselves
 BODY = ("bad-json", "too-large", "unsupported-media-type")
 
 
@@ -54,6 +57,12 @@ def responses(*codes: str) -> dict[int | str, dict[str, Any]]:
             "summary": kind.title, "value": document(code, kind, f"{kind.title}.", request=_REQUEST)
         }  # fmt: skip
     return dict(sorted(found.items(), key=lambda each: str(each[0])))
+
+
+def body(model: type[BaseModel]) -> dict[str, Any]:
+    """The description of a body that a route reads by itself, for its ``openapi_extra``; see BODIES."""
+    schema = {"$ref": f"#/components/schemas/{model.__name__}"}
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
 
 
 def binary(description: str, *media_types: str) -> dict[str, Any]:
@@ -82,9 +91,10 @@ def _document(app: FastAPI, root_path: str) -> dict[str, Any]:
     )  # fmt: skip
     components = made.setdefault("components", {})
     schemas = components.setdefault("schemas", {})
-    problem = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
-    schemas.update(problem.pop("$defs", {}))
-    schemas["Problem"] = problem
+    for model in (Problem, *BODIES):
+        schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
+        schemas.update(schema.pop("$defs", {}))
+        schemas[model.__name__] = schema
     for unused in ("HTTPValidationError", "ValidationError"):
         schemas.pop(unused, None)
     components["securitySchemes"] = {

@@ -23,6 +23,7 @@ from service.commands.places import data, database
 from service.commands.token import sign_in_link
 from service.devices import DeviceBoard
 from service.dispatch.dispatcher import Dispatcher
+from service.dispatch.housekeeping import Housekeeper
 from service.jobs import Jobs, Known
 from service.models import ModelLibrary
 from service.server import INTERRUPTED, Server, listen, signals
@@ -76,6 +77,7 @@ def _serve(settings: Settings, store: Store, listener: socket.socket, args: argp
     local = {"cpu": devices("cpu")}
     blobs = Blobs(settings.blobs, store.database, settings.quota)
     dispatcher = Dispatcher(store, blobs, settings, local) if settings.dispatch else None
+    housekeeper = Housekeeper(store, blobs, settings)
     models = ModelLibrary(store, blobs, local["cpu"], toolchain(), settings.max_upload)
     known = Known(local if settings.dispatch else _Offered(store), toolchain())
     jobs = Jobs(store, models, known, dispatcher.wake if dispatcher else lambda: None)
@@ -93,12 +95,14 @@ def _serve(settings: Settings, store: Store, listener: socket.socket, args: argp
     server.ready = ready
     with signals(server):
         try:
+            housekeeper.start()
             if dispatcher is not None:
                 dispatcher.start()
             server.run(sockets=[listener])
         finally:
             if demo is not None:
                 demo.leave()
+            housekeeper.stop()
             if dispatcher is not None:
                 dispatcher.stop()
     _log.info("stopped")

@@ -19,23 +19,23 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
 
 from db.blobs import Blobs
 from db.queue import Claim, StaleDriver
 from db.store import Store
-from service.dispatch.driver import Assignment
+from service.dispatch.driver import AWAY, FULL, Assignment
 from service.settings import Settings
 from tuner.errors import FusetuneError
+from tuner.scratch import Scratch
 from tuner.types import Device, JobState
 
 log = logging.getLogger(__name__)
 
 PERIOD = 0.25  # seconds between looks at drivers and at what is wanted of them
+PAUSE = 0.05  # seconds at least between two rounds
 CLAIM_PERIOD = 1.0  # seconds between looks for jobs that other servers queued; our own wake us
-SWEEP_PERIOD = 60.0  # seconds between retention and garbage collection
-BLOB_GRACE = 3600.0  # seconds an unreferenced blob is kept: its model or job may just be being written
+REST = 5.0  # seconds after the machine refused a process
 START_UP = 60.0  # seconds for which we renew a new driver's lease: it imports the engine before it can do so itself
 TAIL = 8192  # bytes of a driver's stderr that are kept
 
@@ -63,7 +63,9 @@ class Dispatcher:
         self._news = threading.Event()
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._loop, name="dispatcher", daemon=True)
-        self._looked = self._swept = self._reclaimed = -1e9
+        self._work: Scratch | None = None  # the drivers' folders, swept by the next server if we are killed
+        self._looked = self._reclaimed = -1e9
+        self._rest = 0.0  # time.monotonic() before which no driver is started: the machine refused the last one
         self.beat = time.monotonic()  # of the loop's last round
 
     def start(self) -> None:
@@ -71,8 +73,8 @@ class Dispatcher:
         for device in self._devices.values():
             self._store.devices.put(device)
             self._store.devices.offer(device.fingerprint, self.holder, self._settings.lease * 2)
-        _sweep(self._settings.work)
         self._settings.work.mkdir(parents=True, exist_ok=True)
+        self._work = Scratch(self._settings.work)
         self._thread.start()
 
     def stop(self) -> None:
@@ -82,10 +84,11 @@ class Dispatcher:
             self._news.set()
             if self._thread.ident is not None:
                 self._thread.join()
-            for driver in self._drivers:
+            for driver in list(self._drivers):
                 self._kill(driver)
                 self._let_go(driver, "the server was stopped; the job goes on when it is back")
-            self._drivers.clear()
+            if self._work is not None:
+                self._work.remove()
 
     def wake(self) -> None:
         """Look at the queue now."""
@@ -106,6 +109,7 @@ class Dispatcher:
     def _loop(self) -> None:
         while not self._ending.is_set():
             woken = self._news.wait(PERIOD)
+            self._ending.wait(PAUSE)  # a hundred jobs in a second are one round, not a hundred
             self._news.clear()
             self.beat = time.monotonic()
             try:
@@ -117,9 +121,6 @@ class Dispatcher:
                 if self.beat - self._reclaimed >= self._settings.lease / 3:
                     self._reclaimed = self.beat
                     self._reclaim()
-                if self.beat - self._swept >= SWEEP_PERIOD:
-                    self._swept = self.beat
-                    self._sweep()
             except FusetuneError as error:  # the database may come back; nothing is lost meanwhile
                 log.error("the queue could not be served: %s", error)
                 self._ending.wait(1.0)
@@ -128,26 +129,35 @@ class Dispatcher:
                 self._ending.wait(1.0)
 
     def _start_jobs(self) -> None:
-        if self._ending.is_set():
+        if time.monotonic() < self._rest:
             return
-        while claim := self._store.queue.claim(
-            self.holder, devices=list(self._devices), per_device=self._settings.jobs_per_device,
-            seconds=self._settings.lease,
-        ):  # fmt: skip
+        room = len(self._devices) * self._settings.jobs_per_device
+        while not self._ending.is_set() and len(self._drivers) < room:  # or every new job would cost a transaction here
+            claim = self._store.queue.claim(
+                self.holder, devices=list(self._devices), per_device=self._settings.jobs_per_device,
+                seconds=self._settings.lease,
+            )  # fmt: skip
+            if claim is None:
+                return
             try:
                 self._drivers.append(self._start(claim))
             except OSError as error:
                 log.error("the driver could not be started: %s", error, extra={"job": claim.job})
-                self._store.queue.crashed(claim, f"The driver process could not be started: {error}.", "")
+                if error.errno in FULL:
+                    reason = f"The disk is full: {error.strerror}. Make room, then resume the job."
+                    self._store.queue.finish(claim, JobState.PAUSED, reason=reason)
+                else:  # no memory or no processes left: that passes, and is not the job's fault
+                    self._store.queue.release(claim, reason=f"Its driver could not be started yet: {error}.")
+                    self._rest = time.monotonic() + REST
                 return
 
     def _start(self, claim: Claim) -> _Driver:
         job = self._store.jobs.get(claim.job)
         if job is None:
             raise OSError("the job is gone")
-        work = self._settings.work / f"{claim.job}-{claim.fence}"
-        shutil.rmtree(work, ignore_errors=True)
-        work.mkdir(parents=True, mode=0o700)
+        assert self._work is not None  # since start
+        work = self._work.path / f"{claim.job}-{claim.fence}"
+        work.mkdir(mode=0o700)
         assignment = Assignment(
             db=self._settings.db, blobs=str(self._settings.blobs), quota=self._settings.quota,
             work=str(work.absolute()), job=claim.job, fence=claim.fence, holder=claim.holder,
@@ -175,31 +185,35 @@ class Dispatcher:
             code = driver.process.poll()
             if code is None:
                 continue
-            self._drivers.remove(driver)
             how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
             try:
-                state = self._store.queue.crashed(driver.claim, f"The driver process {how}.", _tail(driver.work))
+                if code == AWAY:
+                    state = self._store.queue.release(driver.claim, reason="the database was away; the job goes on")
+                else:
+                    state = self._store.queue.crashed(driver.claim, f"The driver process {how}.", _tail(driver.work))
                 log.warning("driver %s; the job is now %s", how, state.value, extra={"job": driver.claim.job})
             except StaleDriver:
                 log.info("driver %s", how, extra={"job": driver.claim.job})  # it had finished its job
+            self._drivers.remove(driver)  # not before its job is in the books: the database may be away now
             self._clear(driver)
             self._news.set()  # its device is free
 
     def _obey(self) -> None:
         """Cancel and pause: the work is killed at once, whatever it is doing. New drivers are kept claimed."""
+        wanted = self._store.queue.wanted(self.holder) if self._drivers else {}
         for driver in list(self._drivers):
-            job = self._store.jobs.get(driver.claim.job)
-            if job is None or (job.wanted in {"cancel", "pause"} and job.fence == driver.claim.fence):
+            if wanted.get(driver.claim, "nothing: it is another's") is not None:
                 self._kill(driver)
-                self._drivers.remove(driver)
                 self._let_go(driver, None)
-                self._news.set()
             elif self.beat - driver.began < START_UP and self.beat - driver.renewed > self._settings.lease / 4:
                 driver.renewed = self.beat
                 with suppress(StaleDriver):
                     self._store.queue.renew(driver.claim, self._settings.lease)
 
     def _let_go(self, driver: _Driver, reason: str | None) -> None:
+        """Hand the job of a killed driver back. If the database is away the lease does that, by running out."""
+        self._drivers.remove(driver)
+        self._news.set()
         try:
             state = self._store.queue.release(driver.claim, reason=reason)
             log.info("job is now %s", state.value, extra={"job": driver.claim.job})
@@ -236,17 +250,6 @@ class Dispatcher:
             if state is JobState.QUEUED:
                 self._news.set()
 
-    def _sweep(self) -> None:
-        days = self._settings.retention_days
-        if days is not None:
-            count = self._store.jobs.expire(timedelta(days=days))
-            if count:
-                log.info("%d jobs older than %g days were deleted", count, days)
-        self._store.access.sweep()
-        count, freed = self._blobs.collect(BLOB_GRACE)
-        if count:
-            log.info("%d unused blobs deleted, %d bytes", count, freed)
-
 
 def _tail(work: Path) -> str:
     try:
@@ -256,24 +259,3 @@ def _tail(work: Path) -> str:
             return file.read().decode(errors="replace")
     except OSError:
         return ""
-
-
-def _sweep(work: Path) -> None:
-    """Remove what drivers of a killed server left behind; a folder in use is touched by its owner."""
-    if not work.is_dir():
-        return
-    for folder in work.iterdir():
-        if folder.is_dir() and not _in_use(folder):
-            shutil.rmtree(folder, ignore_errors=True)
-
-
-def _in_use(folder: Path) -> bool:
-    """Whether a process has its standard output there. The folder may belong to another server on this machine."""
-    wanted = str((folder / "stderr").absolute())
-    for process in Path("/proc").glob("[0-9]*/fd/1"):
-        try:
-            if os.readlink(process) == wanted:
-                return True
-        except OSError:
-            continue
-    return False

@@ -9,7 +9,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
 
@@ -66,7 +66,7 @@ class Drive:
         while not self._store.turns.take(self._job.device, self.claim, self._lease, what):
             if not waiting:
                 waiting = True
-                self._note(message="waiting for the device, which another job is using", event=True)
+                self.say("waiting for the device, which another job is using")
             time.sleep(WAIT)
         self._using = what
         try:
@@ -101,12 +101,19 @@ class Drive:
             done, total, unit = min(progress.elapsed, budget.seconds), budget.seconds, "seconds"
         else:
             done, total, unit = progress.done, 1.0, "share"
+        job = self._job  # a resumed job knows these until the engine has recalled them
         return {
             "stage": progress.stage.value, "message": progress.message, "done": done, "total": total, "unit": unit,
-            "measured": progress.trials, "failed": progress.failed, "reused_trials": progress.reused,
-            "best_seconds": progress.best_latency, "onnxruntime_seconds": progress.onnxruntime,
-            "unoptimised_seconds": progress.unoptimised, "elapsed": progress.elapsed,
+            "measured": max(progress.trials, job.measured), "failed": max(progress.failed, job.failed),
+            "reused_trials": max(progress.reused, job.reused_trials),
+            "best_seconds": progress.best_latency or job.best_seconds,
+            "onnxruntime_seconds": progress.onnxruntime or job.onnxruntime_seconds,
+            "unoptimised_seconds": progress.unoptimised or job.unoptimised_seconds, "elapsed": progress.elapsed,
         }  # fmt: skip
+
+    def say(self, message: str) -> None:
+        """Tell watchers what it does now, beside the engine's own steps."""
+        self._note(message=message, event=True)
 
     def _note(self, **fields: Any) -> None:
         self._store.queue.progress(self.claim, **fields)
@@ -121,8 +128,12 @@ class Drive:
                 renewed = time.monotonic()
                 using = self._using
                 if using is not None:
-                    with suppress(StaleDriver):  # the turn may just have ended
-                        self._store.turns.renew(self._job.device, self.claim, self._lease, self._last.message or using)
+                    what = self._last.message or using
+                    kept = self._store.turns.renew(self._job.device, self.claim, self._lease, what)
+                    if not kept and self._using is not None:  # it did not just end: another measures beside us
+                        log.error("the device went to another job", extra={"job": self._job.id})
+                        self._lost()
+                        return
                 if wanted != self._wanted:
                     self._wanted = wanted
                     if wanted is not None:

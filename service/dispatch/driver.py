@@ -7,9 +7,11 @@ then waits for the next dispatcher, which finds every committed trial.
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
+import shutil
 import signal
 import sys
 import tempfile
@@ -19,6 +21,9 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from tuner.lifeline import hold
+
+AWAY = 75  # exit code: the database could not be reached, so the job's books could not be kept
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 @dataclass(frozen=True)
@@ -63,7 +68,7 @@ def drive(a: Assignment) -> int:
     from service.dispatch.jobstore import JobStore
     from service.dispatch.results import keep
     from tuner.clock import Clock
-    from tuner.errors import FusetuneError, InternalError
+    from tuner.errors import FusetuneError
     from tuner.events import Curve
     from tuner.measure.device import toolchain
     from tuner.plan.describe import describe
@@ -87,11 +92,13 @@ def drive(a: Assignment) -> int:
                     JobStore(store, claim, device, toolchain(), describe),
                     watch=lambda progress: lease.watch(progress, curve.points),
                     retry=job.retries, clock=clock, curve=curve, turn=lease.turn,
+                    external=False,
                 )  # fmt: skip
-                _find_roof(store, device, lease.turn, clock)
+                _find_roof(store, device, lease, clock)
                 report = session.run()
                 if _above_roof(store, device, report):
-                    _find_roof(store, device, lease.turn, clock, again=True)
+                    _find_roof(store, device, lease, clock, again=True)
+                lease.say("packing the downloads")
                 files = keep(out, session.graph.to_json() if session.graph else {}, blobs)
                 store.queue.finish(
                     claim, JobState.SUCCEEDED, report=report, files=files,
@@ -100,22 +107,36 @@ def drive(a: Assignment) -> int:
             except StaleDriver:
                 log.error("another driver has taken the job over", extra={"job": a.job})
                 return 0
-            except InternalError as error:
-                if error.code not in {"storage-full", "disk-full"}:
+            except (FusetuneError, OSError) as error:
+                if _away(error):
+                    log.error("the database is away: %s", error, extra={"job": a.job})
+                    return AWAY
+                if _full(error):
+                    store.queue.finish(claim, JobState.PAUSED, reason=f"{error} Make room, then resume the job.")
+                elif isinstance(error, FusetuneError):
                     store.queue.finish(claim, JobState.FAILED, reason=str(error))
                 else:
-                    store.queue.finish(claim, JobState.PAUSED, reason=f"{error} Make room, then resume the job.")
-            except FusetuneError as error:
-                store.queue.finish(claim, JobState.FAILED, reason=str(error))
-            except OSError as error:
-                if error.errno not in _FULL:
                     raise
-                reason = f"The disk is full: {error}. Make room, then resume the job."
-                store.queue.finish(claim, JobState.PAUSED, reason=reason)
     return 0
 
 
-def _find_roof(store: Any, device: Any, turn: Any, clock: Any, *, again: bool = False) -> None:
+def _away(error: BaseException) -> bool:
+    """Whether the database, not the job, is at fault: the job goes on when that is back."""
+    return str(getattr(error, "code", "")) in {"database", "database-busy", "database-unreachable", "bad-database"}
+
+
+def _full(error: BaseException | None) -> bool:
+    """Whether a disk or the quota is full, be it the cause of a cause."""
+    while error is not None:
+        if getattr(error, "code", "") in {"storage-full", "disk-full"} or getattr(error, "errno", 0) in FULL:
+            return True
+        if isinstance(error, shutil.Error) and os.strerror(errno.ENOSPC) in str(error):
+            return True
+        error = error.__cause__
+    return False
+
+
+def _find_roof(store: Any, device: Any, lease: Any, clock: Any, *, again: bool = False) -> None:
     """Measure the device's peak and bandwidth if nobody has, or ``again``; the highest ever seen count."""
     from tuner.errors import DeviceError
     from tuner.measure.roof import measure_roof
@@ -123,7 +144,8 @@ def _find_roof(store: Any, device: Any, turn: Any, clock: Any, *, again: bool = 
     known = store.devices.get(device.fingerprint)
     if known is not None and known.peak_flops is not None and not again:
         return
-    with clock.stopped(), turn("its peak and bandwidth"):
+    lease.say("measuring the device's peak and bandwidth, once")
+    with clock.stopped(), lease.turn("its peak and bandwidth"):
         try:
             found = measure_roof(device)
         except DeviceError as error:  # nice to know, not needed
@@ -152,7 +174,9 @@ def _model(blobs: Any, sha256: str, name: str, work: Path) -> Path:
             f"The file of model '{name}' is not in the server's store.", code="unknown-model",
             hint="Upload it and submit the job anew; a job of `fusetune tune` goes on only where it was started.",
         )  # fmt: skip
-    safe = "".join(c if c.isalnum() or c in "._-" else "_" for c in name)[:100].lstrip(".") or "model"
+    safe = "".join(c if c.isalnum() or c in "._-" else "_" for c in name)
+    # Cut by bytes: a file name has at most 255 of them, and a letter may take four.
+    safe = safe.encode()[:_NAME_BYTES].decode(errors="ignore").lstrip(".") or "model"
     path = work / f"{safe}.onnx"
     path.symlink_to(blobs.path(sha256).absolute())
     return path
@@ -175,8 +199,6 @@ def _read_line(fd: int) -> bytes:
     return bytes(line)
 
 
-_FULL = {28, 122}  # ENOSPC, EDQUOT
-
-
+_NAME_BYTES = 100
 if __name__ == "__main__":
     sys.exit(main())

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Collection, Sequence
 
 from db.queue import Claim
 from db.store import Store
 from tuner.types import Device, Trial
+
+log = logging.getLogger(__name__)
 
 
 class JobStore:
@@ -29,7 +32,15 @@ class JobStore:
         workload = trial.candidate.workload_hash
         if workload not in self._described:
             self._described[workload] = self._describe(trial.candidate.workload)
-        self._store.trials.add(
+        id = self._store.trials.add(
             self._claim.job, trial, device=self._device.fingerprint, toolchain=self._toolchain,
             summary=self._described[workload], claim=self._claim,
         )  # fmt: skip
+        if trial.failure is not None:
+            what = self._described[workload] or trial.candidate.template
+            # A candidate's process may have written anything: one line stays one line.
+            said = " ".join(trial.failure.message.split())
+            log.info(
+                "trial failed (%s): %s: %s", trial.failure.kind.value, what, said,
+                extra={"job": self._claim.job, "trial": str(id)},
+            )  # fmt: skip

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tuner.errors import FusetuneError, InternalError, UserError
-from tuner.types import Device
+from tuner.types import Device, JobSpec
 
 SECONDS = 180.0  # for reading a model and planning it
 
@@ -24,7 +24,9 @@ class Contents:
 
     layers: int
     macs: int
-    inputs: tuple[Mapping[str, Any], ...]  # {"name", "dtype", "shape", "open"}: open = the file leaves sizes to the user
+    # {"name", "dtype", "shape", "open", "declared"}: open = the file leaves sizes to the user and "shape" is a guess;
+    # declared = the shape in the file, with names or null for open sizes, null where not even the rank is known
+    inputs: tuple[Mapping[str, Any], ...]
     outputs: tuple[Mapping[str, Any], ...]
     graph: Mapping[str, Any]  # Graph.to_json()
     details: Mapping[str, Any]  # operators, what has no template, the questions its default plan asks
@@ -37,20 +39,40 @@ def inspect(path: Path, device: Device, shapes: Mapping[str, tuple[int, ...]] | 
         UserError: the file is no usable model; ``code`` says why.
         InternalError: the child failed (``inspect-failed``).
     """
-    request = {"path": str(path), "device": device.to_json(), "shapes": {k: list(v) for k, v in (shapes or {}).items()}}
-    child = subprocess.Popen(
-        [sys.executable, "-m", "service.inspect.child"],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
-    )  # fmt: skip
+    given = {name: list(shape) for name, shape in (shapes or {}).items()}
+    return Contents(**_ask({"path": str(path), "device": device.to_json(), "shapes": given}))
+
+
+def check_plan(path: Path, spec: JobSpec, device: Device) -> None:
+    """Read a model as the job would, and see that the job's plan fits it.
+
+    Raises:
+        UserError: ``bad-plan``, or what is wrong with the model under the job's shapes.
+        InternalError: the child failed (``inspect-failed``).
+    """
+    _ask({"path": str(path), "device": device.to_json(), "spec": spec.to_json()})
+
+
+def _ask(request: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The child's answer. It dies with us: a pipe that only we hold open is its lifeline."""
+    theirs, lifeline = os.pipe()
     try:
-        out, err = child.communicate(json.dumps(request).encode() + b"\n", timeout=SECONDS)
-    except subprocess.TimeoutExpired as error:
-        raise UserError(f"The model could not be read within {SECONDS:g} s.", code="import-timeout") from error
+        with open(theirs, "rb"):
+            child = subprocess.Popen(
+                [sys.executable, "-m", "service.inspect.child", str(theirs)], pass_fds=(theirs,),
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
+                env=_environment(),
+            )  # fmt: skip
+        try:
+            out, err = child.communicate(json.dumps(request).encode() + b"\n", timeout=SECONDS)
+        except subprocess.TimeoutExpired as error:
+            raise UserError(f"The model could not be read within {SECONDS:g} s.", code="import-timeout") from error
+        finally:
+            if child.returncode is None:
+                os.killpg(child.pid, signal.SIGKILL)
+                child.communicate()
     finally:
-        if child.returncode is None:
-            os.killpg(child.pid, signal.SIGKILL)
-            child.communicate()
+        os.close(lifeline)
     try:
         answer = json.loads(out)
     except ValueError as error:
@@ -59,7 +81,14 @@ def inspect(path: Path, device: Device, shapes: Mapping[str, tuple[int, ...]] | 
         ) from error
     if "error" in answer:
         raise _error(answer["error"])
-    return Contents(**answer)
+    found: Mapping[str, Any] = answer
+    return found
+
+
+def _environment() -> dict[str, str]:
+    """The server's without its own settings, which may hold passwords: the file that is read may be hostile."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("FUSETUNE_")}
+    return kept | {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
 
 
 def _error(said: Mapping[str, str]) -> FusetuneError:

@@ -1,4 +1,7 @@
-"""``python -m service.inspect.child``: one request as a JSON line on stdin, one JSON answer on stdout."""
+"""``python -m service.inspect.child LIFELINE``: one request as a JSON line on stdin, one JSON answer on stdout.
+
+LIFELINE is the reading end of a pipe: when the other end closes, because the server is gone, this process is killed.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +13,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tuner.lifeline import hold
+
 MEMORY = 16 << 30  # bytes of data this process may use; the file itself is parsed in a stricter child of its own
-CPU_SECONDS = 240  # the server waits less; this is for when it is gone
+CPU_SECONDS = 240  # the server waits less
 OPEN_INPUTS = 16  # inputs without static sizes that are guessed before it gives up
 
 
 def main() -> int:
+    hold(int(sys.argv[1]))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
     resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS))
@@ -23,7 +29,7 @@ def main() -> int:
     from tuner.errors import FusetuneError, UserError
 
     try:
-        answer = _inspect(request)
+        answer = _check_plan(request) if "spec" in request else _inspect(request)
     except FusetuneError as error:
         kind = "user" if isinstance(error, UserError) else "service"
         answer = {"error": {"kind": kind, "message": error.message, "code": error.code, "hint": error.hint}}
@@ -53,7 +59,9 @@ def _inspect(request: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "layers": len(graph.layers),
         "macs": total_macs(graph),
-        "inputs": [_tensor(graph.tensors[n]) | {"open": n in guessed} for n in graph.inputs],
+        "inputs": [
+            _tensor(graph.tensors[n]) | {"open": n in guessed, "declared": model.declared[n]} for n in graph.inputs
+        ],
         "outputs": [_tensor(graph.tensors[n]) for n in graph.outputs],
         "graph": graph.to_json(),
         "details": {
@@ -72,6 +80,24 @@ def _inspect(request: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def _check_plan(request: Mapping[str, Any]) -> dict[str, Any]:
+    """Raises UserError when the plan of ``request["spec"]`` does not fit the model, as the job itself would."""
+    from tuner.build.assemble import check_blocks
+    from tuner.graph.load import import_model
+    from tuner.plan.legality import validate
+    from tuner.plan.plan import Plan
+    from tuner.types import Device, JobSpec
+
+    spec, device = JobSpec.from_json(request["spec"]), Device.from_json(request["device"])
+    plan = Plan.from_json(spec.plan)
+    graph = import_model(
+        Path(request["path"]), shapes=spec.shapes, disabled=spec.disabled_passes, external=False
+    ).graph  # fmt: skip
+    validate(plan, graph, device.cores)
+    check_blocks(plan, graph, device)
+    return {}
+
+
 def _read(path: Path, shapes: dict[str, tuple[int, ...]]) -> tuple[Any, set[str]]:
     """The model, and the inputs whose sizes the file leaves open and that were guessed here."""
     from tuner.errors import UserError
@@ -80,7 +106,7 @@ def _read(path: Path, shapes: dict[str, tuple[int, ...]]) -> tuple[Any, set[str]
     guessed: set[str] = set()
     for _ in range(OPEN_INPUTS + 1):
         try:
-            return import_model(path, shapes=shapes), guessed
+            return import_model(path, shapes=shapes, external=False), guessed
         except UserError as error:
             example = error.hint.partition("--shape ")[2].removesuffix(".")  # NAME=1,3,224,224
             name, _, sizes = example.rpartition("=")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
@@ -124,6 +124,7 @@ def _moment(text: str) -> datetime:
         found = datetime.fromisoformat(text)
         if found.tzinfo is None:
             raise ValueError("without time zone")
-    except ValueError as error:
+        found = found.astimezone(UTC)
+    except (ValueError, OverflowError) as error:
         raise UserError("That is no moment in time.", code="invalid-request") from error
     return found

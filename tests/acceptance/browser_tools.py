@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request, Response, Route, sync_playwright
 
-PATIENCE = 20_000  # ms that a page may take on a busy machine
+PATIENCE = 60_000  # ms that a page may take on a busy machine
 PART = 65_536  # bytes that the proxy hands on at once
 OFFLINE = "MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"  # no name is found: what slips past the watch gets nowhere
 
@@ -26,47 +26,41 @@ class Watch:
     def __init__(self, context: BrowserContext, origin: str) -> None:
         self.origin = origin
         self.complaints: list[str] = []
-        self._awaited: list[str] = []  # parts of complaints that a test causes on purpose
+        self._allowed: list[str] = []  # parts of complaints that a test causes on purpose
         context.route(self._foreign, self._stop)
         context.on("console", self._console)
-        context.on("weberror", lambda error: self._note(f"page error: {error.error}"))
+        context.on("weberror", lambda error: self.complaints.append(f"page error: {error.error}"))
         context.on("requestfailed", self._failed)
         context.on("response", self._answered)
 
-    @contextmanager
-    def expecting(self, *parts: str) -> Iterator[None]:
-        """Complaints with one of these parts are what the test wants to see."""
-        self._awaited = list(parts)
-        yield
-        self._awaited = []
+    def allow(self, *parts: str) -> None:
+        """Until the next check, complaints with one of these parts are what the test wants to see."""
+        self._allowed += parts
 
     def check(self) -> None:
-        found, self.complaints = self.complaints, []
+        found = [each for each in self.complaints if not any(part in each for part in self._allowed)]
+        self.complaints, self._allowed = [], []
         assert found == []
 
     def _foreign(self, url: str) -> bool:
         return urlsplit(url).scheme not in {"data", "blob"} and not f"{url}/".startswith(f"{self.origin}/")
 
     def _stop(self, route: Route) -> None:
-        self._note(f"a request leaves the server: {route.request.url}")
+        self.complaints.append(f"a request leaves the server: {route.request.url}")
         route.abort("blockedbyclient")
 
     def _console(self, message: ConsoleMessage) -> None:
         if message.type in {"error", "warning", "assert"}:
-            self._note(f"console {message.type}: {message.text} ({message.location.get('url')})")
+            self.complaints.append(f"console {message.type}: {message.text} ({message.location.get('url')})")
 
     def _failed(self, request: Request) -> None:
         # A page that is left drops what is on its way, and a download takes over from the request that began it.
         if request.failure != "net::ERR_ABORTED":
-            self._note(f"failed request: {request.method} {request.url}: {request.failure}")
+            self.complaints.append(f"failed request: {request.method} {request.url}: {request.failure}")
 
     def _answered(self, response: Response) -> None:
         if response.status >= 400:
-            self._note(f"{response.status}: {response.request.method} {response.url}")
-
-    def _note(self, complaint: str) -> None:
-        if not any(part in complaint for part in self._awaited):
-            self.complaints.append(complaint)
+            self.complaints.append(f"{response.status}: {response.request.method} {response.url}")
 
 
 @contextmanager

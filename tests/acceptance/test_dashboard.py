@@ -11,7 +11,7 @@ import re
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pytest
 
@@ -19,7 +19,8 @@ sync_api = pytest.importorskip("playwright.sync_api")
 
 from browser_tools import PATIENCE, Watch, chromium, drop, prefix_proxy, profile, sign_in  # noqa: E402
 from cli_tools import conv_net  # noqa: E402
-from playwright.sync_api import Browser, BrowserContext, Download, Locator, Page, expect  # noqa: E402
+from page_tools import brightness, downloaded, flaws, in_order, settled, walk, width  # noqa: E402
+from playwright.sync_api import Browser, BrowserContext, Page, expect  # noqa: E402
 from server_tools import ServerProcess, serving  # noqa: E402
 
 from db.store import Store  # noqa: E402
@@ -42,42 +43,6 @@ PAGES = {
     "record": "/records/{record}",
     "tokens": "/tokens",
 }
-# Who the keyboard is on, and whether one can see it: an outline or shadow on it, its label, or what covers its row.
-FOCUSED = """() => {
-    const at = document.activeElement;
-    if (!at || at === document.body) return null;
-    const seen = [at, at.closest("label"), at.nextElementSibling, at.querySelector(".frame")].filter(Boolean);
-    const styles = [...seen.map((each) => getComputedStyle(each)), getComputedStyle(at, "::after")];
-    const marked = styles.some((style) => (style.outlineStyle !== "none" && parseFloat(style.outlineWidth) > 0)
-        || style.boxShadow !== "none" || (at.closest("svg") && parseFloat(style.strokeWidth) > 1));
-    const box = (at.matches(".visually-hidden") || at.closest(".segmented label") ? at.closest("label") : at)
-        .getBoundingClientRect();
-    let opacity = 1;
-    const shown = at.closest("label, .modebar") || at;
-    for (let each = shown; each; each = each.parentElement) opacity *= getComputedStyle(each).opacity;
-    const name = at.getAttribute("aria-label") || at.labels?.[0]?.textContent || at.textContent || at.id;
-    return {
-        name: name.trim().replace(/\\s+/g, " ").slice(0, 60), marked: marked && opacity > 0.3,
-        inside: box.bottom > 0 && box.top < innerHeight && box.width > 0,
-    };
-}"""
-
-# What assistive technology stumbles over.
-FLAWS = """() => {
-    const name = (one) => one.getAttribute("aria-label") || one.getAttribute("aria-labelledby") || one.title
-        || [...(one.labels || [])].map((label) => label.textContent).join("") || one.textContent.trim();
-    const say = (what, found) => found.map((one) => `${what}: ${one.outerHTML.slice(0, 160)}`);
-    const all = (selector) => [...document.querySelectorAll(selector)].filter((one) => one.checkVisibility());
-    const ids = [...document.querySelectorAll("[id]")].filter((one) => !one.closest(".js-plotly-plot")).map((one) => one.id);
-    return [
-        ...say("without a name", all("a[href], button, input, select, textarea, [role=img], [role=region]").filter((one) => !name(one))),
-        ...say("to be pressed, inside a picture", all("[role=img] :is(a[href], button, input, [tabindex])")),
-        ...say("scrolls, but not by keyboard", all("main *").filter((one) => one.scrollWidth > one.clientWidth + 1
-            && /auto|scroll/.test(getComputedStyle(one).overflowX) && !one.matches("[tabindex], textarea, input")
-            && !one.querySelector("a[href], button, [tabindex]"))),
-        ...ids.filter((id, at) => ids.indexOf(id) !== at).map((id) => `twice: #${id}`),
-    ];
-}"""
 
 
 class Site(NamedTuple):
@@ -128,6 +93,7 @@ def running(site: Site, tmp_path_factory: pytest.TempPathFactory) -> tuple[Page,
     page = site.context.new_page()
     page.goto(site.url("/jobs"))
     page.get_by_role("link", name="Tune a model").click()
+    page.wait_for_url("**/jobs/new")
     expect(page.get_by_role("button", name="Start tuning")).to_be_disabled()
     drop(page, "#drop", conv_net(tmp_path_factory.mktemp("models") / "small.onnx"))
     card = page.locator("#model-card [data-model]")
@@ -186,6 +152,19 @@ def addresses(site: Site, finished: Journey, other: str) -> dict[str, str]:
     return {name: site.url(path.format(**names)) for name, path in PAGES.items()}
 
 
+def test_the_watch_sees_what_it_is_for(site: Site) -> None:
+    with profile(site.browser, site.server.url) as (context, watch):
+        page = context.new_page()
+        page.set_content(
+            '<img src="http://elsewhere.example/x.png"><script>console.warn("hm"); throw Error("no")</script>'
+        )
+        page.request.get(site.url("/healthz"))
+        page.close()
+        seen = "\n".join(watch.complaints)
+        for part in ("leaves the server: http://elsewhere.example/x.png", "console warning: hm", "page error: "):
+            assert part in seen
+
+
 # While the job runs ----------------------------------------------------------------------------------------------
 
 
@@ -195,10 +174,10 @@ def test_nobody_gets_in_without_the_link(site: Site) -> None:
         for path in ("/", "/jobs", "/jobs/new", "/models", "/devices", "/records", "/tokens", "/compare"):
             page.goto(site.url(path))
             assert page.url == site.url("/login")
-        with watch.expecting("403"):
-            page.goto(site.server.link)  # used already
-            page.get_by_role("button", name="Sign in").click()
-            expect(page.get_by_role("alert")).to_contain_text("not valid")
+        watch.allow("403")
+        page.goto(site.server.link)  # used already
+        page.get_by_role("button", name="Sign in").click()
+        expect(page.get_by_role("alert")).to_contain_text("not valid")
         watch.check()
 
 
@@ -207,8 +186,8 @@ def test_empty_pages_say_what_to_do_next(site: Site, page: Page) -> None:
         page.goto(site.url(path))
         expect(page.locator(".empty h2")).to_be_visible()
     for path, words in (("/jobs/0123456789abcdef", "job"), ("/models/" + "0" * 64, "model"), ("/nowhere", "")):
-        with site.watch.expecting("404"):
-            page.goto(site.url(path))
+        site.watch.allow("404")
+        page.goto(site.url(path))
         expect(page.get_by_role("heading", level=1)).to_contain_text(words)
         expect(page.get_by_role("link", name="Go to the jobs")).to_be_visible()
 
@@ -217,9 +196,9 @@ def test_a_file_that_is_no_model_is_refused_where_it_was_chosen(site: Site, page
     broken = tmp_path / "broken.onnx"
     broken.write_bytes(b"this is no model")
     page.goto(site.url("/jobs/new"))
-    with site.watch.expecting("422", "400"):
-        page.locator("#file").set_input_files(broken)
-        expect(page.locator("#file-error [role=alert]")).to_be_visible(timeout=PATIENCE)
+    site.watch.allow("422", "400")
+    page.locator("#file").set_input_files(broken)
+    expect(page.locator("#file-error [role=alert]")).to_be_visible(timeout=PATIENCE)
     expect(page.get_by_role("button", name="Start tuning")).to_be_disabled()
     expect(page.locator("#upload")).to_be_hidden()
 
@@ -290,36 +269,10 @@ def test_every_page_opens_at_every_size_in_light_and_dark(
     assert light["ground"] > 200 > 90 > light["text"], light
     assert dark["ground"] < 60 < 180 < dark["text"], dark
     page.emulate_media(color_scheme="light")
-    for width in (375, 768, 1920):
-        page.set_viewport_size({"width": width, "height": 800})
-        wide = page.evaluate("() => document.documentElement.scrollWidth")
-        assert wide <= width, f"{name} is {wide} wide at {width}"
-        assert page.evaluate(FLAWS) == []
-
-
-def settled(page: Page) -> None:
-    """Wait until all that loads by itself is there: parts far down do once they come near the window."""
-    for section in page.locator("main section:visible").all():
-        section.scroll_into_view_if_needed()
-    expect(page.locator('main [aria-busy="true"]:visible')).to_have_count(0, timeout=PATIENCE)
-    page.wait_for_load_state("networkidle")
-    page.evaluate("() => scrollTo(0, 0)")
-
-
-def brightness(page: Page) -> dict[str, float]:
-    """How light the page's ground and its heading are, 0 to 255."""
-    found: dict[str, float] = page.evaluate("""() => {
-        const light = (colour) => {
-            const canvas = Object.assign(document.createElement("canvas"), {width: 1, height: 1}).getContext("2d");
-            canvas.fillStyle = colour;
-            canvas.fillRect(0, 0, 1, 1);
-            const [r, g, b] = canvas.getImageData(0, 0, 1, 1).data;
-            return 0.2126 * r + 0.7152 * g + 0.0722 * b;
-        };
-        return {ground: light(getComputedStyle(document.documentElement).backgroundColor),
-                text: light(getComputedStyle(document.querySelector("h1")).color)};
-    }""")
-    return found
+    for window in (375, 768, 1920):
+        page.set_viewport_size({"width": window, "height": 800})
+        assert width(page) <= window
+        assert flaws(page) == []
 
 
 def test_the_list_of_jobs_filters_and_leads_on(site: Site, page: Page, finished: Journey, other: str) -> None:
@@ -358,6 +311,7 @@ def test_the_job_page_answers_on_click(site: Site, page: Page, finished: Journey
     expect(page.locator("#headline")).to_contain_text("faster than unoptimised")
     expect(page.locator("#curve svg.main-svg").first).to_be_visible()
     expect(page.locator("#curve")).to_contain_text("ONNX Runtime")
+    assert page.get_by_role("button", name="Share").count() == 0  # which would send the chart elsewhere
     page.get_by_label("Horizontal axis").get_by_text("Trials").click()
     expect(page.locator("#curve .xtitle")).to_have_text("trials")
     expect(page.locator("#block")).to_contain_text("Choose a block")
@@ -406,12 +360,6 @@ def test_every_file_can_be_taken_home(site: Site, page: Page, finished: Journey,
     alone(site, files["Report as one page"])
 
 
-def downloaded(page: Page, link: Locator) -> Download:
-    with page.expect_download(timeout=PATIENCE) as began:
-        link.click()
-    return began.value
-
-
 def alone(site: Site, file: Path) -> None:
     """A page that needs nothing but itself: opened from a folder it asks for nothing, and says the same."""
     with profile(site.browser, file.as_uri()) as (context, watch):
@@ -427,27 +375,6 @@ def alone(site: Site, file: Path) -> None:
 
 
 # By keyboard -----------------------------------------------------------------------------------------------------
-
-
-def walk(page: Page, most: int = 120) -> list[str]:
-    """Names of what Tab reaches, in order; every stop can be seen."""
-    names: list[str] = []
-    for _ in range(most):
-        page.keyboard.press("Tab")
-        now: dict[str, Any] | None = page.evaluate(FOCUSED)
-        if now is None:
-            return names
-        assert now["marked"], f"one cannot see that the keyboard is on {now}"
-        assert now["inside"], f"the keyboard is on {now}, outside the window"
-        names.append(now["name"])
-    return names
-
-
-def in_order(names: list[str], *wanted: str) -> None:
-    """Every wanted name is among them, one after the other."""
-    rest = iter(names)
-    for each in wanted:
-        assert any(name.startswith(each) for name in rest), f"Tab does not reach {each!r} in its turn: {names}"
 
 
 @pytest.mark.parametrize(
@@ -531,9 +458,9 @@ def test_a_job_is_paused_gone_on_with_cancelled_retried_and_deleted(site: Site, 
     confirm("Delete")
     page.wait_for_url(site.url("/jobs"))
     assert page.locator("tr[data-job]").count() == 2
-    with site.watch.expecting("404"):
-        page.goto(job)
-        expect(page.get_by_role("heading", level=1)).to_contain_text("job")
+    site.watch.allow("404")
+    page.goto(job)
+    expect(page.get_by_role("heading", level=1)).to_contain_text("job")
 
 
 def test_all_of_it_works_under_a_path_prefix(site: Site, finished: Journey) -> None:

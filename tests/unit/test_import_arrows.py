@@ -17,14 +17,19 @@ ROOMS = ("service", "tuner", "cost_model", "db", "bench")
 # What each room may import at module level, and inside functions on top of that.
 ARROWS = {
     # The command line reaches the engine and `fusetune bench` as commands, in functions.
-    "service": ({"service", "db", "tuner.types", "tuner.errors", "tuner.events", "tuner.lifeline"}, {"tuner", "bench"}),
+    "service": (
+        {"service", "db", "tuner.types", "tuner.errors", "tuner.events", "tuner.lifeline", "tuner.scratch", "tuner.versions"},
+        {"tuner", "bench"},
+    ),
     "tuner": ({"tuner", "cost_model"}, set()),
-    "db": ({"db", "tuner.types", "tuner.errors"}, set()),
+    "db": ({"db", "tuner.types", "tuner.errors", "tuner.versions"}, set()),
     "cost_model": ({"cost_model"}, set()),
     "bench": ({"bench", "service", "tuner", "cost_model", "db"}, set()),
 }
 # Parts of tuner that others read without an engine.
-WITHOUT_TVM = ("tuner.types", "tuner.errors", "tuner.events", "tuner.lifeline", "tuner.graph", "tuner.plan")
+WITHOUT_TVM = (
+    "tuner.types", "tuner.errors", "tuner.events", "tuner.lifeline", "tuner.versions", "tuner.graph", "tuner.plan",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

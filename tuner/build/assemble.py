@@ -18,8 +18,9 @@ from tuner.build.imported import Imported, import_layers
 from tuner.errors import UserError
 from tuner.graph.ir import Graph, Layer, Tensor
 from tuner.kernels.base import Kernel
-from tuner.kernels.registry import template
+from tuner.kernels.registry import BY_NAME, template
 from tuner.plan.layout import PLAIN, Pack, physical_shape
+from tuner.plan.legality import VIEWS
 from tuner.plan.plan import IMPORTED, VIEW, Block, Plan
 from tuner.plan.workload import Bound, workload_of
 from tuner.types import Device, digest
@@ -78,6 +79,44 @@ def assemble(graph: Graph, weights: Mapping[str, np.ndarray], plan: Plan, device
     return _Assembler(graph, weights, plan, device).run()
 
 
+def check_blocks(plan: Plan, graph: Graph, device: Device) -> None:
+    """Raise UserError (``bad-plan``) when a template does not serve a block of a valid plan; nothing is built."""
+    for block in plan.blocks:
+        if block.template == VIEW:
+            if computing := [i for i in block.layers if graph.by_id[i].op not in VIEWS]:
+                raise UserError(
+                    f"The plan does not fit the model: layer {computing[0]!r} computes, and is no {VIEW!r}.",
+                    code="bad-plan",
+                )
+        elif block.template != IMPORTED:
+            bound = workload_of(graph, block.layers)
+            _check_block(block, bound, block_layouts(plan, block, bound), device)
+
+
+def _check_block(block: Block, bound: Bound, layouts: Mapping[str, str], device: Device) -> Mapping[str, int]:
+    """The knobs of a block that its template serves."""
+    if block.template not in BY_NAME:
+        raise UserError(
+            f"The plan does not fit the model: there is no template {block.template!r}.",
+            code="bad-plan", hint=f"Known: {', '.join(BY_NAME)}.",
+        )  # fmt: skip
+    maker = template(block.template)
+    if not maker.accepts(bound.workload, layouts, device):
+        raise UserError(
+            f"The plan does not fit the model: template {block.template!r} does not serve block "
+            f"{'+'.join(block.layers)} with layouts {layouts}.",
+            code="bad-plan",
+        )
+    knobs = knobs_of(block, bound.workload, layouts, device) or {}
+    if knobs not in maker.space(bound.workload, layouts, device):
+        raise UserError(
+            f"The plan does not fit the model: knobs {dict(knobs)} of block {'+'.join(block.layers)} are outside "
+            f"the space of template {block.template!r}.",
+            code="bad-plan",
+        )
+    return knobs
+
+
 class _Assembler:
     def __init__(self, graph: Graph, weights: Mapping[str, np.ndarray], plan: Plan, device: Device) -> None:
         self.graph, self.weights, self.plan, self.device = graph, weights, plan, device
@@ -101,21 +140,8 @@ class _Assembler:
                 self._parameter(Parameter(f"{bound.workload.hash[:8]}.{block.layers[0]}.{number}", Pack(), array))
             return block, bound, imported
         layouts = block_layouts(self.plan, block, bound)
-        maker = template(block.template)
-        if not maker.accepts(bound.workload, layouts, self.device):
-            raise UserError(
-                f"The plan does not fit the model: template {block.template!r} does not serve block "
-                f"{'+'.join(block.layers)} with layouts {layouts}.",
-                code="bad-plan",
-            )
-        knobs = knobs_of(block, bound.workload, layouts, self.device) or {}
-        if knobs not in maker.space(bound.workload, layouts, self.device):
-            raise UserError(
-                f"The plan does not fit the model: knobs {dict(knobs)} of block {'+'.join(block.layers)} are outside "
-                f"the space of template {block.template!r}.",
-                code="bad-plan",
-            )
-        kernel = maker.build(bound.workload, layouts, knobs, block.cores, self.device)
+        knobs = _check_block(block, bound, layouts, self.device)
+        kernel = template(block.template).build(bound.workload, layouts, knobs, block.cores, self.device)
         for arg in kernel.args:
             if arg.role == "constant":
                 self._parameter(Parameter(bound.names[arg.name], kernel.packs.get(arg.name, Pack())), arg)

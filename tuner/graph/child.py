@@ -82,6 +82,7 @@ def _clean(request: dict[str, Any], folder: Path) -> dict[str, Any]:
         "offsets": offsets,
         "sha256": cleaned.sha256,
         "passes": [vars(report) for report in cleaned.reports],
+        "declared": dict(cleaned.declared),
     }
 
 

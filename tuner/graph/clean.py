@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tuner.graph.infer import infer
+from tuner.graph.open_shapes import Dims
 from tuner.graph.parse import parse, to_work
 from tuner.graph.passes import pipeline
 from tuner.graph.passes.report import PassReport
@@ -22,6 +23,7 @@ class Cleaned:
     work: Work
     sha256: str  # of the file's bytes
     reports: tuple[PassReport, ...]
+    declared: Mapping[str, Dims | None]  # shapes of the inputs as the file has them
 
 
 def clean(
@@ -42,7 +44,7 @@ def clean(
     if enabled:
         work = upgrade_opset(parsed, work)
     seconds = time.perf_counter() - began
-    sha256 = parsed.sha256
+    sha256, declared = parsed.sha256, parsed.declared
     del parsed
     upgrade = PassReport("upgrade-opset", seconds, layers, len(work.nodes), enabled)
-    return Cleaned(work, sha256, (upgrade, *pipeline.run(work, disabled)))
+    return Cleaned(work, sha256, (upgrade, *pipeline.run(work, disabled)), declared)

@@ -25,6 +25,7 @@ import numpy as np
 from tuner.errors import InternalError, UserError
 from tuner.graph.attrs import numpy_dtype
 from tuner.graph.ir import Graph
+from tuner.graph.open_shapes import Dims
 from tuner.graph.passes.registry import check_names
 from tuner.graph.passes.report import PassReport
 
@@ -51,6 +52,7 @@ class ImportedModel:
     sha256: str  # of the file's bytes, without external data
     name: str  # the file's name without ".onnx"; "model" for bytes
     passes: tuple[PassReport, ...] = ()
+    declared: Mapping[str, Dims | None] = field(default_factory=dict)  # shapes of the inputs as the file has them
 
 
 def import_model(
@@ -59,6 +61,7 @@ def import_model(
     shapes: Mapping[str, tuple[int, ...]] = MappingProxyType({}),
     disabled: Collection[str] = (),
     limits: Limits = Limits(),
+    external: bool = True,
 ) -> ImportedModel:
     """Parse and clean an ONNX model.
 
@@ -67,6 +70,8 @@ def import_model(
         shapes: input name -> static shape, for inputs with symbolic dimensions.
         disabled: names of cleaning passes to leave out, see tuner.graph.passes.registry.
         limits: what the import may cost.
+        external: whether a file may keep weights in files beside it. False for a file that somebody else sent: it
+            could name whatever else lies in its folder.
 
     Raises:
         UserError: everything that is wrong with the file, the shapes or the pass names; ``code`` says what.
@@ -78,7 +83,7 @@ def import_model(
         path, name = _locate(source, folder, limits)
         request = {
             "path": str(path),
-            "external": not isinstance(source, bytes),
+            "external": external and not isinstance(source, bytes),
             "shapes": {k: [int(d) for d in v] for k, v in shapes.items()},
             "disabled": sorted(disabled),
             "memory": limits.memory,
@@ -92,7 +97,7 @@ def import_model(
         graph = Graph.from_json(result["graph"])
         weights = _map_weights(folder / "weights.bin", graph, result["offsets"])
     passes = tuple(PassReport(**report) for report in result["passes"])
-    return ImportedModel(graph, weights, result["sha256"], name, passes)
+    return ImportedModel(graph, weights, result["sha256"], name, passes, MappingProxyType(result["declared"]))
 
 
 def _locate(source: Path | bytes, folder: Path, limits: Limits) -> tuple[Path, str]:
@@ -131,7 +136,7 @@ def _run(folder: Path, limits: Limits) -> dict[str, Any]:
         child = subprocess.Popen(
             [sys.executable, "-m", "tuner.graph.child", str(folder)],
             cwd=folder,
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
+            env=_environment() | {"PYTHONPATH": os.pathsep.join(paths)},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=stderr,
@@ -164,6 +169,11 @@ def _run(folder: Path, limits: Limits) -> dict[str, Any]:
         said = result["error"]
         raise UserError(said["message"], code=said["code"], hint=said["hint"])
     return result
+
+
+def _environment() -> dict[str, str]:
+    """Ours without our own settings, which may hold passwords: the child has no use for them."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("FUSETUNE_")}
 
 
 def _too_hungry() -> UserError:

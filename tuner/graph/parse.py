@@ -18,8 +18,9 @@ from onnx import GraphProto, ModelProto, NodeProto, helper, numpy_helper
 from tuner.errors import UserError
 from tuner.graph.attrs import DTYPES, ELEM_TYPES, from_proto
 from tuner.graph.infer import schema_of, unknown_operator
-from tuner.graph.input_shapes import fix_shapes
+from tuner.graph.input_shapes import declared_shapes, fix_shapes
 from tuner.graph.ir import LITERAL_LIMIT
+from tuner.graph.open_shapes import Dims
 from tuner.graph.order import sort, subgraphs
 from tuner.graph.weights import read_tensor
 from tuner.graph.work import Node, Sizes, Type, Work
@@ -38,6 +39,7 @@ class Parsed:
     inputs: tuple[str, ...]  # without those that have initializers
     opset: int
     sha256: str  # of the file's bytes
+    declared: Mapping[str, Dims | None]  # shapes of the inputs as the file has them
 
 
 def parse(data: bytes, folder: Path | None, shapes: Mapping[str, tuple[int, ...]], sizes: Sizes) -> Parsed:
@@ -56,7 +58,8 @@ def parse(data: bytes, folder: Path | None, shapes: Mapping[str, tuple[int, ...]
     _check_operators(graph, opset)
     arrays = _take_weights(graph, folder, sizes)
     inputs = tuple(i.name for i in graph.input if i.name not in arrays)
-    fix_shapes(graph, inputs, shapes)
+    declared = declared_shapes(graph, inputs)
+    fix_shapes(graph, declared, shapes)
     _keep_small_initializers(graph, inputs, arrays)
     sort(graph, arrays)
     for output in graph.output:  # the declared type is not used, but the checker wants one
@@ -68,7 +71,7 @@ def parse(data: bytes, folder: Path | None, shapes: Mapping[str, tuple[int, ...]
     except (onnx.checker.ValidationError, RuntimeError, ValueError) as error:
         text = " ".join(str(error).split("==>")[0].split()).rstrip(". ")
         raise UserError(f"The model is not valid ONNX: {text[:300]}.", code="invalid-model") from error
-    return Parsed(model, arrays, inputs, opset, sha256)
+    return Parsed(model, arrays, inputs, opset, sha256, declared)
 
 
 def to_work(parsed: Parsed, sizes: Sizes) -> Work:

@@ -23,6 +23,7 @@ from tuner.types import FailureKind
 Handler = Callable[[Mapping[str, Any]], dict[str, Any]]
 
 # role -> module with ``handler(config) -> Handler``, and what an exception of the handler means
+NICENESS = 5  # of builders: whoever answers people on this machine goes first
 _ROLES = {
     "build": ("tuner.measure.building", FailureKind.BUILD),
     "run": ("tuner.measure.running", FailureKind.ERROR),
@@ -38,6 +39,8 @@ def main() -> None:
         os.set_inheritable(fd, False)
     hold(lifeline)
     _be_expendable()
+    if role == "build":
+        os.nice(NICENESS)
     module, otherwise = _ROLES[role]
     with os.fdopen(requests, "rb") as lines, os.fdopen(replies, "wb") as out:
 

@@ -23,8 +23,8 @@ from tuner.measure.contest_process import Contender
 from tuner.measure.contest_result import Contestant, ContestResult, Ratio, Standing, Turn, ratio
 from tuner.measure.contest_turns import read_arrays, write_arrays
 from tuner.measure.process import Outcome
-from tuner.measure.scratch import Scratch
 from tuner.measure.timing import Load, LoadMeter
+from tuner.scratch import Scratch
 from tuner.types import Failure
 
 __all__ = [

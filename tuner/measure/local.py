@@ -19,8 +19,8 @@ from tuner.errors import DeviceError, InternalError
 from tuner.measure.options import MeasureOptions
 from tuner.measure.process import Child, Outcome, wait
 from tuner.measure.runner import Runner
-from tuner.measure.scratch import Scratch
 from tuner.measure.worker import Worker
+from tuner.scratch import Scratch
 from tuner.types import Candidate, Device, Failure, FailureKind, Purpose, Trial
 
 _PERIOD = 0.05  # seconds between looks at limits while nothing happens

@@ -171,6 +171,10 @@ def _new_columns() -> None:
         ("attempts", sa.Integer(), "0"),
         ("idempotency_key", sa.String(length=64)),
         ("request_hash", sa.String(length=64)),
+        ("plan", text),
+        ("engine", sa.String(length=64), ""),
+        ("pausable", sa.Boolean(), sa.true()),
+        ("deleted", sa.Boolean(), sa.false()),
         ("driver", words),
     )
     _add("trials", ("predicted", number))
@@ -193,6 +197,13 @@ def _new_data(connection: sa.Connection) -> None:
         " measured = (SELECT count(*) FROM trials WHERE job = jobs.id),"
         " failed = (SELECT count(failure_kind) FROM trials WHERE job = jobs.id)"
     )
+    for id, text in connection.execute(sa.text("SELECT id, spec FROM jobs")).all():
+        spec = json.loads(text)
+        if spec.get("plan") is not None:
+            connection.execute(
+                sa.text("UPDATE jobs SET plan = :plan, spec = :spec WHERE id = :id"),
+                {"id": id, "plan": json.dumps(spec["plan"]), "spec": json.dumps(spec | {"plan": None})},
+            )
     # The first of equal trials is the job's; the others stay what records may learn from.
     op.execute(
         "UPDATE trials SET job = NULL WHERE id IN (SELECT id FROM ("  # noqa: S608
@@ -265,6 +276,8 @@ def _new_indexes() -> None:
     _index("jobs", "finished_at")
     _partial_index("ix_jobs_leases", "jobs", ["lease_until"], "lease_until IS NOT NULL")
     op.create_index("uq_jobs_idempotency_key", "jobs", ["idempotency_key"], unique=True)
+    _partial_index("ix_jobs_answers", "jobs", ["answered_by"], "answered_by IS NOT NULL")
+    _partial_index("ix_jobs_deleted", "jobs", ["state", "id"], "deleted")
     _index("models", "created_at", "sha256")
     _index("trials", "job", "failure_kind", "id")
     _index("trials", "job", "seconds", "id")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, StringConstraints
@@ -11,6 +12,7 @@ from service.rules import PRECISIONS, STRATEGIES
 from tuner.types import Budget, JobSpec, JobState
 
 _DEEPEST = 40  # levels of a plan; ours have 9
+PLAN_LIMIT = 1 << 20  # bytes of a plan as JSON; ours of a large model have a fifth of that
 _SECONDS = 31_536_000  # a year
 _MODEL = "9f" * 32
 
@@ -18,7 +20,7 @@ Extent = Annotated[int, Field(ge=1, le=2**31 - 1)]
 Shape = Annotated[list[Extent], Field(max_length=16)]
 
 
-def _shallow(plan: dict[str, Any] | None) -> dict[str, Any] | None:
+def _limited(plan: dict[str, Any]) -> dict[str, Any]:
     level: list[Any] = [plan]
     for _ in range(_DEEPEST):
         level = [
@@ -26,11 +28,15 @@ def _shallow(plan: dict[str, Any] | None) -> dict[str, Any] | None:
             for inner in (each.values() if isinstance(each, dict) else each)
         ]  # fmt: skip
         if not level:
-            return plan
-    raise ValueError(f"A plan has at most {_DEEPEST} levels")
+            break
+    else:
+        raise ValueError(f"A plan has at most {_DEEPEST} levels")
+    if len(json.dumps(plan, separators=(",", ":"))) > PLAN_LIMIT:
+        raise ValueError(f"A plan has at most {PLAN_LIMIT} bytes")
+    return plan
 
 
-Plan = Annotated[dict[str, Any], AfterValidator(_shallow)]
+Plan = Annotated[dict[str, Any], AfterValidator(_limited)]
 
 
 class BudgetIn(Input):
@@ -81,7 +87,7 @@ class JobIn(Input):
         default_factory=list,
         max_length=64,
         description="Cleaning passes to switch off.",
-        examples=[["fold_batch_norm"]],
+        examples=[["fold-constants"]],
     )
     plan: Plan | None = Field(
         default=None, description="A hand-written plan, as GET /jobs/{id}/plan gives them; null = fusetune's own.",

@@ -106,7 +106,7 @@ def test_an_upload_that_breaks_off_leaves_nothing(live: Live) -> None:
 @pytest.mark.parametrize(
     "request_line", ["GET /api/v1/jobs?state=%00 HTTP/1.1", "GET /api/v1/jobs/%ED%A0%80 HTTP/1.1",
                      "GET /api/v1/models/..%2f..%2fetc%2fpasswd HTTP/1.1", "GET //api//v1//jobs HTTP/1.1",
-                     "GET /api/v1/jobs?limit=9999999999999999999999 HTTP/1.1", "BREW /api/v1/jobs HTTP/1.1"]
+                     "GET /api/v1/jobs?limit=9999999999999999999999 HTTP/1.1", "PROPFIND /api/v1/jobs HTTP/1.1"]
 )  # fmt: skip
 def test_odd_requests_are_problems(live: Live, request_line: str) -> None:
     port = int(live.url.rpartition(":")[2])

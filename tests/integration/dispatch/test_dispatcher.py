@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
@@ -180,3 +181,56 @@ class _Sys:
 
     def __getattr__(self, name: str) -> object:
         return getattr(sys, name)
+
+
+def test_a_resumed_job_never_looks_worse_than_it_was(server: House) -> None:
+    job = server.submit(server.upload(), trials=14)
+    server.wait(job, lambda j: j.measured >= 4 and j.best_seconds is not None)
+    server.jobs.act(job.id, "pause")
+    paused = server.wait(job, lambda j: j.state is JobState.PAUSED)
+    server.jobs.act(job.id, "resume")
+    server.wait(job, lambda j: j.stage == "import" and j.fence > paused.fence)
+    server.wait(job, lambda j: j.stage in {"plan", "build"})
+    server.jobs.act(job.id, "cancel")
+    after = server.wait(job, lambda j: j.state is JobState.CANCELLED)
+    assert after.measured == paused.measured
+    assert after.best_seconds is not None
+    assert after.onnxruntime_seconds is not None
+
+
+def test_a_server_leaves_the_folders_of_others_alone(tmp_path: Path) -> None:
+    url, data = f"sqlite:///{tmp_path}/f.db", tmp_path / "data"
+    with house(url, data) as first:
+        job = first.submit(first.upload(), trials=4)
+        first.driver(job)
+        with house(url, data):  # starts, sweeps, ends
+            pass
+        done = first.wait(job, ended)
+        assert done.state is JobState.SUCCEEDED, done.reason
+        assert [a.outcome for a in first.store.queue.attempts(job.id)] == ["succeeded"]
+
+
+def test_a_full_disk_pauses_what_it_cannot_start(server: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    model = server.upload()
+    monkeypatch.setattr("service.dispatch.dispatcher.subprocess.Popen", full)
+    job = server.submit(model)
+    paused = server.wait(job, lambda j: j.state is JobState.PAUSED, limit=10)
+    assert paused.reason is not None
+    assert "disk is full" in paused.reason
+    assert paused.attempts == 0
+
+
+def test_a_machine_without_room_for_a_process_fails_no_job(server: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object, **__: object) -> None:
+        raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    model = server.upload()
+    monkeypatch.setattr("service.dispatch.dispatcher.subprocess.Popen", refused)
+    job = server.submit(model, trials=2)
+    waiting = server.wait(job, lambda j: j.reason is not None, limit=10)
+    assert (waiting.state, waiting.attempts) == (JobState.QUEUED, 0)
+    monkeypatch.undo()
+    assert server.wait(job, ended).state is JobState.SUCCEEDED

@@ -11,7 +11,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from service.api.schemas.jobs import JobOut, JobPage
-from tests.api_server import DEVICE, Service
+from tests.api_server import DEVICE, TOOLCHAIN, Service
 from tuner.types import Budget, JobSpec, JobState
 
 JOBS = "/api/v1/jobs"
@@ -36,7 +36,7 @@ def test_a_submitted_job_is_shown_as_it_was_asked_for(either: Service) -> None:
     asked = {
         "model": model, "device": "cpu", "strategy": "greedy", "budget": {"trials": 7, "seconds": 12.5},
         "cores": [2, 1, 2], "precision": "fp32", "accuracy": 0.001, "shapes": {"x": [1, 3, 8, 8]},
-        "disabled_passes": ["b", "a"], "plan": {"version": 1, "stages": []}, "memory_limit": 2**30, "seed": 5,
+        "disabled_passes": ["sum-to-add", "fold-constants"], "plan": None, "memory_limit": 2**30, "seed": 5,
         "fresh": True, "priority": 3, "notes": "für später",
     }  # fmt: skip
     with either.client() as client:
@@ -48,7 +48,7 @@ def test_a_submitted_job_is_shown_as_it_was_asked_for(either: Service) -> None:
     assert (job.state, job.priority, job.notes) == (JobState.QUEUED, 3, "für später")
     assert (job.model.id, job.device.fingerprint) == (model, DEVICE.fingerprint)
     kept = shown.json()["spec"]
-    expected = {**asked, "cores": [1, 2], "disabled_passes": ["a", "b"]}
+    expected = {**asked, "cores": [1, 2], "disabled_passes": ["fold-constants", "sum-to-add"]}
     assert kept == {name: value for name, value in expected.items() if name not in {"priority", "notes"}}
     assert either.dispatcher.woken == 1
 
@@ -119,6 +119,9 @@ def test_numbers_that_are_none_are_refused(calm: Service, reader: TestClient, nu
         ({"strategy": "magic"}, 422, "unknown-strategy"),
         ({"precision": "int2"}, 422, "bad-precision"),
         ({"cores": [64]}, 422, "bad-cores"),
+        ({"disabled_passes": ["fold"]}, 422, "unknown-pass"),
+        ({"plan": {}}, 422, "bad-plan"),
+        ({"plan": {"version": 1, "graph": "", "stages": [{"lanes": [{}]}]}}, 422, "bad-plan"),
     ],
 )
 def test_what_is_impossible_has_a_code(
@@ -126,6 +129,35 @@ def test_what_is_impossible_has_a_code(
 ) -> None:
     refused = reader.post(JOBS, json={"model": calm.model()} | change)
     assert (refused.status_code, refused.json()["code"]) == (status, code)
+
+
+@pytest.mark.parametrize(
+    ("shapes", "code"),
+    [
+        ({}, "missing-shape"),
+        ({"mask": [2, 3, 1, 1]}, "missing-shape"),
+        ({"image": [2, 3, 5, 8], "picture": [1]}, "unknown-input"),
+        ({"image": [2, 3, 5]}, "shape-contradiction"),
+        ({"image": [2, 4, 5, 8]}, "shape-contradiction"),
+        ({"image": [2, 3, 5, 8], "mask": [1, 3, 1, 1]}, "shape-contradiction"),
+        ({"image": [2, 3, 5, 8]}, None),
+        ({"image": [2, 3, 5, 8], "mask": [2, 3, 1, 1]}, None),
+    ],
+)
+def test_the_shapes_of_a_job_fit_its_model(
+    service: Service, client: TestClient, shapes: dict[str, list[int]], code: str | None
+) -> None:
+    model = service.model()
+    service.store.models.put(
+        model, name="open", layers=1, macs=1, size=1, outputs=[], details={}, graph=None,
+        inputs=[
+            {"name": "image", "dtype": "float32", "shape": [1, 3, 224, 8], "open": True, "declared": ["N", 3, None, 8]},
+            {"name": "mask", "dtype": "float32", "shape": [1, 3, 1, 1], "open": False, "declared": ["N", 3, 1, 1]},
+        ],
+    )  # fmt: skip
+    answer = client.post(JOBS, json={"model": model, "shapes": shapes})
+    assert answer.status_code == (202 if code is None else 422)
+    assert answer.json().get("code") == code
 
 
 def test_a_deep_plan_is_refused(calm: Service, reader: TestClient) -> None:
@@ -279,6 +311,8 @@ def test_only_ended_jobs_can_be_deleted(service: Service, client: TestClient) ->
 
 
 def test_lists_leave_plans_out(service: Service, client: TestClient) -> None:
-    job = service.job(plan={"version": 1})
+    # Straight into the books: no model here that a plan could be checked against.
+    spec = JobSpec(service.model(), plan={"version": 1})
+    job, _ = service.store.jobs.submit(spec, DEVICE.fingerprint, TOOLCHAIN)
     assert client.get(f"{JOBS}/{job.id}").json()["spec"]["plan"] == {"version": 1}
     assert client.get(JOBS).json()["items"][0]["spec"]["plan"] is None

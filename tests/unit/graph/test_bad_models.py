@@ -225,9 +225,13 @@ def test_external_data_in_the_models_folder(tmp_path: Path) -> None:
     found = import_model(external(tmp_path, "weights.bin"))
     np.testing.assert_array_equal(found.weights["w"], rand(4, 3, 3, 3))
     assert found.name == "model"
-    with pytest.raises(UserError) as caught:
-        import_model((tmp_path / "model.onnx").read_bytes())
-    assert caught.value.code == "external-data"
+    for refused in (
+        lambda: import_model((tmp_path / "model.onnx").read_bytes()),
+        lambda: import_model(tmp_path / "model.onnx", external=False),
+    ):
+        with pytest.raises(UserError) as caught:
+            refused()
+        assert caught.value.code == "external-data"
 
 
 @pytest.mark.parametrize("location", ["../weights.bin", "ABSOLUTE", "link.bin", "sub/../../weights.bin"])

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tuner.measure.scratch import Scratch
+from tuner.scratch import Scratch
 
 
 def test_it_is_removed_once_and_again(tmp_path: Path) -> None:
@@ -22,7 +22,7 @@ def test_it_is_removed_once_and_again(tmp_path: Path) -> None:
 OWNER = """
 import signal, sys
 from pathlib import Path
-from tuner.measure.scratch import Scratch
+from tuner.scratch import Scratch
 print(Scratch(Path(sys.argv[1])).path, flush=True)
 signal.pause()
 """

@@ -24,6 +24,7 @@ let attempt = { body: "", key: "" };
 
 if (form) {
   $("file").addEventListener("change", () => $("file").files[0] && send($("file").files[0]));
+  if ($("file").files[0]) send($("file").files[0]); // chosen before this script was there
   $("known")?.addEventListener("change", (event) => event.target.value && choose(event.target.value));
   $("upload-stop").addEventListener("click", () => running?.abort());
   $("device").addEventListener("change", estimate);

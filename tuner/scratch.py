@@ -1,4 +1,4 @@
-"""A folder for what lives as long as a runner: libraries, references, stderr files."""
+"""A folder for what lives no longer than the process that made it, however that ends. Standard library only."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-_PREFIX = "fusetune-measure-"
+_PREFIX = "fusetune-held-"
 
 
 class Scratch:

@@ -1,0 +1,33 @@
+"""What decides a job's answer besides the question: versions of the templates, the plan and the way of measuring.
+
+Readable without TVM, so that a server may ask. A test compares it with the templates themselves.
+"""
+
+from __future__ import annotations
+
+from tuner.plan.plan import VERSION
+from tuner.types import PROTOCOL, digest
+
+# Name -> version of every kernel template; see KernelTemplate.version for when to raise one.
+TEMPLATES = {
+    "channels": 1,
+    "concat": 1,
+    "conv2d": 1,
+    "conv2d_pool": 1,
+    "dense": 1,
+    "depthwise": 1,
+    "elementwise": 1,
+    "lrn": 1,
+    "matmul": 1,
+    "pool": 1,
+    "softmax": 1,
+    "winograd": 1,
+}
+
+
+def engine(protocol: str = PROTOCOL, plan: int = VERSION, templates: dict[str, int] = TEMPLATES) -> str:
+    """One hash of them all: answers found by engines of different hashes need not be the same."""
+    return digest([protocol, plan, sorted(templates.items())])
+
+
+ENGINE = engine()

@@ -32,17 +32,17 @@ def asked_before(connection: Connection, idempotency: tuple[str, str]) -> Job | 
         UserError: it came with another request (``idempotency-conflict``).
     """
     given = key_columns(idempotency)
-    query = select(*FULL, jobs.c.request_hash).where(THERE, jobs.c.idempotency_key == given["idempotency_key"])
-    row = connection.execute(query).one_or_none()
-    if row is None:
+    this = jobs.c.idempotency_key == given["idempotency_key"]
+    old = connection.execute(select(jobs.c.request_hash).where(THERE, this)).one_or_none()
+    if old is None:
         return None
-    if row.request_hash != given["request_hash"]:
+    if old.request_hash != given["request_hash"]:
         raise UserError(
             "The Idempotency-Key was used for another request before.",
             code="idempotency-conflict",
             hint="Use a new key for each new request.",
         )
-    return to_job(row)
+    return to_job(connection.execute(select(*FULL).where(this)).one())
 
 
 def result(connection: Connection, id: str) -> dict[str, Any] | None:

@@ -3,30 +3,27 @@
 from __future__ import annotations
 
 import secrets
-import time
 from collections.abc import Collection, Mapping
 from contextlib import suppress
 from datetime import datetime, timedelta
 from enum import Enum
 from typing import Any, Literal
 
-from sqlalchemy import Connection, delete, exists, func, literal, select, update
+from sqlalchemy import Connection, func, literal, select, update
 
-from db.answers import asked_before, copy_files, handed_out, key_columns, result
+from db.answers import asked_before, copy_files, key_columns, result
 from db.columns import Utc, now
 from db.engine import Database
 from db.joblists import ORDERS, list_jobs, matches
 from db.jobrows import FULL, LIGHT, THERE, File, Job, spec_columns, to_job
 from db.moves import lock, move, tell
 from db.paging import Page
-from db.schema import DRIVEN, ENDED, attempts, devices, events, job_files, jobs, models, trials
+from db.removal import hide, sweep
+from db.schema import DRIVEN, ENDED, attempts, devices, job_files, jobs, models
 from tuner.errors import InternalError, UserError
 from tuner.types import JobSpec, JobState
 
 __all__ = ["ORDERS", "Action", "File", "Job", "Jobs"]
-
-_PORTION = 1000  # trials
-_PAUSE = 0.02  # seconds between portions, for others to get in
 
 Action = Literal["cancel", "pause", "resume", "retry"]
 
@@ -214,10 +211,10 @@ class Jobs:
 
     def counts(self) -> dict[JobState, int]:
         """How many jobs there are in each state, zeros included."""
-        each = select(jobs.c.state, func.count())
+        each = select(jobs.c.state, func.count().label("number"))
         with self._database.read() as connection:
             every, gone = (  # apart, so that either is read in an index alone
-                dict[str, int](connection.execute(query.group_by(jobs.c.state)).tuples().all())
+                {row.state: row.number for row in connection.execute(query.group_by(jobs.c.state))}
                 for query in (each, each.where(jobs.c.deleted))
             )
         return {state: every.get(state.value, 0) - gone.get(state.value, 0) for state in JobState}
@@ -267,38 +264,12 @@ class Jobs:
                 (``wrong-state``).
         """
         with self._database.write() as connection:
-            state = JobState(lock(connection, id).state)
-            if state not in ENDED:
-                raise UserError(
-                    f"The job is {state}; only ended jobs can be deleted.",
-                    code="wrong-state",
-                    hint="Cancel it first.",
-                )
-            if handed_out(connection, id):
-                raise UserError("Other jobs hand out this job's result.", code="wrong-state", hint="Delete them first.")
-            # From here on nobody finds it, and its key is free again.
-            gone = {"deleted": True, "idempotency_key": None, "request_hash": None, "answered_by": None}
-            connection.execute(update(jobs).where(jobs.c.id == id).values(**gone))
-            for table in (events, job_files):
-                connection.execute(delete(table).where(table.c.job == id))
+            hide(connection, id)
         self.sweep()
 
     def sweep(self) -> int:
         """Remove what is left of jobs whose deletion has begun, be it by a process that was killed; how many."""
-        # Their trials let go of them in portions, each a short transaction: on SQLite all other writers wait meanwhile.
-        with self._database.read() as connection:
-            gone = connection.execute(select(jobs.c.id).where(jobs.c.deleted)).scalars().all()
-        for id in gone:
-            some = select(trials.c.id).where(trials.c.job == id).order_by(trials.c.id).limit(_PORTION)
-            free = update(trials).where(trials.c.id.in_(some)).values(job=None)
-            while True:
-                with self._database.write() as connection:
-                    if connection.execute(free).rowcount < _PORTION:
-                        left = exists().where(trials.c.job == id)
-                        connection.execute(delete(jobs).where(jobs.c.id == id, jobs.c.deleted, ~left))
-                        break
-                time.sleep(_PAUSE)
-        return len(gone)
+        return sweep(self._database)
 
     def expire(self, older_than: timedelta, keep: int = 0) -> int:
         """Delete the jobs that ended longer ago, but never the last ``keep`` that ended; how many it deleted.

@@ -25,7 +25,7 @@ from service.jobs import Jobs
 from service.models import ModelLibrary
 from service.settings import Settings
 
-THREADS = 12  # requests that wait for the database at once; below the 15 connections that a pool gives
+THREADS = 12  # requests that wait for the database at once; see db.engine.CONNECTIONS
 
 _NO_TELEMETRY: TelemetryConfig = {"tracing": False, "metrics": False, "logs": False, "auto_configure": False}
 

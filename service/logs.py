@@ -35,12 +35,12 @@ _SECRETS = re.compile(
 )
 
 
-def set_up(*, json_lines: bool, level: int = logging.INFO) -> None:
-    """Send everything from this level up to stderr; lines about single requests only as JSON.
+def set_up(*, json_lines: bool, level: int = logging.INFO, stream: TextIO | None = None) -> None:
+    """Send everything from this level up to stderr, or ``stream``; lines about single requests only as JSON.
 
     Calling it again changes the form and adds nothing.
     """
-    handler = _Stderr()
+    handler = _Stderr(stream)
     handler.setFormatter(_Json() if json_lines else _Plain())
     root = logging.getLogger()
     for old in [each for each in root.handlers if isinstance(each, _Stderr)]:
@@ -74,13 +74,14 @@ def blank_secrets(text: str) -> str:
 
 
 class _Stderr(logging.StreamHandler[TextIO]):
-    """Writes to what sys.stderr is now: a live display puts itself there and keeps its lines apart from ours."""
+    """Writes to a given stream, or to what sys.stderr is now: a live display puts itself there."""
 
-    def __init__(self) -> None:
-        super().__init__(sys.stderr)
+    def __init__(self, stream: TextIO | None = None) -> None:
+        super().__init__(stream or sys.stderr)
+        self._given = stream
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.stream = sys.stderr
+        self.stream = self._given or sys.stderr
         super().emit(record)
 
 

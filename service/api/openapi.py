@@ -91,7 +91,8 @@ def _document(app: FastAPI, root_path: str) -> dict[str, Any]:
     )  # fmt: skip
     components = made.setdefault("components", {})
     schemas = components.setdefault("schemas", {})
-    for model in (Problem, *BODIES):
+    models: tuple[type[BaseModel], ...] = (Problem, *BODIES)
+    for model in models:
         schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
         schemas.update(schema.pop("$defs", {}))
         schemas[model.__name__] = schema

@@ -158,15 +158,17 @@ class Dispatcher:
         assert self._work is not None  # since start
         work = self._work.path / f"{claim.job}-{claim.fence}"
         work.mkdir(mode=0o700)
+        log_fd = os.dup(2)
         assignment = Assignment(
             db=self._settings.db, blobs=str(self._settings.blobs), quota=self._settings.quota,
             work=str(work.absolute()), job=claim.job, fence=claim.fence, holder=claim.holder,
-            lease=self._settings.lease, device=self._devices[job.device].to_json(), log_json=self._settings.log_json,
+            lease=self._settings.lease, device=self._devices[job.device].to_json(),
+            log_json=self._settings.log_json, log_fd=log_fd,
         )  # fmt: skip
-        with (work / "stderr").open("wb") as stderr:
+        with os.fdopen(log_fd, "wb"), (work / "stderr").open("wb") as stderr:
             process = subprocess.Popen(
                 [sys.executable, "-m", "service.dispatch.driver"],
-                stdin=subprocess.PIPE, stdout=stderr, stderr=stderr, start_new_session=True,
+                stdin=subprocess.PIPE, stdout=stderr, stderr=stderr, start_new_session=True, pass_fds=(log_fd,),
                 env=os.environ | {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
             )  # fmt: skip
         assert process.stdin is not None

@@ -40,6 +40,7 @@ class Assignment:
     lease: float  # seconds
     device: Mapping[str, Any]  # Device.to_json()
     log_json: bool = False
+    log_fd: int = 2  # where log lines go: the server's stderr, handed down; the driver's own is kept for its last words
 
     def to_line(self) -> bytes:
         return json.dumps(asdict(self)).encode() + b"\n"
@@ -55,7 +56,11 @@ def main() -> int:
     os.environ["TMPDIR"] = tempfile.tempdir = assignment.work
     from service.logs import set_up
 
-    set_up(json_lines=assignment.log_json)
+    set_up(
+        json_lines=assignment.log_json,
+        level=logging.INFO if assignment.log_json else logging.WARNING,  # people watch the job, not its failed trials
+        stream=os.fdopen(assignment.log_fd, "w", buffering=1, closefd=False),
+    )
     return drive(assignment)
 
 

@@ -42,6 +42,7 @@ class Housekeeper:
             count = self._store.jobs.expire(timedelta(days=days))
             if count:
                 log.info("%d jobs older than %g days were deleted", count, days)
+        self._store.jobs.sweep()  # deletions that a kill cut off
         self._store.access.sweep()
         count, freed = self._blobs.collect(BLOB_GRACE)
         if count:

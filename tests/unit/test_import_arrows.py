@@ -18,7 +18,16 @@ ROOMS = ("service", "tuner", "cost_model", "db", "bench")
 ARROWS = {
     # The command line reaches the engine and `fusetune bench` as commands, in functions.
     "service": (
-        {"service", "db", "tuner.types", "tuner.errors", "tuner.events", "tuner.lifeline", "tuner.scratch", "tuner.versions"},
+        {
+            "service",
+            "db",
+            "tuner.types",
+            "tuner.errors",
+            "tuner.events",
+            "tuner.lifeline",
+            "tuner.scratch",
+            "tuner.versions",
+        },
         {"tuner", "bench"},
     ),
     "tuner": ({"tuner", "cost_model"}, set()),

@@ -232,7 +232,7 @@ class JobOut(Output):
         description="How much faster.", examples=[{"over_unoptimised": 8.6, "over_onnxruntime": 1.42}]
     )
     reused: bool = Field(description="Answered at once by an earlier job's result.", examples=[False])
-    answered_by: str | None = Field(description="That job's id; it may be deleted since.", examples=[None])
+    answered_by: str | None = Field(description="Id of the job whose trials the answer stands on.", examples=[None])
     priority: int = Field(description="Higher ones run first.", examples=[0])
     notes: str | None = Field(description="The client's own words.", examples=["before the release"])
     model: ModelRef = Field(description="The model.", examples=[{"id": _MODEL, "name": "resnet50"}])

@@ -244,3 +244,50 @@ def test_too_many_watchers_are_refused(service: Service, monkeypatch: pytest.Mon
         assert hub.frames(job.id, 0, RUNNING)
 
     run(main)
+
+
+def test_a_defect_while_reading_does_not_end_the_stream(service: Service) -> None:
+    job, claim = service.running()
+
+    class Broken:
+        calls = 0
+
+        def after(self, *given: Any) -> list[Event]:
+            return service.store.events.after(*given)
+
+        def news(self, positions: Mapping[str, int], limit: int = 1000) -> dict[str, list[Event]]:
+            self.calls += 1
+            if self.calls < 3:
+                raise RuntimeError("a defect")
+            return service.store.events.news(positions, limit)
+
+    async def main() -> None:
+        hub = Hub(Broken(), encode, Metrics())
+        stream = asyncio.create_task(whole(hub.frames(job.id, 0, RUNNING)))
+        await asyncio.sleep(0.02)
+        await asyncio.to_thread(service.store.queue.finish, claim, JobState.SUCCEEDED)
+        assert (await stream).endswith(END)
+
+    run(main)
+
+
+def test_a_defect_while_handing_on_cuts_off_the_watchers_of_that_job_only(service: Service) -> None:
+    (bad, _), (fine, fine_claim) = service.running(), service.running()
+
+    def fragile(event: Event) -> bytes:
+        if event.kind == "odd":
+            raise RuntimeError("a defect")
+        return encode(event)
+
+    async def main() -> None:
+        hub = Hub(service.store.events, fragile, Metrics())
+        first = asyncio.create_task(whole(hub.frames(bad.id, 2, RUNNING)))
+        second = asyncio.create_task(whole(hub.frames(fine.id, 2, RUNNING)))
+        await asyncio.sleep(0.05)
+        await asyncio.to_thread(service.store.events.add, bad.id, "odd", {})
+        with pytest.raises(Dropped):
+            await first
+        await asyncio.to_thread(service.store.queue.finish, fine_claim, JobState.SUCCEEDED)
+        assert (await second).endswith(END)
+
+    run(main)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -34,6 +35,7 @@ JOBS = {  # id -> state, finished, report
     "runs": ("RUNNING", None, None),
     "stops": ("CANCELLING", None, None),
 }
+PLANS = {"odd": {"version": 1, "stages": [float("inf")]}}
 TRIALS = [
     ("done", good(1, 1.0)),
     ("done", good(1, 2.0)),  # the same again: today's schema allows it once a job
@@ -74,7 +76,8 @@ def old(url: str) -> Iterator[str]:
         )  # fmt: skip
         for id, (state, finished, report) in JOBS.items():
             insert(
-                "jobs", id=id, model=spec.model, spec=spec.to_json(), question=spec.question, state=state, stage="",
+                "jobs", id=id, model=spec.model, spec=replace(spec, plan=PLANS.get(id)).to_json(),
+                question=spec.question, state=state, stage="",
                 device=DEVICE.fingerprint, toolchain=TOOLCHAIN, created_at=MOMENT, finished_at=finished, report=report,
                 best_seconds=0.04 if report else None,
             )  # fmt: skip
@@ -103,6 +106,8 @@ def test_everything_of_an_old_database_is_there(old: str) -> None:
         assert (job.unoptimised_seconds, job.onnxruntime_seconds) == (0.08, None)
         assert (job.curve, job.unit, job.priority, job.attempts, job.reused) == ([], "share", 0, 0, False)
         odd = store.jobs.get("odd")
+        assert odd and (odd.spec.plan, odd.engine) == (PLANS["odd"], "")
+        assert all(each.spec.plan is None for each in store.jobs.list().items)
         assert odd and (odd.model_name, odd.elapsed, odd.reused_trials) == ("", 0.0, 0)
         assert len(store.jobs.list().items) == len(JOBS)
         assert [(event.seq, event.payload) for event in store.events.after("done")] == [(1, {"n": 1})]

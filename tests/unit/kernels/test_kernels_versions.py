@@ -1,0 +1,17 @@
+"""The versions that servers compare are those of the templates."""
+
+from __future__ import annotations
+
+from tuner.kernels.registry import TEMPLATES
+from tuner.versions import ENGINE, engine
+from tuner.versions import TEMPLATES as VERSIONS
+
+
+def test_the_table_names_every_template_and_its_version() -> None:
+    assert {template.name: template.version for template in TEMPLATES} == VERSIONS
+
+
+def test_every_version_counts() -> None:
+    other = {engine(protocol="other"), engine(plan=99), engine(templates=VERSIONS | {"conv2d": 99})}
+    assert len(other | {ENGINE}) == 4
+    assert engine(templates=dict(reversed(VERSIONS.items()))) == ENGINE

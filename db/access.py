@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
+import time
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -24,6 +25,8 @@ Role = Literal["full", "read"]  # "read" may look and download, nothing more
 
 SESSION_SECONDS = 14 * 86400.0  # a session ends when it was not used for so long
 _SLIDE_SECONDS = 3600.0  # how exactly a session's end follows its use
+_RECENT = 1.0  # seconds for which a checked token needs no second look
+_SEEN = 1000  # tokens remembered so
 _USED_EVERY = timedelta(minutes=1)  # how exactly the last use of a token is known
 _TOKEN, _CODE, _SESSION = "ft_", "fc_", "fs_"  # how secrets begin
 
@@ -73,6 +76,7 @@ class Tokens:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._seen: dict[str, tuple[Token, float]] = {}  # hash -> what check said last, and when (time.monotonic)
 
     def create(self, name: str, role: Role = "full") -> tuple[str, str]:
         """The id of a new token, and its secret, which nobody can find out again.
@@ -109,9 +113,19 @@ class Tokens:
         with self._database.write() as connection:
             connection.execute(gone)
             row = connection.execute(select(tokens).where(tokens.c.id == id)).one_or_none()
+        self._seen.clear()
         if row is None:
             raise UserError(f"There is no token '{id}'.", code="unknown-token")
         return _token(row)
+
+    def recent(self, secret: str) -> Token | None:
+        """What ``check`` said of this secret less than a second ago in this process, without asking the database.
+
+        None means nothing but that it has to be asked. What is revoked here is forgotten at once; what another process
+        revoked may be taken for a second longer.
+        """
+        found = self._seen.get(_hash(secret))
+        return found[0] if found is not None and time.monotonic() - found[1] < _RECENT else None
 
     def check(self, secret: str) -> Token | None:
         """The token that has this secret, unless it is revoked."""
@@ -127,7 +141,11 @@ class Tokens:
             # Of several requests at one moment the first one writes.
             old = or_(tokens.c.last_used_at.is_(None), tokens.c.last_used_at <= moment - _USED_EVERY)
             _try(self._database, update(tokens).where(tokens.c.id == row.id, old).values(last_used_at=moment))
-        return _token(row)
+        token = _token(row)
+        if len(self._seen) >= _SEEN:
+            self._seen.clear()
+        self._seen[_hash(secret)] = (token, time.monotonic())
+        return token
 
 
 class Codes:

@@ -86,9 +86,9 @@ class Jobs:
             self._wake()
         return job, created
 
-    def get(self, id: str) -> Job:
-        """The job. Raises UserError (``unknown-job``)."""
-        job = self._store.jobs.get(id)
+    def get(self, id: str, *, light: bool = False) -> Job:
+        """The job; a ``light`` one is without its report and its spec's plan. Raises UserError (``unknown-job``)."""
+        job = self._store.jobs.get(id, light=light)
         if job is None:
             raise UserError(f"There is no job '{id}'.", code="unknown-job")
         return job

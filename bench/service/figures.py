@@ -17,7 +17,11 @@ GOALS = {
     "cancel_s": ("from `:cancel` of the running job until its work is dead", 2.0, "s"),
     "watchers_core": ("200 event watchers on one running job, of a core", 5.0, "%"),
     "server_mb": ("server memory, the most at any time of all this", 200.0, "MB"),
-    "overhead_share": ("service overhead: share of a job not spent building or measuring", 10.0, "%"),
+    "overhead_share": (
+        "service overhead: share of a job, from submission to end, that neither builds nor measures",
+        10.0,
+        "%",
+    ),
 }
 
 
@@ -31,6 +35,8 @@ def table(figures: Mapping[str, Any]) -> str:
             lines.append(f"| {what} | < {promised:g} {unit} | {value:.3g} {unit}{mark} |")
     about = figures["about"]
     lines += ["", f"`{about['command']}`, {about['date']}, on {about['machine']}. {about['load']}"]
+    if (chart := figures.get("job_page_chart_s")) is not None:
+        lines[-1] += f" The job page's chart is a picture at first and answers to the mouse after {chart:.3g} s."
     return "\n".join(lines)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import aclosing, suppress
+from functools import partial
 from typing import Annotated
 
 from anyio import create_task_group, to_thread
@@ -52,7 +53,7 @@ async def get_events(
 ) -> Response:
     """What happens in the job from the beginning, or after a number: `?after=`, or `Last-Event-ID` as browsers send it
     when they connect again. Without an `Accept` header that decides, `?after=` means polling."""
-    job = await to_thread.run_sync(context.jobs.get, id)
+    job = await to_thread.run_sync(partial(context.jobs.get, id, light=True))
     after = last if last is not None else query.after or 0
     if not _wants_stream(request, query):
         events = await to_thread.run_sync(context.store.events.after, id, after, query.limit)

@@ -28,7 +28,7 @@ def list_trials(context: Ctx, id: JobId, query: Annotated[TrialQuery, Query()]) 
         desc=query.order.startswith("-"), limit=query.limit, state=query.state, kind=query.kind,
     )  # fmt: skip
     if not page.items:
-        context.jobs.get(id)  # or there is no such job
+        context.jobs.get(id, light=True)  # or there is no such job
     return answer({"items": [views.trial(each) for each in page.items], "next": page.next})
 
 
@@ -59,6 +59,6 @@ def get_stderr(context: Ctx, id: JobId, trial: TrialId) -> Response:
 def _of(context: Ctx, job: str, trial: int) -> StoredTrial:
     stored = context.store.trials.get(trial)
     if stored is None or stored.job != job:
-        context.jobs.get(job)  # or there is no such job
+        context.jobs.get(job, light=True)  # or there is no such job
         raise UserError(f"Job {job} has no trial {trial}.", code="unknown-trial")
     return stored

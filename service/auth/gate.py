@@ -101,7 +101,8 @@ class Gate:
             scheme, _, secret = header.partition(" ")
             if scheme.lower() != "bearer" or not (secret := secret.strip()):
                 return None
-            token = await to_thread.run_sync(self._access.tokens.check, secret)
+            tokens = self._access.tokens
+            token = tokens.recent(secret) or await to_thread.run_sync(tokens.check, secret)
             return None if token is None else Identity("token", token.id, token.role)
         if secret := connection.cookies.get(COOKIE, ""):
             session = await to_thread.run_sync(self._access.sessions.check, secret)

@@ -22,6 +22,7 @@ from typing import Any, NoReturn
 
 from tuner.lifeline import hold
 
+NICENESS = 5  # of drivers and what they start: people who ask the server something go first
 AWAY = 75  # exit code: the database could not be reached, so the job's books could not be kept
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
@@ -52,6 +53,7 @@ class Assignment:
 
 def main() -> int:
     assignment = Assignment.from_line(_read_line(sys.stdin.fileno()))
+    os.nice(NICENESS)
     hold(sys.stdin.fileno())  # nothing more is written to it: whatever happens there now is its end
     os.environ["TMPDIR"] = tempfile.tempdir = assignment.work
     from service.logs import set_up

@@ -55,7 +55,8 @@ def router(web: Web) -> APIRouter:
     def job_page(request: Request, id: str) -> HTMLResponse:
         seen = views.last_event(id)
         job = web.jobs.get(id)
-        return web.page(request, "job.html", **head(web, job), **sections(web, views, job, request), seen=seen)
+        parts = head(web, job) | sections(web, views, job, request)
+        return web.page(request, "job.html", **parts, seen=seen, still=views.still(job))
 
     @routes.get("/jobs/{id}/sections")
     def job_sections(request: Request, id: str) -> HTMLResponse:

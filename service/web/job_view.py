@@ -9,10 +9,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
+from markupsafe import Markup
+
 from db.insight import Group, Insight
 from db.jobs import Job
 from service.exports.drawing.boxes import Box, Network, network
-from service.exports.drawing.lines import Mark, shares
+from service.exports.drawing.lines import Mark, shares, steps
 from service.exports.drawing.network import draw
 from service.exports.facts import Row, Tried, bound_seconds, marks, roofline, rows, time_spent, tried_for
 from service.exports.knobs import Importance, importances
@@ -110,6 +112,13 @@ class JobViews:
             "failed": failed[::step],
             "marks": [{"kind": m.kind, "name": m.name, "ms": m.value} for m in self.marks(job)],
         }
+
+    def still(self, job: Job) -> Markup | None:
+        """The chart as a picture, for the time until its script is there (and without one)."""
+        if not job.curve:
+            return None
+        points = [(elapsed, best * 1e3) for elapsed, _, best in job.curve]
+        return Markup(steps(points, self.marks(job), end=job.elapsed))  # noqa: S704 - our own drawing, texts escaped
 
     def predictions(self, job: Job) -> dict[str, list[list[float]]]:
         """Template -> [predicted seconds, measured seconds, trial] of the newest trials that were predicted."""

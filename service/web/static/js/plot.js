@@ -53,6 +53,7 @@ export function layout(changes = {}) {
  */
 export async function draw(element, make) {
   const Plotly = await plotly();
+  if (!element.classList.contains("js-plotly-plot")) element.replaceChildren(); // the server's still picture
   const redraw = () => {
     const { traces, layout: changes = {} } = make();
     return Plotly.react(element, traces, layout(changes), config);

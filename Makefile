@@ -71,11 +71,19 @@ lint: test-setup
 	@$(VENV)/bin/ruff format --check --quiet . || { echo "some files are not formatted: make format" >&2; exit 1; }
 	@$(VENV)/bin/mypy --no-error-summary
 
+# Unit tests share the cores; what measures, and what is killed, runs alone. Both run, whatever the first comes to.
+define TEST
+@status=0; \
+$(VENV)/bin/python -m pytest -q $(1) -n 2 tests/unit || status=$$?; \
+$(VENV)/bin/python -m pytest -q $(1) tests/integration tests/acceptance || status=$$?; \
+exit $$status
+endef
+
 test: lint
-	@$(VENV)/bin/python -m pytest -q
+	$(call TEST,)
 
 test-full: lint
-	@$(VENV)/bin/python -m pytest -q -m ""
+	$(call TEST,-m "")
 
 format: test-setup
 	@$(VENV)/bin/ruff check --quiet --fix . || true

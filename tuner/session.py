@@ -42,7 +42,7 @@ from tuner.types import PROTOCOL, Device, JobSpec, Trial
 VERIFY_SETS = 3  # random input sets that the winner is checked on
 FINISH_SECONDS = 12.0  # kept back of a time budget for comparing, profiling and writing
 LESS_EXACT = ("winograd",)  # templates to do without when their rounding errors add up to too much
-FIRST_LOOK_SECONDS = 2.0  # for timing the default plan and ONNX Runtime before the search
+FIRST_LOOK_SECONDS = 1.0  # for timing the default plan and ONNX Runtime before the search
 FINISH_BUILDS = 1.5  # and so many times what building the default plan took, for the tuned one ...
 BASELINE_BUILDS = 2.5  # ... and so many more for unoptimised and unfused
 

@@ -117,6 +117,7 @@ def test_a_stopped_server_hands_its_job_to_the_next(tmp_path: Path) -> None:
     assert not any((data / "work").iterdir())
 
 
+@pytest.mark.slow
 def test_two_servers_on_one_database_share_the_queue(tmp_path: Path) -> None:
     url, data = f"sqlite:///{tmp_path}/f.db", tmp_path / "data"
     with house(url, data) as first, house(url, data) as second:
@@ -147,6 +148,7 @@ def test_a_driver_that_dies_at_once_fails_the_job_with_its_last_words(
     assert server.wait(job, lambda j: j.state is JobState.SUCCEEDED).reason is None
 
 
+@pytest.mark.slow
 def test_a_full_store_pauses_the_job_and_says_so(tmp_path: Path) -> None:
     url, data = f"sqlite:///{tmp_path}/f.db", tmp_path / "data"
     with house(url, data, quota=60_000) as full:  # the model fits, its artifact does not
@@ -183,6 +185,7 @@ class _Sys:
         return getattr(sys, name)
 
 
+@pytest.mark.slow
 def test_a_resumed_job_never_looks_worse_than_it_was(server: House) -> None:
     job = server.submit(server.upload(), trials=14)
     server.wait(job, lambda j: j.measured >= 4 and j.best_seconds is not None)
@@ -198,6 +201,7 @@ def test_a_resumed_job_never_looks_worse_than_it_was(server: House) -> None:
     assert after.onnxruntime_seconds is not None
 
 
+@pytest.mark.slow
 def test_a_server_leaves_the_folders_of_others_alone(tmp_path: Path) -> None:
     url, data = f"sqlite:///{tmp_path}/f.db", tmp_path / "data"
     with house(url, data) as first:
@@ -223,6 +227,7 @@ def test_a_full_disk_pauses_what_it_cannot_start(server: House, monkeypatch: pyt
     assert paused.attempts == 0
 
 
+@pytest.mark.slow
 def test_a_machine_without_room_for_a_process_fails_no_job(server: House, monkeypatch: pytest.MonkeyPatch) -> None:
     def refused(*_: object, **__: object) -> None:
         raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))

@@ -7,7 +7,6 @@ import logging
 import os
 import signal
 import socket
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -55,9 +54,6 @@ def listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-SWITCH_SECONDS = 0.001  # of Python's lock between threads: with the usual 5 ms one busy thread holds up every answer
-
-
 class Server(uvicorn.Server):
     """uvicorn in this process, with our signals and an orderly end of event streams."""
 
@@ -79,7 +75,6 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         if self.started:
-            sys.setswitchinterval(SWITCH_SECONDS)
             self.ready()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:

@@ -75,7 +75,7 @@ lint: test-setup
 define TEST
 @status=0; \
 $(VENV)/bin/python -m pytest -q $(1) -n 2 tests/unit || status=$$?; \
-$(VENV)/bin/python -m pytest -q $(1) tests/integration tests/acceptance || status=$$?; \
+$(VENV)/bin/python -m pytest -q $(1) tests/acceptance tests/integration || status=$$?; \
 exit $$status
 endef
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import onnx
@@ -21,6 +21,7 @@ import onnxruntime
 from onnx import helper, numpy_helper
 
 ROOT = Path(__file__).resolve().parents[2]
+TRIALS = 8  # of the artifact that tests share
 LIMIT = 200.0  # seconds after which a command hangs
 FILES = {
     "model.so",
@@ -82,6 +83,20 @@ def fusetune(folder: Path, *args: object) -> Done:
             process.kill()
             process.communicate()
     return Done(process.returncode, out, err)
+
+
+class Tuned(NamedTuple):
+    """What ``fusetune tune`` left."""
+
+    home: Path  # where it ran: model, database and artifact stand here
+    model: Path
+    db: str
+    out: Path
+    done: Done
+
+    def again(self, *more: object, out: Path) -> Done:
+        """Tune the same model into another folder, with the same database."""
+        return fusetune(self.home, "tune", self.model, "--json", "--no-baselines", "--db", self.db, "--out", out, *more)
 
 
 def conv_net(path: Path, *, batch: int | str = 1, seed: int = 0, size: int = 24) -> Path:

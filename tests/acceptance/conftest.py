@@ -3,26 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
-from cli_tools import Done, conv_net, fusetune
-
-TRIALS = 8
-
-
-class Tuned(NamedTuple):
-    """What ``fusetune tune`` left."""
-
-    home: Path  # where it ran: model, database and artifact stand here
-    model: Path
-    db: str
-    out: Path
-    done: Done
-
-    def again(self, *more: object, out: Path) -> Done:
-        """Tune the same model into another folder, with the same database."""
-        return fusetune(self.home, "tune", self.model, "--json", "--no-baselines", "--db", self.db, "--out", out, *more)
+from cli_tools import TRIALS, Tuned, conv_net, fusetune
 
 
 @pytest.fixture(scope="session")

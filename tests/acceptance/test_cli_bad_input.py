@@ -11,8 +11,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from cli_tools import Done, conv_net, fusetune, save
-from conftest import Tuned
+from cli_tools import Done, Tuned, conv_net, fusetune, save
 from onnx import helper
 
 

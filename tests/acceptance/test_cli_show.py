@@ -6,8 +6,7 @@ import json
 
 import numpy as np
 import pytest
-from cli_tools import fusetune, reference
-from conftest import Tuned
+from cli_tools import Tuned, fusetune, reference
 
 
 def test_run_gives_what_onnx_runtime_gives(tuned: Tuned) -> None:

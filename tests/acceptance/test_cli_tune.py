@@ -7,8 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from cli_tools import FILES, complete, conv_net, fusetune, lines
-from conftest import TRIALS, Tuned
+from cli_tools import FILES, TRIALS, Tuned, complete, conv_net, fusetune, lines
 
 KEYS = [
     "model.sha256",

@@ -34,8 +34,9 @@ def tune(args: argparse.Namespace) -> int:
     inputs = {name: read_array(name, path) for name, path in args.input}
 
     from tuner.clock import Clock  # the engine brings TVM: bad options are refused before
+    from tuner.output import check_writable
     from tuner.plan.describe import describe
-    from tuner.session import Session, check_writable
+    from tuner.session import Session
 
     out = args.out or Path(f"{args.model.stem}.fusetune")
     check_writable(out)

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from tuner.errors import UserError
-from tuner.session import Session, check_writable, install
+from tuner.output import check_writable, install
+from tuner.session import Session
 from tuner.types import Budget, Device, JobSpec, Trial
 
 DEVICE = Device("cpu", "cpu", "Test CPU", "znver5", ("avx2",), 2, 16, 32, 2**15, 2**20, 2**25, 2**34)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from contextlib import suppress
 from datetime import datetime, timedelta
-from enum import Enum
 from typing import Any, Literal
 
 from sqlalchemy import Connection, func, literal, select, update
@@ -19,7 +18,7 @@ from db.jobrows import FULL, LIGHT, THERE, File, Job, spec_columns, to_job
 from db.moves import lock, move, tell
 from db.paging import Page
 from db.removal import hide, sweep
-from db.schema import DRIVEN, ENDED, attempts, devices, job_files, jobs, models
+from db.schema import devices, job_files, jobs, models
 from tuner.errors import InternalError, UserError
 from tuner.types import JobSpec, JobState
 
@@ -38,14 +37,6 @@ MOVES: dict[str, dict[JobState, JobState]] = {
     "retry": {_S: _Q, _F: _Q, _C: _Q, _Q: _Q, _R: _R},
 }
 _REASONS = {_C: "Cancelled on request.", _X: "Cancelled on request; its work is being ended.", _P: "Paused on request."}
-
-
-class _Same(Enum):
-    SAME = 0
-
-
-SAME = _Same.SAME  # leaves a column as it is, where None would clear it
-_Keep = Literal[_Same.SAME]
 
 
 class Jobs:
@@ -134,43 +125,6 @@ class Jobs:
         """
         with self._database.read() as connection:
             return asked_before(connection, (key, request))
-
-    def add(self, spec: JobSpec, device_fingerprint: str, toolchain: str) -> str:
-        """Store a new job, QUEUED, and give back its id."""
-        return self.submit(spec, device_fingerprint, toolchain)[0].id
-
-    def update(
-        self,
-        id: str,
-        *,
-        state: JobState | _Keep = SAME,
-        stage: str | _Keep = SAME,
-        reason: str | _Keep | None = SAME,
-        best_seconds: float | _Keep | None = SAME,
-        report: Mapping[str, Any] | _Keep | None = SAME,
-    ) -> None:
-        """Set what is given, with no fence. The first RUNNING sets the start; an end state sets the end.
-
-        Raises:
-            UserError: no such job (``unknown-job``).
-        """
-        given = {"stage": stage, "reason": reason, "best_seconds": best_seconds, "report": report}
-        changes: dict[str, Any] = {name: value for name, value in given.items() if value is not SAME}
-        if state is not SAME:
-            moment = literal(now(), Utc())
-            changes["state"] = state.value
-            changes["finished_at"] = func.coalesce(jobs.c.finished_at, moment) if state in ENDED else None
-            if state is JobState.RUNNING:
-                changes["started_at"] = func.coalesce(jobs.c.started_at, moment)
-            if state not in DRIVEN:
-                changes |= {"driver": None, "lease_until": None}
-        with self._database.write() as connection:
-            query = update(jobs).where(jobs.c.id == id).values(**changes or {"id": id})
-            if connection.execute(query).rowcount == 0:
-                raise UserError(f"There is no job '{id}'.", code="unknown-job")
-            if state is not SAME and state not in DRIVEN:
-                ended = update(attempts).where(attempts.c.job == id, attempts.c.ended_at.is_(None))
-                connection.execute(ended.values(ended_at=now(), outcome=state.value.lower()))
 
     def get(self, id: str, *, light: bool = False) -> Job | None:
         """The job, or None. A ``light`` one is without what may be large: its report and its spec's plan."""

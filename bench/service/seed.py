@@ -50,7 +50,8 @@ def add_trials(store: Store, job: str, number: int) -> None:
 def ended_job(store: Store, spec: JobSpec, device: str, toolchain: str, number: int) -> str:
     """A cancelled job with so many trials."""
     job, _ = store.jobs.submit(spec, device, toolchain, model_name="seeded", device_name="cpu", paused=True)
-    store.jobs.update(job.id, state=JobState.CANCELLED, reason="seeded by the bench")
+    claim = store.queue.start(job.id, "bench", 60.0)
+    store.queue.finish(claim, JobState.CANCELLED, reason="seeded by the bench")
     add_trials(store, job.id, number)
     return job.id
 

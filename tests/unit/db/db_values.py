@@ -39,7 +39,8 @@ def bad(number: int, kind: FailureKind, workload: int = 0) -> Trial:
 
 def new_job(store: Store, **spec: object) -> str:
     store.devices.put(DEVICE)
-    return store.jobs.add(JobSpec(model="ab" * 32, **spec), DEVICE.fingerprint, TOOLCHAIN)  # type: ignore[arg-type]
+    job, _ = store.jobs.submit(JobSpec(model="ab" * 32, **spec), DEVICE.fingerprint, TOOLCHAIN)  # type: ignore[arg-type]
+    return job.id
 
 
 def put(store: Store, job: str | None, *trials: Trial) -> list[int]:

@@ -29,7 +29,7 @@ def test_a_job_comes_back_equal(store: Store) -> None:
         fresh=True,
     )
     store.devices.put(DEVICE)
-    job = store.jobs.get(store.jobs.add(spec, DEVICE.fingerprint, TOOLCHAIN))
+    job = store.jobs.get(store.jobs.submit(spec, DEVICE.fingerprint, TOOLCHAIN)[0].id)
     assert job is not None
     assert job.spec == spec
     assert (job.question, job.device, job.toolchain) == (spec.question, DEVICE.fingerprint, TOOLCHAIN)
@@ -38,21 +38,21 @@ def test_a_job_comes_back_equal(store: Store) -> None:
     assert abs(datetime.now(UTC) - job.created_at) < timedelta(minutes=5)
 
 
-def test_updating_a_job_changes_what_is_given_and_notes_start_and_end(store: Store) -> None:
+def test_a_job_has_a_start_and_an_end(store: Store) -> None:
     id = new_job(store)
-    store.jobs.update(id, state=JobState.RUNNING, stage="search", best_seconds=0.5)
-    first = store.jobs.get(id)
-    store.jobs.update(id, state=JobState.RUNNING)
-    store.jobs.update(id, report={"device": {"cores": 2}}, reason="said \0")
+    claim = store.queue.start(id, "somebody", 60.0)
+    store.queue.progress(claim, stage="search", best_seconds=0.5)
     running = store.jobs.get(id)
-    assert first and running and first.started_at and first.started_at.tzinfo is UTC
-    assert running == replace(first, report={"device": {"cores": 2}}, reason="said \0")
-
-    store.jobs.update(id, state=JobState.FAILED)
+    store.queue.finish(claim, JobState.FAILED, reason="said \0", report={"device": {"cores": 2}})
     failed = store.jobs.get(id)
-    store.jobs.update(id, state=JobState.QUEUED, reason=None)
+    store.jobs.request(id, "retry")
     again = store.jobs.get(id)
-    assert failed and failed.finished_at and failed.started_at and failed.finished_at >= failed.started_at
+    assert running and running.started_at and running.started_at.tzinfo is UTC
+    assert failed and failed.finished_at and failed.finished_at >= running.started_at
+    assert failed == replace(
+        running, state=JobState.FAILED, reason="said \0", report={"device": {"cores": 2}}, driver=None,
+        finished_at=failed.finished_at,
+    )  # fmt: skip
     assert again and again.finished_at is None and again.reason is None and again.best_seconds == 0.5
 
 
@@ -65,8 +65,8 @@ def test_what_is_not_there(store: Store) -> None:
     assert store.records.best([], **PLACE) == {}
     assert store.records.best(["none"], **PLACE) == {}
     for call in (
-        lambda: store.jobs.update("none", stage="x"),
-        lambda: store.jobs.update("none"),
+        lambda: store.jobs.request("none", "cancel"),
+        lambda: store.queue.start("none", "somebody", 60.0),
         lambda: store.events.add("none", "x", {}),
     ):
         with pytest.raises(UserError) as caught:
@@ -78,7 +78,7 @@ def test_what_is_not_there(store: Store) -> None:
 
 def test_jobs_are_listed_newest_first_page_by_page(store: Store) -> None:
     ids = [new_job(store, seed=seed) for seed in range(5)]
-    store.jobs.update(ids[1], state=JobState.RUNNING)
+    store.queue.start(ids[1], "somebody", 60.0)
     assert [job.id for job in store.jobs.list().items] == ids[::-1]
     page = store.jobs.list(limit=2)
     assert [job.id for job in page.items] == ids[:2:-1]

@@ -65,7 +65,7 @@ def job(store: Store) -> Job:
 
 
 def new_job(store: Store, made: list[Trial]) -> Job:
-    id = store.jobs.add(JobSpec(model="ab" * 32, seed=len(made)), DEVICE.fingerprint, "tvm-test")
+    id = store.jobs.submit(JobSpec(model="ab" * 32, seed=len(made)), DEVICE.fingerprint, "tvm-test")[0].id
     for trial in made:
         summary = f"=Conv {trial.candidate.cores}"
         store.trials.add(id, trial, device=DEVICE.fingerprint, toolchain="tvm-test", summary=summary)
@@ -134,7 +134,7 @@ def test_an_unknown_format_is_refused(job: Job, store: Store, settings: Settings
 
 def test_a_job_answered_from_the_store_has_the_log_of_its_answer(store: Store, settings: Settings) -> None:
     first = new_job(store, trials())
-    store.jobs.update(first.id, state=JobState.SUCCEEDED)
+    store.queue.finish(store.queue.start(first.id, "somebody", 60.0), JobState.SUCCEEDED)
     done = store.jobs.get(first.id)
     again, _ = store.jobs.submit(first.spec, DEVICE.fingerprint, "tvm-test", answer=done)
     assert again.reused

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -10,8 +10,6 @@ from typing import Any
 from db.engine import AnyRow
 from db.schema import jobs
 from tuner.types import JobSpec, JobState
-
-CURVE_POINTS = 64
 
 # Never read back: what only guards invariants.
 _INTERNAL = {"idempotency_key", "request_hash", "lease_until", "pausable", "deleted"}
@@ -49,7 +47,7 @@ class Job:
     onnxruntime_seconds: float | None  # ONNX Runtime's latency
     unoptimised_seconds: float | None  # the baseline of that name
     elapsed: float  # seconds worked so far; queue and pauses excluded
-    curve: list[list[float]]  # [elapsed, trials, best_seconds], at most CURVE_POINTS
+    curve: list[list[float]]  # [elapsed, trials, best_seconds], few: see tuner.events.Curve
     reused: bool  # answered from the store at once
     answered_by: str | None  # id of the job whose trials its answer stands on
     priority: int  # higher first
@@ -84,11 +82,3 @@ def to_job(row: AnyRow) -> Job:
 def spec_columns(spec: JobSpec) -> dict[str, Any]:
     """How a spec is stored: its plan apart."""
     return {"spec": replace(spec, plan=None).to_json(), "plan": spec.plan}
-
-
-def thin(points: Sequence[Sequence[float]], limit: int = CURVE_POINTS) -> list[list[float]]:
-    """At most ``limit`` of the points, evenly chosen, the first and the last among them."""
-    if len(points) <= limit:
-        return [list(point) for point in points]
-    last = len(points) - 1
-    return [list(points[round(number * last / (limit - 1))]) for number in range(limit)]

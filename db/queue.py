@@ -15,7 +15,6 @@ from sqlalchemy import ColumnElement, Connection, delete, func, literal, select,
 from db.columns import Utc, db_time, now
 from db.engine import AnyRow, Database
 from db.events import append
-from db.jobrows import thin
 from db.moves import Claim, StaleDriver, check, lock, move, tell
 from db.schema import DRIVEN, attempts, devices, job_files, jobs, trials, turns
 from tuner.errors import UserError
@@ -57,7 +56,7 @@ class Fields(TypedDict, total=False):
     onnxruntime_seconds: float | None
     unoptimised_seconds: float | None
     elapsed: float
-    curve: Sequence[Sequence[float]]
+    curve: Sequence[Sequence[float]]  # stored as it is: tuner.events.Curve keeps it short
     retries: bool
 
 
@@ -107,8 +106,6 @@ class Queue:
     def progress(self, claim: Claim, *, event: bool = False, **fields: Unpack[Fields]) -> None:
         """Note how far it is; with ``event``, tell the job's watchers all of it (kind "progress", fields as in Job)."""
         values: dict[str, Any] = dict(fields)
-        if "curve" in fields:
-            values["curve"] = thin(fields["curve"])
         with self._database.write() as connection:
             row = _write(connection, claim, values or {"id": claim.job}, *_TOLD)
             if event:

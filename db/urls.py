@@ -13,14 +13,16 @@ from tuner.errors import UserError
 _EXAMPLES = "Write sqlite:////absolute/path.db, sqlite:///relative/path.db or postgresql://user:password@host/name."
 
 
-def default_url() -> str:
-    """$FUSETUNE_DB, or fusetune/fusetune.db in the user's data folder: $XDG_DATA_HOME or ~/.local/share."""
-    if url := os.environ.get("FUSETUNE_DB"):
-        return url
+def data_folder() -> Path:
+    """The folder of what fusetune keeps for this user: fusetune/ in $XDG_DATA_HOME or ~/.local/share."""
     base = os.environ.get("XDG_DATA_HOME", "")
     # The XDG specification says that a relative path is to be ignored.
-    folder = Path(base) if os.path.isabs(base) else Path.home() / ".local" / "share"
-    return f"sqlite:///{folder / 'fusetune' / 'fusetune.db'}"
+    return (Path(base) if os.path.isabs(base) else Path.home() / ".local" / "share") / "fusetune"
+
+
+def default_url() -> str:
+    """$FUSETUNE_DB, or fusetune.db in the data folder."""
+    return os.environ.get("FUSETUNE_DB") or f"sqlite:///{data_folder() / 'fusetune.db'}"
 
 
 def parse_url(url: str) -> URL:

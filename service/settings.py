@@ -3,21 +3,14 @@
 from __future__ import annotations
 
 import ipaddress
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from db.urls import default_url
+from db.urls import data_folder, default_url
 from tuner.errors import UserError
 
 _MIB = 1 << 20
 _GIB = 1 << 30
-
-
-def default_data() -> Path:
-    """The folder of blobs and work files beside the default database: $XDG_DATA_HOME/fusetune or its default."""
-    base = os.environ.get("XDG_DATA_HOME", "")
-    return (Path(base) if os.path.isabs(base) else Path.home() / ".local" / "share") / "fusetune"
 
 
 @dataclass(frozen=True)
@@ -25,7 +18,7 @@ class Settings:
     """All that a server can be told. Sizes in bytes, times in seconds unless the name says otherwise."""
 
     db: str = field(default_factory=default_url)
-    data: Path = field(default_factory=default_data)  # blobs/ and work/; shared by servers on one database
+    data: Path = field(default_factory=data_folder)  # blobs/ and work/; shared by servers on one database
     host: str = "127.0.0.1"
     port: int = 8077
     root_path: str = ""  # path prefix a proxy puts before every address, such as "/fusetune"

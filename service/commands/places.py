@@ -6,13 +6,12 @@ import argparse
 import os
 from pathlib import Path
 
-from db.urls import default_url
-from service.settings import default_data
+from db.urls import data_folder, default_url
 
 
 def data(args: argparse.Namespace) -> Path:
     """The folder of blobs and work files, absolute: drivers run elsewhere."""
-    folder: Path = args.data or default_data()
+    folder: Path = args.data or data_folder()
     return folder.absolute()
 
 

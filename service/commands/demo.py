@@ -15,6 +15,7 @@ from rich.console import Console
 from db.jobs import Job
 from db.schema import ENDED
 from service.commands.live import Live, show
+from service.rules import DEFAULT_SECONDS
 from tuner.errors import FusetuneError
 from tuner.events import Progress, Stage
 from tuner.types import Budget, JobSpec, JobState
@@ -22,7 +23,6 @@ from tuner.types import Budget, JobSpec, JobState
 if TYPE_CHECKING:
     from service.api.context import Context
 
-SECONDS = 300.0  # that a demo takes unless told otherwise
 LOOK = 0.5  # seconds between two looks at the job
 CHUNK = 1 << 20  # bytes
 _UNFINISHED = (JobState.QUEUED, JobState.RUNNING)
@@ -34,7 +34,7 @@ class Demo:
 
     def __init__(self, model: Path, seconds: float | None, context: Context, folder: Path, console: Console) -> None:
         """The artifact is left in ``folder``, in one named after the model."""
-        self._model, self._seconds, self._context = model, seconds or SECONDS, context
+        self._model, self._seconds, self._context = model, seconds or DEFAULT_SECONDS, context
         self._out, self._console = folder / model.stem, console
         self._leaving = threading.Event()
         self._thread: threading.Thread | None = None

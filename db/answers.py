@@ -5,18 +5,34 @@ Everything here runs inside a caller's write transaction.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, exists, literal, select
+from sqlalchemy import Connection, bindparam, exists, literal, select
 
-from db.jobrows import FULL, THERE, Job, to_job
+from db.jobrows import FULL, LIGHT, THERE, Job, to_job
 from db.schema import job_files, jobs
 from tuner.errors import UserError
 from tuner.types import JobState, digest
+from tuner.versions import ENGINE
 
 _COPIED = (
     "stage", "best_seconds", "onnxruntime_seconds", "unoptimised_seconds", "curve", "report", "done", "total", "unit",
     "engine",
+)  # fmt: skip
+
+
+ANSWERS = 100
+_OF_KEY = select(jobs.c.id, jobs.c.request_hash).where(THERE, jobs.c.idempotency_key == bindparam("key"))
+_OF_ID = select(*FULL).where(jobs.c.id == bindparam("id"))
+_ANSWERS = (
+    select(*LIGHT)
+    .where(
+        jobs.c.state == JobState.SUCCEEDED.value, THERE, jobs.c.engine == bindparam("engine"),
+        *(jobs.c[name] == bindparam(name) for name in ("question", "device", "toolchain")),
+    )
+    .order_by(jobs.c.created_at.desc(), jobs.c.id.desc())
+    .limit(ANSWERS)
 )  # fmt: skip
 
 
@@ -32,17 +48,25 @@ def asked_before(connection: Connection, idempotency: tuple[str, str]) -> Job | 
         UserError: it came with another request (``idempotency-conflict``).
     """
     given = key_columns(idempotency)
-    this = jobs.c.idempotency_key == given["idempotency_key"]
-    old = connection.execute(select(jobs.c.request_hash).where(THERE, this)).one_or_none()
-    if old is None:
+    row = connection.execute(_OF_KEY, {"key": given["idempotency_key"]}).one_or_none()
+    if row is None:
         return None
-    if old.request_hash != given["request_hash"]:
+    if row.request_hash != given["request_hash"]:
         raise UserError(
             "The Idempotency-Key was used for another request before.",
             code="idempotency-conflict",
             hint="Use a new key for each new request.",
         )
-    return to_job(connection.execute(select(*FULL).where(this)).one())
+    return to_job(connection.execute(_OF_ID, {"id": row.id}).one())
+
+
+def answers(connection: Connection, question: str, device: str, toolchain: str) -> Sequence[Job]:
+    """The newest jobs that ended well with this question on the device, made by this toolchain and engine.
+
+    At most ANSWERS, without their reports.
+    """
+    asked = {"question": question, "device": device, "toolchain": toolchain, "engine": ENGINE}
+    return [to_job(row) for row in connection.execute(_ANSWERS, asked)]
 
 
 def result(connection: Connection, id: str) -> dict[str, Any] | None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ AnyRow = Row[*tuple[Any, ...]]  # of whatever columns
 BUSY_SECONDS = 30.0  # how long a SQLite writer waits for the others
 # Of one process at most: a server's threads for requests (12), uploads (8), events (5), exports and the dispatcher.
 CONNECTIONS = 40
-_KEPT = 5  # of them, open while idle
+_KEPT = 16  # of them, open while idle: opening one costs more than most queries
 _POOL = {"pool_size": _KEPT, "max_overflow": CONNECTIONS - _KEPT, "pool_timeout": BUSY_SECONDS}
 _WRITE = "fusetune_write"
 
@@ -81,11 +83,13 @@ class Database:
         dialect = sqlite if self.sqlite else postgresql
         connection.execute(dialect.insert(table).values(**row).on_conflict_do_nothing())
 
-    def insert_new(self, connection: Connection, table: Table, row: Mapping[str, Any], unique: Column[Any]) -> bool:
-        """Insert the row unless another has its value in the column ``unique``; whether it was inserted."""
-        dialect = sqlite if self.sqlite else postgresql
-        statement = dialect.insert(table).values(**row).on_conflict_do_nothing(index_elements=[unique])
-        return connection.execute(statement.returning(*table.primary_key.columns)).first() is not None
+    def insert_new(
+        self, connection: Connection, table: Table, row: Mapping[str, Any], unique: Column[Any],
+        returning: Sequence[Column[Any]],
+    ) -> AnyRow | None:  # fmt: skip
+        """Insert the row and give back these columns of it; None if another has its value in the column ``unique``."""
+        statement = _insert_new(self.sqlite, table, unique, tuple(returning))
+        return connection.execute(statement, dict(row)).one_or_none()
 
     def upsert(self, connection: Connection, table: Table, row: Mapping[str, Any], update: Sequence[str]) -> None:
         """Insert the row, or set these columns of the one that has its primary key."""
@@ -133,6 +137,8 @@ class Database:
             raise InternalError(f"All connections to {self.name} are in use.", code="database-busy") from error
         except SQLAlchemyError as error:
             raise InternalError(f"The database {self.name} failed: {_first_line(error)}.", code="database") from error
+        except sqlite3.Error as error:  # from _begin_sqlite
+            raise self._failure(error) from error
 
     def _failure(self, cause: BaseException) -> FusetuneError:
         """What a driver's error means to the user."""
@@ -167,6 +173,12 @@ class Database:
         return InternalError(f"The database {self.name} failed: {said}.", code="database")
 
 
+@cache  # to build a statement costs more than to run it
+def _insert_new(lite: bool, table: Table, unique: Column[Any], returning: tuple[Column[Any], ...]) -> Any:
+    statement = (sqlite if lite else postgresql).insert(table)
+    return statement.on_conflict_do_nothing(index_elements=[unique]).returning(*returning)
+
+
 def _make_folder(file: Path) -> None:
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -188,7 +200,9 @@ def _set_up_sqlite(connection: Any, _record: Any) -> None:
 def _begin_sqlite(connection: Connection) -> None:
     # A writer that begins as a reader cannot wait for another writer: SQLite fails it at once instead.
     immediate = connection.get_execution_options().get(_WRITE, False)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")
+    # Straight to the driver: SQLAlchemy's way costs as much as a short query.
+    driver: Any = connection.connection.dbapi_connection
+    driver.execute("BEGIN IMMEDIATE" if immediate else "BEGIN")
 
 
 def _first_line(error: BaseException | None) -> str:

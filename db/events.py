@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, and_, func, or_, select
+from sqlalchemy import Connection, and_, bindparam, func, or_, select
 
 from db.columns import now
 from db.engine import Database
@@ -15,6 +15,10 @@ from db.jobrows import THERE
 from db.rows import chunks
 from db.schema import events, jobs
 from tuner.errors import UserError
+
+# Made once: to build a statement costs more than to run it, and every change of a job passes here.
+_LAST = select(func.max(events.c.seq)).where(events.c.job == bindparam("id"))
+_INSERT = events.insert()
 
 
 @dataclass(frozen=True)
@@ -77,8 +81,7 @@ def append(connection: Connection, job: str, kind: str, payload: Mapping[str, An
 
     On PostgreSQL that lock keeps two writers from taking one number.
     """
-    last = connection.execute(select(func.max(events.c.seq)).where(events.c.job == job)).scalar()
-    seq = (last or 0) + 1
+    seq: int = (connection.execute(_LAST, {"id": job}).scalar() or 0) + 1
     row = {"job": job, "seq": seq, "kind": kind, "payload": payload, "created_at": now()}
-    connection.execute(events.insert().values(**row))
+    connection.execute(_INSERT, row)
     return seq

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
-from sqlalchemy import Connection, func, literal, select, update
+from sqlalchemy import Column, ColumnElement, Connection, bindparam, func, literal, select, update
 
-from db.answers import asked_before, copy_files, key_columns, result
+from db.answers import answers, asked_before, copy_files, key_columns, result
 from db.columns import Utc, now
 from db.engine import Database
 from db.joblists import ORDERS, list_jobs, matches
@@ -36,6 +36,10 @@ MOVES: dict[str, dict[JobState, JobState]] = {
     "resume": {_P: _Q, _R: _R, _Q: _Q},
     "retry": {_S: _Q, _F: _Q, _C: _Q, _Q: _Q, _R: _R},
 }
+# Made once: to build a statement costs more than to run it, and clients ask for jobs all the time.
+_GET = select(*FULL).where(jobs.c.id == bindparam("id"), THERE)
+_GET_LIGHT = select(*LIGHT).where(jobs.c.id == bindparam("id"), THERE)
+_HOLD = select(models.c.file, models.c.name).where(models.c.sha256 == bindparam("model")).with_for_update(read=True)
 _REASONS = {_C: "Cancelled on request.", _X: "Cancelled on request; its work is being ended.", _P: "Paused on request."}
 
 
@@ -82,11 +86,11 @@ class Jobs:
         row: dict[str, Any] = {
             "id": id,
             "model": spec.model,
-            "model_name": model_name or _name(models.c.name, models.c.sha256 == spec.model),
+            "model_name": model_name,
             **spec_columns(spec),
             "question": spec.question,
             "device": device,
-            "device_name": device_name or _name(devices.c.name, devices.c.fingerprint == device),
+            "device_name": device_name,
             "toolchain": toolchain,
             "state": state.value,
             "stage": "",
@@ -100,12 +104,15 @@ class Jobs:
         with self._database.write() as connection:
             if uploaded:
                 _hold_file(connection, spec.model)
+            row["model_name"] = model_name or _name(connection, models.c.name, models.c.sha256 == spec.model)
+            row["device_name"] = device_name or _name(connection, devices.c.name, devices.c.fingerprint == device)
             # An answer that was deleted meanwhile is none: the job is then worked on.
             known = None if answer is None else result(connection, answer.id)
             if known is not None and answer is not None:
                 state = JobState.SUCCEEDED
                 row |= known | {"started_at": moment, "finished_at": moment}
-            if not self._database.insert_new(connection, jobs, row, unique=jobs.c.idempotency_key):
+            new = self._database.insert_new(connection, jobs, row, unique=jobs.c.idempotency_key, returning=FULL)
+            if new is None:
                 assert idempotency is not None
                 old = asked_before(connection, idempotency)
                 if old is None:
@@ -115,7 +122,13 @@ class Jobs:
             if known is not None and answer is not None:
                 copy_files(connection, answer.id, id)
             tell(connection, id, state, None, None)
-            return _load(connection, id), True
+            return to_job(new), True
+
+    def answers(self, question: str, device: str, toolchain: str) -> Sequence[Job]:
+        """The newest jobs that ended well with this question on this device (a fingerprint), made by this toolchain and
+        engine, without their reports."""
+        with self._database.read() as connection:
+            return answers(connection, question, device, toolchain)
 
     def asked(self, key: str, request: str) -> Job | None:
         """The job that ``submit`` made for the idempotency key, or None; ``request`` is the hash of the request.
@@ -129,7 +142,7 @@ class Jobs:
     def get(self, id: str, *, light: bool = False) -> Job | None:
         """The job, or None. A ``light`` one is without what may be large: its report and its spec's plan."""
         with self._database.read() as connection:
-            row = connection.execute(select(*(LIGHT if light else FULL)).where(jobs.c.id == id, THERE)).one_or_none()
+            row = connection.execute(_GET_LIGHT if light else _GET, {"id": id}).one_or_none()
         return None if row is None else to_job(row)
 
     def list(
@@ -264,12 +277,11 @@ def _load(connection: Connection, id: str) -> Job:
 
 def _hold_file(connection: Connection, model: str) -> None:
     """Keep the model's file until the transaction ends."""
-    query = select(models.c.file, models.c.name).where(models.c.sha256 == model).with_for_update(read=True)
-    row = connection.execute(query).one_or_none()
+    row = connection.execute(_HOLD, {"model": model}).one_or_none()
     if row is None or not row.file:
         name = model if row is None else row.name
         raise UserError(f"The file of model '{name}' was deleted.", code="unknown-model", hint="Upload it again.")
 
 
-def _name(column: Any, condition: Any) -> Any:
-    return func.coalesce(select(column).where(condition).scalar_subquery(), "")
+def _name(connection: Connection, column: Column[str], condition: ColumnElement[bool]) -> str:
+    return connection.execute(select(column).where(condition)).scalar() or ""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import literal, select, tuple_, update
+from sqlalchemy import bindparam, literal, select, tuple_, update
 
 from db.columns import Utc, now
 from db.engine import AnyRow, Database
@@ -34,6 +34,7 @@ class Model:
 
 _COLUMNS = [column for column in models.c if column.name != "graph"]
 _ORDER = "models -created_at"
+_GET = select(*_COLUMNS).where(models.c.sha256 == bindparam("id"))
 
 
 class Models:
@@ -74,7 +75,7 @@ class Models:
     def get(self, sha256: str) -> Model | None:
         """The model, or None. A deleted one is still known, with ``file`` False."""
         with self._database.read() as connection:
-            row = connection.execute(select(*_COLUMNS).where(models.c.sha256 == sha256)).one_or_none()
+            row = connection.execute(_GET, {"id": sha256}).one_or_none()
         return None if row is None else _model(row)
 
     def graph(self, sha256: str) -> Mapping[str, Any] | None:

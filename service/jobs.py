@@ -19,7 +19,6 @@ from service.models import ModelLibrary
 from service.rules import check_shapes, checked, covers
 from tuner.errors import UserError
 from tuner.types import Device, JobSpec, JobState
-from tuner.versions import ENGINE
 
 Action = Literal["cancel", "pause", "resume", "retry"]
 
@@ -134,16 +133,7 @@ def answer(store: Store, spec: JobSpec, device: Device, toolchain: str, *, files
 
     With ``files``: one whose artifact can still be handed out.
     """
-    cursor = None
-    while True:
-        page = store.jobs.list(
-            state=[JobState.SUCCEEDED], device=device.fingerprint, question=spec.question, limit=50, cursor=cursor
-        )
-        for job in page.items:
-            same = (job.toolchain, job.engine) == (toolchain, ENGINE)
-            fits = same and covers(job.spec.budget, spec.budget)
-            if fits and (not files or store.jobs.files(job.id)):
-                return store.jobs.get(job.id)
-        cursor = page.next
-        if cursor is None:
-            return None
+    for job in store.jobs.answers(spec.question, device.fingerprint, toolchain):
+        if covers(job.spec.budget, spec.budget) and (not files or store.jobs.files(job.id)):
+            return store.jobs.get(job.id)
+    return None

@@ -225,7 +225,7 @@ class JobSpec:
     fresh: bool = False  # do not use stored records
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        return vars(self) | {"budget": vars(self.budget), "shapes": dict(self.shapes)}  # asdict copies the whole plan
 
     @staticmethod
     def from_json(data: Mapping[str, Any]) -> JobSpec:

@@ -82,7 +82,7 @@ def test_a_request_that_was_taken_is_answered_again_without_its_model(service: S
 def test_an_answer_of_another_engine_is_none(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     done = service.finished(fresh=False)
     assert service.jobs.submit(done.spec)[0].answered_by == done.id
-    monkeypatch.setattr("service.jobs.ENGINE", "a later one")
+    monkeypatch.setattr("db.answers.ENGINE", "a later one")
     assert service.jobs.submit(done.spec)[0].reused is False
 
 

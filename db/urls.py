@@ -53,6 +53,11 @@ def parse_url(url: str) -> URL:
     return parsed.set(drivername="sqlite+pysqlite")
 
 
+def full_url(url: str) -> str:
+    """The URL with the password that ``parse_url`` found for it: for a child process, which lacks our environment."""
+    return parse_url(url).render_as_string(hide_password=False)
+
+
 def _password() -> str | None:
     if file := os.environ.get("FUSETUNE_DB_PASSWORD_FILE"):
         try:

@@ -24,8 +24,10 @@ from pathlib import Path
 from db.blobs import Blobs
 from db.queue import Claim, StaleDriver
 from db.store import Store
+from db.urls import full_url
 from service.dispatch.driver import AWAY, FULL, Assignment
 from service.settings import Settings
+from tuner.environment import child_environment
 from tuner.errors import FusetuneError
 from tuner.scratch import Scratch
 from tuner.types import Device, JobState
@@ -58,6 +60,7 @@ class Dispatcher:
     def __init__(self, store: Store, blobs: Blobs, settings: Settings, devices: Mapping[str, Device]) -> None:
         self._store, self._blobs, self._settings = store, blobs, settings
         self._devices = {device.fingerprint: device for device in devices.values()}
+        self._url = full_url(settings.db)  # drivers lack our environment
         self.holder = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(3)}"
         self._drivers: list[_Driver] = []
         self._news = threading.Event()
@@ -160,7 +163,7 @@ class Dispatcher:
         work.mkdir(mode=0o700)
         log_fd = os.dup(2)
         assignment = Assignment(
-            db=self._settings.db, blobs=str(self._settings.blobs), quota=self._settings.quota,
+            db=self._url, blobs=str(self._settings.blobs), quota=self._settings.quota,
             work=str(work.absolute()), job=claim.job, fence=claim.fence, holder=claim.holder,
             lease=self._settings.lease, device=self._devices[job.device].to_json(),
             log_json=self._settings.log_json, log_fd=log_fd,
@@ -169,7 +172,7 @@ class Dispatcher:
             process = subprocess.Popen(
                 [sys.executable, "-m", "service.dispatch.driver"],
                 stdin=subprocess.PIPE, stdout=stderr, stderr=stderr, start_new_session=True, pass_fds=(log_fd,),
-                env=os.environ | {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
+                env=child_environment(),
             )  # fmt: skip
         assert process.stdin is not None
         try:

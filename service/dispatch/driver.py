@@ -18,20 +18,26 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from tuner.lifeline import hold
+
+if TYPE_CHECKING:
+    from db.store import Store
+
+log = logging.getLogger("service.driver")
 
 NICENESS = 5  # of drivers and what they start: people who ask the server something go first
 AWAY = 75  # exit code: the database could not be reached, so the job's books could not be kept
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+_NAME_BYTES = 100  # of the model's name in that of its file
 
 
 @dataclass(frozen=True)
 class Assignment:
     """What a driver is told. Comes over a pipe because a database URL may hold a password."""
 
-    db: str
+    db: str  # the whole URL: a driver has no FUSETUNE_ variables
     blobs: str  # folder
     quota: int | None  # bytes of blobs
     work: str  # a fresh folder of its own, removed by the dispatcher
@@ -67,10 +73,23 @@ def main() -> int:
 
 
 def drive(a: Assignment) -> int:
-    """Work on the job until it is done, and leave it in the state it came to."""
+    """Work on the job until it is done, and leave it in the state it came to; AWAY if the books cannot be kept."""
+    from db.store import Store
+    from tuner.errors import FusetuneError
+
+    try:
+        with Store.open(a.db) as store:
+            return _drive(a, store)
+    except FusetuneError as error:
+        if not _away(error):
+            raise
+        log.error("the database is away: %s", error, extra={"job": a.job})
+        return AWAY
+
+
+def _drive(a: Assignment, store: Store) -> int:
     from db.blobs import Blobs
     from db.queue import Claim, StaleDriver
-    from db.store import Store
     from service.dispatch.drive import Drive
     from service.dispatch.jobstore import JobStore
     from service.dispatch.results import keep
@@ -82,47 +101,44 @@ def drive(a: Assignment) -> int:
     from tuner.session import Session
     from tuner.types import Device, JobState
 
-    log = logging.getLogger("service.driver")
     claim, device = Claim(a.job, a.fence, a.holder), Device.from_json(a.device)
-    with Store.open(a.db) as store:
-        blobs = Blobs(Path(a.blobs), store.database, a.quota)
-        job = store.jobs.get(a.job)
-        if job is None:
-            return 0  # deleted meanwhile
-        clock, curve = Clock(job.elapsed), Curve(job.curve)
-        with Drive(store, job, claim, lease=a.lease, elapsed=lambda: clock.seconds, lost=_die) as lease:
-            try:
-                model = _model(blobs, job.spec.model, job.model_name, Path(a.work))
-                out = model.with_suffix(".fusetune")
-                session = Session(
-                    job.spec, model, device, out,
-                    JobStore(store, claim, device, toolchain(), describe),
-                    watch=lambda progress: lease.watch(progress, curve.points),
-                    retry=job.retries, clock=clock, curve=curve, turn=lease.turn,
-                    external=False,
-                )  # fmt: skip
-                _find_roof(store, device, lease, clock)
-                report = session.run()
-                _raise_roof(store, device, report)
-                lease.say("packing the downloads")
-                files = keep(out, session.graph.to_json() if session.graph else {}, blobs)
-                store.queue.finish(
-                    claim, JobState.SUCCEEDED, report=report, files=files,
-                    best_seconds=report["latency_ms"]["tuned"]["median"] / 1e3,
-                )  # fmt: skip
-            except StaleDriver:
-                log.error("another driver has taken the job over", extra={"job": a.job})
-                return 0
-            except (FusetuneError, OSError) as error:
-                if _away(error):
-                    log.error("the database is away: %s", error, extra={"job": a.job})
-                    return AWAY
-                if _full(error):
-                    store.queue.finish(claim, JobState.PAUSED, reason=f"{error} Make room, then resume the job.")
-                elif isinstance(error, FusetuneError):
-                    store.queue.finish(claim, JobState.FAILED, reason=str(error))
-                else:
-                    raise
+    blobs = Blobs(Path(a.blobs), store.database, a.quota)
+    job = store.jobs.get(a.job)
+    if job is None:
+        return 0  # deleted meanwhile
+    clock, curve = Clock(job.elapsed), Curve(job.curve)
+    with Drive(store, job, claim, lease=a.lease, elapsed=lambda: clock.seconds, lost=_die) as lease:
+        try:
+            model = _model(blobs, job.spec.model, job.model_name, Path(a.work))
+            out = model.with_suffix(".fusetune")
+            session = Session(
+                job.spec, model, device, out,
+                JobStore(store, claim, device, toolchain(), describe),
+                watch=lambda progress: lease.watch(progress, curve.points),
+                retry=job.retries, clock=clock, curve=curve, turn=lease.turn,
+                external=False,
+            )  # fmt: skip
+            _find_roof(store, device, lease, clock)
+            report = session.run()
+            _raise_roof(store, device, report)
+            lease.say("packing the downloads")
+            files = keep(out, session.graph.to_json() if session.graph else {}, blobs)
+            store.queue.finish(
+                claim, JobState.SUCCEEDED, report=report, files=files,
+                best_seconds=report["latency_ms"]["tuned"]["median"] / 1e3,
+            )  # fmt: skip
+        except StaleDriver:
+            log.error("another driver has taken the job over", extra={"job": a.job})
+            return 0
+        except (FusetuneError, OSError) as error:
+            if _away(error):
+                raise
+            if _full(error):
+                store.queue.finish(claim, JobState.PAUSED, reason=f"{error} Make room, then resume the job.")
+            elif isinstance(error, FusetuneError):
+                store.queue.finish(claim, JobState.FAILED, reason=str(error))
+            else:
+                raise
     return 0
 
 
@@ -155,7 +171,7 @@ def _find_roof(store: Any, device: Any, lease: Any, clock: Any) -> None:
         try:
             found = measure_roof(device)
         except DeviceError as error:  # nice to know, not needed
-            logging.getLogger("service.driver").warning("%s", error)
+            log.warning("%s", error)
             return
     store.devices.measured(device.fingerprint, peak_flops=found.flops, bandwidth=found.bandwidth)
 
@@ -203,7 +219,6 @@ def _read_line(fd: int) -> bytes:
     return bytes(line)
 
 
-_NAME_BYTES = 100
 if __name__ == "__main__":
     code = main()
     sys.stdout.flush()

@@ -14,6 +14,7 @@ from typing import IO, TYPE_CHECKING
 from db.blobs import Blobs
 from db.jobs import Job
 from db.store import Store
+from db.urls import full_url
 from service.exports import trials_csv
 from service.exports.produce import Gone, Production, never, produce
 from tuner.errors import UserError
@@ -61,7 +62,7 @@ async def log_stream(
     source = _source(job)
     count = await asyncio.to_thread(store.trials.count, source)
     what = Production(_PROGRAMS[fmt], source, f"{count.measured}", suffix)
-    return media_type, name, _read(await produce(settings.data / "exports", what, settings.db, gone))
+    return media_type, name, _read(await produce(settings.data / "exports", what, full_url(settings.db), gone))
 
 
 def json_page(store: Store, job: str, after: int) -> Page:

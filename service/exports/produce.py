@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from tuner.environment import child_environment
 from tuner.errors import FusetuneError, InternalError, UserError
 
 LIMIT_SECONDS = 300.0  # for one file, waiting for its turn included
@@ -90,7 +91,7 @@ async def produce(
 
 async def _run(what: Production, part: Path, db_url: str, deadline: float, gone: Gone) -> None:
     command = [sys.executable, "-m", what.module, "--job", what.job, "--out", str(part)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    environment = child_environment() | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     with tempfile.TemporaryFile() as said:
         child = await asyncio.create_subprocess_exec(
             *command, stdin=asyncio.subprocess.PIPE, stdout=said, stderr=asyncio.subprocess.STDOUT,

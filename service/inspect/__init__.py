@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tuner.environment import child_environment
 from tuner.errors import FusetuneError, InternalError, UserError
 from tuner.types import Device, JobSpec
 
@@ -61,7 +62,7 @@ def _ask(request: Mapping[str, Any]) -> Mapping[str, Any]:
             child = subprocess.Popen(
                 [sys.executable, "-m", "service.inspect.child", str(theirs)], pass_fds=(theirs,),
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
-                env=_environment(),
+                env=child_environment(),
             )  # fmt: skip
         try:
             out, err = child.communicate(json.dumps(request).encode() + b"\n", timeout=SECONDS)
@@ -83,12 +84,6 @@ def _ask(request: Mapping[str, Any]) -> Mapping[str, Any]:
         raise _error(answer["error"])
     found: Mapping[str, Any] = answer
     return found
-
-
-def _environment() -> dict[str, str]:
-    """The server's without its own settings, which may hold passwords: the file that is read may be hostile."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("FUSETUNE_")}
-    return kept | {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
 
 
 def _error(said: Mapping[str, str]) -> FusetuneError:

@@ -22,6 +22,7 @@ ARROWS = {
             "service",
             "db",
             "tuner.types",
+            "tuner.environment",
             "tuner.errors",
             "tuner.events",
             "tuner.lifeline",
@@ -37,7 +38,8 @@ ARROWS = {
 }
 # Parts of tuner that others read without an engine.
 WITHOUT_TVM = (
-    "tuner.types", "tuner.errors", "tuner.events", "tuner.lifeline", "tuner.versions", "tuner.graph", "tuner.plan",
+    "tuner.types", "tuner.errors", "tuner.environment", "tuner.events", "tuner.lifeline", "tuner.versions",
+    "tuner.graph", "tuner.plan",
 )  # fmt: skip
 
 

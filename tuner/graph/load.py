@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from tuner.environment import child_environment
 from tuner.errors import InternalError, UserError
 from tuner.graph.attrs import numpy_dtype
 from tuner.graph.ir import Graph
@@ -136,7 +137,7 @@ def _run(folder: Path, limits: Limits) -> dict[str, Any]:
         child = subprocess.Popen(
             [sys.executable, "-m", "tuner.graph.child", str(folder)],
             cwd=folder,
-            env=_environment() | {"PYTHONPATH": os.pathsep.join(paths)},
+            env=child_environment() | {"PYTHONPATH": os.pathsep.join(paths)},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=stderr,
@@ -169,11 +170,6 @@ def _run(folder: Path, limits: Limits) -> dict[str, Any]:
         said = result["error"]
         raise UserError(said["message"], code=said["code"], hint=said["hint"])
     return result
-
-
-def _environment() -> dict[str, str]:
-    """Ours without our own settings, which may hold passwords: the child has no use for them."""
-    return {name: value for name, value in os.environ.items() if not name.startswith("FUSETUNE_")}
 
 
 def _too_hungry() -> UserError:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 import random
-import sys
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -18,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from tuner.environment import child_environment
 from tuner.errors import CandidateError, UserError
 from tuner.measure.contest_process import Contender
 from tuner.measure.contest_result import Contestant, ContestResult, Ratio, Standing, Turn, ratio
@@ -246,8 +246,7 @@ class _Meter:
 
 def _environment(threads: int) -> dict[str, str]:
     count = str(threads)
-    env = os.environ | {
-        "PYTHONPATH": os.pathsep.join(p or os.getcwd() for p in sys.path),
+    env = child_environment() | {
         "TVM_NUM_THREADS": count,  # TVM would take half the logical cores on x86, believing in SMT
         "OMP_NUM_THREADS": count,
         "MKL_NUM_THREADS": count,

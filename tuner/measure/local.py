@@ -5,8 +5,6 @@ Builders fill a chunk, then the chunk is measured while nothing is built, except
 
 from __future__ import annotations
 
-import os
-import sys
 import threading
 import time
 from collections import deque
@@ -15,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tuner.environment import child_environment
 from tuner.errors import DeviceError, InternalError
 from tuner.measure.options import MeasureOptions
 from tuner.measure.process import Child, Outcome, wait
@@ -283,8 +282,7 @@ class LocalRunner(Runner):
             "references": str(self._scratch.path / "references"),
         }
         threads = str(self._device.cores)  # TVM would take half the logical cores on x86, believing in SMT
-        env = os.environ | {
-            "PYTHONPATH": os.pathsep.join(p or os.getcwd() for p in sys.path),
+        env = child_environment() | {
             "TVM_NUM_THREADS": threads,
             "OMP_NUM_THREADS": threads,
             "OPENBLAS_NUM_THREADS": "1",  # numpy packs and compares; its pool would only spin beside ours

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import time
@@ -17,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from tuner.build.artifact import load, read_manifest
+from tuner.environment import child_environment
 
 RUNS = 15
 _LIMIT = 300.0  # seconds
@@ -28,7 +28,7 @@ def profile(folder: Path) -> list[tuple[str, float]] | None:
         done = subprocess.run(
             [sys.executable, "-m", "tuner.measure.profile", str(folder)],
             capture_output=True, text=True, timeout=_LIMIT, check=True, start_new_session=True,
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
+            env=child_environment(),
         )  # fmt: skip
     except (subprocess.SubprocessError, OSError):
         return None

@@ -148,6 +148,22 @@ def test_a_driver_that_dies_at_once_fails_the_job_with_its_last_words(
     assert server.wait(job, lambda j: j.state is JobState.SUCCEEDED).reason is None
 
 
+def test_a_driver_inherits_none_of_the_servers_secrets(
+    server: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, seen = server.upload(), tmp_path / "seen"
+    curious = tmp_path / "python"
+    curious.write_text(f'#!/bin/sh\nenv >{seen}\nread line\necho "$line" >>{seen}\nexit 3\n')
+    curious.chmod(0o755)
+    monkeypatch.setattr("service.dispatch.dispatcher.sys", _Sys(str(curious)))
+    for name in ("FUSETUNE_DB", "FUSETUNE_DB_PASSWORD", "FUSETUNE_TOKEN"):
+        monkeypatch.setenv(name, "hunter2")
+    server.wait(server.submit(model), ended)
+    text = seen.read_text()
+    assert "PYTHONPATH=" in text and f"{tmp_path}/f.db" in text
+    assert "FUSETUNE_" not in text and "hunter2" not in text
+
+
 @pytest.mark.slow
 def test_a_full_store_pauses_the_job_and_says_so(tmp_path: Path) -> None:
     url, data = f"sqlite:///{tmp_path}/f.db", tmp_path / "data"

@@ -220,7 +220,7 @@ def writer(body: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Producti
     (folder / "fake_writer.py").write_text(
         f"import os, sys, time\nout = sys.argv[sys.argv.index('--out') + 1]\n{body}\n"
     )
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(folder), str(Path(__file__).parents[3])]))
+    monkeypatch.syspath_prepend(str(folder))
     return Production("fake_writer", "job", "1", ".bin")
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from db.blobs import Blobs
 from db.store import Store
-from service.dispatch.driver import _model
+from service.dispatch.driver import AWAY, Assignment, _model, drive
 from service.dispatch.jobstore import JobStore
 from service.logs import set_up
 from tests.api_server import DEVICE, TOOLCHAIN, bad, good
@@ -45,6 +45,16 @@ def test_a_model_has_a_name_that_a_file_can_have(store: Store, tmp_path: Path, n
     assert path.name == file
     assert path.parent == work
     assert path.read_bytes() == b"a model"
+
+
+def test_a_database_that_cannot_be_opened_is_no_crash(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "f.db").write_bytes(b"no database at all" * 100)
+    assignment = Assignment(
+        f"sqlite:///{tmp_path}/f.db", str(tmp_path / "blobs"), None, str(tmp_path), "job", 1, "me", 3.0,
+        DEVICE.to_json(),
+    )  # fmt: skip
+    assert drive(assignment) == AWAY
+    assert "the database is away" in caplog.text
 
 
 def test_failed_trials_are_logged_with_job_and_trial(store: Store, capsys: pytest.CaptureFixture[str]) -> None:

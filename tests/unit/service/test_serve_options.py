@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from db.urls import default_url, parse_url
+from db.urls import default_url, full_url, parse_url
 from service.cli import _parser, main
 from service.commands.serve import settings_of
 from service.server import listen
@@ -82,6 +82,9 @@ def test_the_password_need_not_stand_in_the_url(monkeypatch: pytest.MonkeyPatch,
     assert parse_url(default_url()).password is None
     monkeypatch.setenv("FUSETUNE_DB_PASSWORD", "p@ss/w:rd")
     assert parse_url(default_url()).password == "p@ss/w:rd"
+    full = full_url(default_url())
+    monkeypatch.delenv("FUSETUNE_DB_PASSWORD")
+    assert parse_url(full).password == "p@ss/w:rd"
     file = tmp_path / "password"
     file.write_text("from a file\n")
     monkeypatch.setenv("FUSETUNE_DB_PASSWORD_FILE", str(file))

@@ -1,0 +1,15 @@
+"""The environment that child processes get."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+
+def child_environment() -> dict[str, str]:
+    """Ours, with the modules that we find and without our own settings, which may hold passwords and tokens.
+
+    No child has a use for those: it is told what to do, and what it works on may be hostile.
+    """
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("FUSETUNE_")}
+    return kept | {"PYTHONPATH": os.pathsep.join(p or os.getcwd() for p in sys.path)}

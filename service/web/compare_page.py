@@ -46,8 +46,9 @@ def router(web: Web, views: JobViews) -> APIRouter:
     def compare(request: Request, a: str = "", b: str = "", job: Annotated[list[str], Query()] = []) -> HTMLResponse:  # noqa: B006
         from service.exports.difference import pairs
 
-        chosen = [each for each in (a, b) if each] or job[:2]
-        jobs = [web.jobs.get(id) for id in chosen]
+        ids = (a, b) if a or b else (*job, "", "")[:2]
+        chosen = [web.jobs.get(id) if id else None for id in ids]
+        jobs = [each for each in chosen if each is not None]
         reported = [each for each in jobs if each.report is not None]
         both = len(reported) == 2
         first, second = (reported[0], reported[1]) if both else (None, None)
@@ -56,7 +57,7 @@ def router(web: Web, views: JobViews) -> APIRouter:
         return web.page(
             request,
             "compare.html",
-            chosen=[*jobs, None, None][:2],
+            chosen=chosen,
             unfinished=[each for each in jobs if each.report is None],
             choices=_choices(web, jobs),
             sentence=_sentence(first, second) if first and second else "",

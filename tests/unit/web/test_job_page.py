@@ -191,6 +191,14 @@ def test_comparing_puts_the_greatest_difference_first(site: Site) -> None:
     assert "Seed" in text
 
 
+@pytest.mark.parametrize("letter", ["a", "b"])
+def test_a_single_job_stands_where_it_was_asked_for(site: Site, letter: str) -> None:
+    id = site.finished()
+    text = site.page(f"/compare?{letter}={id}")
+    pickers = dict(re.findall(r'<select id="pick-([ab])"(.*?)</select>', text, re.S))
+    assert {name for name, options in pickers.items() if f'value="{id}" selected' in options} == {letter}
+
+
 def test_comparing_asks_for_what_is_missing(site: Site) -> None:
     assert "Choose two finished jobs" in site.page("/compare")
     assert "Choose two finished jobs" in site.page(f"/compare?a={site.finished()}")

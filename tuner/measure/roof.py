@@ -8,7 +8,6 @@ last-level cache, as weights are read in a running model.
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import time
@@ -16,6 +15,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
+from tuner.environment import child_environment
 from tuner.errors import DeviceError
 from tuner.types import Device
 
@@ -34,12 +34,15 @@ class Roof:
 
 
 def measure_roof(device: Device) -> Roof:
-    """Measure in a child process; takes about five seconds. Raises DeviceError (``no-roof``) if that fails."""
+    """Measure in a child process; takes about five seconds. Raises DeviceError (``no-roof``) if that fails.
+
+    The child stays in our process group, and so dies with us where that is killed.
+    """
     try:
         done = subprocess.run(
             [sys.executable, "-m", "tuner.measure.roof"], input=json.dumps(device.to_json()), text=True,
-            capture_output=True, timeout=SECONDS, check=False, start_new_session=True,
-            env=os.environ | {"TVM_NUM_THREADS": str(device.cores)},
+            capture_output=True, timeout=SECONDS, check=False,
+            env=child_environment() | {"TVM_NUM_THREADS": str(device.cores)},
         )  # fmt: skip
         return Roof(**json.loads(done.stdout))
     except (subprocess.TimeoutExpired, ValueError, TypeError) as error:

@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import re
+import select
+import signal
+import subprocess
+import sys
+import time
 from dataclasses import replace
+from pathlib import Path
 
 from tuner.measure import roof
 from tuner.measure.device import detect_cpu
@@ -26,6 +33,33 @@ def test_figures_are_those_of_a_processor() -> None:
     assert 1e9 < found.flops < 1e14
     assert 1e8 < found.bandwidth < 1e13
     assert found.flops > found.bandwidth / 4  # a machine that reads faster than it multiplies does not exist
+
+
+def test_a_group_that_is_killed_takes_the_measurement_along(tmp_path: Path) -> None:
+    pid_file = tmp_path / "pid"
+    hook = f"""
+import os, pathlib, sys, time
+if "tuner.measure.roof" in sys.orig_argv:
+    pathlib.Path({str(pid_file)!r}).write_text(f"{{os.getpid()}}\\n")
+    time.sleep(600)
+"""
+    (tmp_path / "sitecustomize.py").write_text(hook)
+    program = "from tuner.measure import device, roof; roof.measure_roof(device.detect_cpu())"
+    paths = os.pathsep.join([str(tmp_path), *filter(None, sys.path)])
+    parent = subprocess.Popen(
+        [sys.executable, "-c", program], env=os.environ | {"PYTHONPATH": paths}, start_new_session=True
+    )
+    try:
+        while not pid_file.exists() or not pid_file.read_text().endswith("\n"):
+            assert parent.poll() is None
+            time.sleep(0.02)
+        child = os.pidfd_open(int(pid_file.read_text()))
+    finally:
+        os.killpg(parent.pid, signal.SIGKILL)
+        parent.wait()
+    ended, _, _ = select.select([child], [], [], 10)
+    os.close(child)
+    assert ended
 
 
 def test_the_peak_loop_stays_in_registers() -> None:

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
+from service.interval import FEW
 from tuner.build.verify import compare, softmax_outputs
 from tuner.errors import UserError
 from tuner.graph.ir import Graph
@@ -78,7 +79,8 @@ class BenchReport:
     def table(self) -> Table:
         """For a terminal."""
         title = f"{self.model}: {self.threads} threads, {self.precision}, {self.rounds} rounds"
-        table = Table(title=title, caption=f"x = its latency over that of {self.ours}, with the paired 95% interval")
+        caption = f"x = its latency over that of {self.ours}, with the paired 95% interval and its rounds"
+        table = Table(title=title, caption=caption)
         table.add_column("name", overflow="fold")
         for heading in ("median ms", "min ms", "x", "MB", "error"):
             table.add_column(heading, justify="right", no_wrap=True)
@@ -88,7 +90,7 @@ class BenchReport:
                 row.name if row.precision == self.precision else f"{row.name} ({row.precision})",
                 _number(row.median_ms),
                 _number(row.min_ms),
-                "–" if r is None else f"{r.median:.3f} ({r.low:.3f}–{r.high:.3f})",
+                "–" if r is None else f"{r.median:.3f} ({r.low:.3f}–{r.high:.3f}, {r.pairs})",
                 _number(row.peak_memory_mb, 0),
                 "–" if row.max_rel_error is None else f"{row.max_rel_error:.0e}",
             )
@@ -99,8 +101,8 @@ class BenchReport:
         found = [f"{row.name}: {row.failure}" for row in self.rows if row.failure]
         if disturbed := max((row.disturbed for row in self.rows), default=0):
             found.append(f"Other processes used the processor in up to {disturbed} of {self.rounds} rounds.")
-        if 0 < self.rounds < 6:
-            found.append("Below 6 rounds the interval is the whole range, which covers less than 95%.")
+        if any(row.ratio is not None and row.ratio.pairs < FEW for row in self.rows):
+            found.append(f"Below {FEW} rounds the interval is the whole range, which covers less than 95%.")
         return found
 
 

@@ -93,6 +93,7 @@ def make_report(o: Outcome) -> dict[str, Any]:
             "over_default": _quotient(latency["default"], latency["tuned"]),
             "over_onnxruntime": round(o.ratio.median, 4) if o.ratio else None,
             "over_onnxruntime_interval": [round(o.ratio.low, 4), round(o.ratio.high, 4)] if o.ratio else None,
+            "over_onnxruntime_rounds": o.ratio.pairs if o.ratio else None,
         },
         "verification": o.verification.to_json(),
         "cost_model": _cost_model(tuning),

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from service.interval import interval_words
 from tuner import events
 from tuner.types import Budget
 
@@ -77,6 +78,8 @@ def show(console: Console, report: Mapping[str, Any]) -> None:
         entry, factor = latency[name], speedup.get(over.get(name, ""))
         if entry is not None:
             times = f"{factor:.2f}x" if factor is not None else ""
+            if ends := speedup.get(f"over_{name}_interval"):
+                times += f" ({interval_words(ends, speedup.get(f'over_{name}_rounds'))})"
             style = "bold" if name == "tuned" else None
             label = "ONNX Runtime" if name == "onnxruntime" else name
             table.add_row(label, f"{entry['median']:.3f}", f"{entry['min']:.3f}", times, style=style)

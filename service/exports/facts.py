@@ -9,6 +9,7 @@ from typing import Any
 from db.insight import Group
 from service.exports.drawing.boxes import Box, Network
 from service.exports.drawing.lines import Mark
+from service.interval import interval_words
 from service.web.units import error, ms, speedup
 from tuner.types import Purpose
 
@@ -70,7 +71,7 @@ class Comparison:
     fastest: float
     samples: int
     speedup: float | None  # its latency over ours
-    interval: tuple[float, float] | None  # 95%, of the speed-up
+    interval: str | None  # of the speed-up, in words
 
 
 def headline(report: Mapping[str, Any]) -> str:
@@ -92,17 +93,18 @@ def _claims(report: Mapping[str, Any]) -> list[str]:
     factors, claims = report["speedup"], []
     peer, own = factors.get("over_onnxruntime"), factors.get("over_unoptimised")
     if peer is not None:
-        claims.append(against(peer, factors.get("over_onnxruntime_interval"), "ONNX Runtime"))
+        ends, rounds = factors.get("over_onnxruntime_interval"), factors.get("over_onnxruntime_rounds")
+        claims.append(against(peer, ends, "ONNX Runtime", rounds))
     if own is not None:
         claims.append(against(own, None, "unoptimised"))
     tuned = report["latency_ms"].get("tuned")
     return claims or ([f"{ms(tuned['median'])} a run"] if tuned else ["no latency measured"])
 
 
-def against(factor: float, interval: Sequence[float] | None, name: str) -> str:
+def against(factor: float, interval: Sequence[float] | None, name: str, rounds: int | None = None) -> str:
     """How two latencies compare. What the interval does not tell apart is said to be as fast."""
     if interval is not None and interval[0] <= 1.0 <= interval[1]:
-        return f"as fast as {name} ({speedup(factor)}, 95% interval {interval[0]:.2f} to {interval[1]:.2f})"
+        return f"as fast as {name} ({speedup(factor)}; {interval_words(interval, rounds)})"
     if factor >= 1.0:
         return f"{speedup(factor)} faster than {name}"
     return f"{speedup(1 / factor)} slower than {name}"
@@ -115,11 +117,11 @@ def comparisons(report: Mapping[str, Any]) -> list[Comparison]:
     for key, name in NAMES.items():
         entry = latencies.get(key)
         if entry is not None:
-            interval = factors.get(f"over_{key}_interval")
+            ends = factors.get(f"over_{key}_interval")
             found.append(
                 Comparison(
                     key, name, NOTES[key], entry["median"], entry["min"], entry["samples"], factors.get(f"over_{key}"),
-                    tuple(interval) if interval else None,
+                    interval_words(ends, factors.get(f"over_{key}_rounds")) if ends else None,
                 )
             )  # fmt: skip
     return found
@@ -230,10 +232,8 @@ def trust(report: Mapping[str, Any]) -> list[tuple[str, str, str]]:
             )
         )
     if factors.get("over_onnxruntime_interval"):
-        low, high = factors["over_onnxruntime_interval"]
-        facts.append(
-            ("Speed-up over ONNX Runtime", f"{low:.2f} to {high:.2f}", "95% interval of the paired comparison")
-        )
+        words = interval_words(factors["over_onnxruntime_interval"], factors.get("over_onnxruntime_rounds"))
+        facts.append(("Speed-up over ONNX Runtime", words, "compared in pairs, round by round"))
     state = report.get("machine") or {}
     if state.get("steal") is not None:
         taken = f"{100 * state['steal']:.1f}% of the processors' time taken by other guests"

@@ -84,17 +84,20 @@ def test_a_report_without_graph_curve_or_peers_is_still_a_page(report: dict[str,
 
 
 @pytest.mark.parametrize(
-    ("factor", "interval", "words"),
+    ("factor", "interval", "rounds", "words"),
     [
-        (1.42, (1.3, 1.5), "1.42× faster than ONNX Runtime"),
-        (0.5, (0.4, 0.6), "2.00× slower than ONNX Runtime"),
-        (1.02, (0.97, 1.05), "as fast as ONNX Runtime (1.02×, 95% interval 0.97 to 1.05)"),
+        (1.42, (1.3, 1.5), 10, "1.42× faster than ONNX Runtime"),
+        (0.5, (0.4, 0.6), 10, "2.00× slower than ONNX Runtime"),
+        (1.02, (0.97, 1.05), 10, "as fast as ONNX Runtime (1.02×; 95%: 0.97 to 1.05, 10 rounds)"),
+        (1.02, (0.97, 1.05), None, "as fast as ONNX Runtime (1.02×; 95%: 0.97 to 1.05)"),
+        (1.0, (0.999, 1.001), 4, "as fast as ONNX Runtime (1.00×; only 4 rounds: 1.00 to 1.00)"),
     ],
 )
 def test_the_headline_claims_no_more_than_was_measured(
-    report: dict[str, Any], factor: float, interval: tuple[float, float], words: str
+    report: dict[str, Any], factor: float, interval: tuple[float, float], rounds: int | None, words: str
 ) -> None:
     report["speedup"] |= {"over_onnxruntime": factor, "over_onnxruntime_interval": list(interval)}
+    report["speedup"]["over_onnxruntime_rounds"] = rounds
     assert words in facts.headline(report)
     report["verification"]["passed"] = False
     assert "NOT verified" in facts.headline(report)

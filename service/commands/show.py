@@ -69,7 +69,7 @@ def zoo(args: argparse.Namespace) -> int:
 
     console = Console()
     if not args.names:
-        table = Table(title="Models that come along (topologies of the onnx package, seeded random weights)")
+        table = Table(title="Models that come along (real topologies, seeded random weights)")
         table.add_column("name")
         table.add_column("what it is")
         for name in models.names():

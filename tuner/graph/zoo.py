@@ -1,7 +1,7 @@
-"""Nine real topologies with seeded random weights that keep activations alive, for examples, tests and benchmarks.
+"""Eleven real topologies with seeded random weights that keep activations alive, for examples, tests and benchmarks.
 
-The onnx wheel ships them without weights (ConstantOfShape). Random weights must be chosen with care: with careless ones
-activations vanish or explode and a saturated softmax hides every error. Here each layer is scaled by what it does to a
+The onnx wheel ships nine without weights (ConstantOfShape); two are written in tuner.graph.topologies. Random weights
+must be chosen with care: with careless ones activations vanish or explode and a saturated softmax hides every error. Here each layer is scaled by what it does to a
 random image, one layer after the other (layer-sequential unit variance, Mishkin and Matas 2015, arXiv 1511.06422).
 """
 
@@ -16,6 +16,7 @@ from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 
 from tuner.errors import UserError
 from tuner.graph.runtime import run_node
+from tuner.graph.topologies import TOPOLOGIES
 
 _MODELS = {
     "squeezenet": "SqueezeNet 1.0 (2016): fire modules of 1x1 and 3x3 convolutions, concatenated",
@@ -23,7 +24,9 @@ _MODELS = {
     "inception_v1": "GoogLeNet (2014): four parallel branches per module, local response normalisation",
     "inception_v2": "Inception v2 (2015): GoogLeNet with batch normalisation and factorised convolutions",
     "densenet121": "DenseNet-121 (2016): dense concatenation, batch normalisation before each convolution",
+    "resnet18": "ResNet-18 (2015): basic blocks of two 3x3 convolutions with residual sums",
     "resnet50": "ResNet-50 (2015): bottleneck blocks with residual sums",
+    "mobilenetv2": "MobileNetV2 (2018): inverted residuals, depthwise convolutions, linear bottlenecks",
     "bvlc_alexnet": "AlexNet (2012): five convolutions, two of them grouped, three large fully connected layers",
     "zfnet512": "ZFNet-512 (2013): AlexNet with wider convolutions",
     "vgg19": "VGG-19 (2014): sixteen 3x3 convolutions, three large fully connected layers",
@@ -50,8 +53,7 @@ def write(name: str, path: Path, seed: int = 0) -> Path:
     name or a path that cannot be written.
     """
     _check(name)
-    folder = Path(onnx.__file__).parent / "backend" / "test" / "data" / "light"
-    model = onnx.load_model(str(folder / f"light_{name}.onnx"))
+    model = _topology(name)
     _Filler(model, seed).fill()
     try:
         with path.open("wb") as file:
@@ -59,6 +61,13 @@ def write(name: str, path: Path, seed: int = 0) -> Path:
     except OSError as error:
         raise UserError(f"'{path}' cannot be written: {error.strerror}.", code="unwritable") from error
     return path
+
+
+def _topology(name: str) -> ModelProto:
+    if name in TOPOLOGIES:
+        return TOPOLOGIES[name]()
+    folder = Path(onnx.__file__).parent / "backend" / "test" / "data" / "light"
+    return onnx.load_model(str(folder / f"light_{name}.onnx"))
 
 
 def _check(name: str) -> None:
@@ -154,7 +163,7 @@ class _Filler:
                 self.chosen[name] = near_one if role == "Mul" else small
 
     def _ends_branch(self, node: NodeProto) -> bool:
-        return any(reader.op_type == "Sum" for reader in self.readers.get(node.output[0], []))
+        return any(reader.op_type in ("Sum", "Add") for reader in self.readers.get(node.output[0], []))
 
     def _scale_logits(self, last: NodeProto, logits: np.ndarray) -> None:
         """Scale the last linear layer; what lies between it and the logits is positively homogeneous."""
@@ -189,7 +198,7 @@ class _Filler:
         self.graph.node.extend(kept)
         self.graph.input.append(kept_image)
         self.graph.initializer.extend(tensors)
-        self.model.ir_version = 4  # the first in which initializers need not be inputs
+        self.model.ir_version = max(4, self.model.ir_version)  # 4: the first where initializers need not be inputs
 
 
 def _rounded(factor: float) -> np.float32:

@@ -23,8 +23,9 @@ from tuner.graph.onnx_io import to_onnx
 from tuner.graph.passes.registry import NAMES
 
 SMALL = ("squeezenet", "shufflenet", "inception_v1", "inception_v2", "densenet121", "resnet50")
+WRITTEN = ("resnet18", "mobilenetv2")  # by ourselves
 LARGE = ("bvlc_alexnet", "zfnet512", "vgg19")
-ALL = [*SMALL, *(pytest.param(name, marks=pytest.mark.slow) for name in LARGE)]
+ALL = [*SMALL, *WRITTEN, *(pytest.param(name, marks=pytest.mark.slow) for name in LARGE)]
 IMAGE = rand(1, 3, 224, 224, seed=5)
 
 LAYERS = {
@@ -47,6 +48,12 @@ LAYERS = {
     "resnet50": {
         "Conv": 53, "Relu": 49, "MaxPool": 1, "Add": 16, "AveragePool": 1, "Reshape": 1, "Gemm": 1, "Softmax": 1,
     },
+    "resnet18": {
+        "Conv": 20, "Relu": 17, "MaxPool": 1, "Add": 8, "GlobalAveragePool": 1, "Flatten": 1, "Gemm": 1, "Softmax": 1,
+    },
+    "mobilenetv2": {
+        "Conv": 52, "Clip": 35, "Add": 10, "GlobalAveragePool": 1, "Flatten": 1, "Gemm": 1, "Softmax": 1,
+    },
     "bvlc_alexnet": {"Conv": 5, "Relu": 7, "LRN": 2, "MaxPool": 3, "Reshape": 1, "Gemm": 3, "Softmax": 1},
     "zfnet512": {"Conv": 5, "Relu": 7, "LRN": 2, "MaxPool": 3, "Reshape": 1, "Gemm": 3, "Softmax": 1},
     "vgg19": {"Conv": 16, "Relu": 18, "MaxPool": 5, "Reshape": 1, "Gemm": 3, "Softmax": 1},
@@ -54,6 +61,7 @@ LAYERS = {
 GMACS = {
     "squeezenet": (0.34, 0.36), "shufflenet": (0.12, 0.15), "inception_v1": (1.4, 1.6), "inception_v2": (1.9, 2.1),
     "densenet121": (2.8, 2.9), "resnet50": (4.0, 4.15),
+    "resnet18": (1.81, 1.82), "mobilenetv2": (0.3, 0.305),
     "bvlc_alexnet": (0.6, 0.75), "zfnet512": (1.4, 1.6), "vgg19": (19.4, 19.8),
 }  # fmt: skip
 
@@ -130,7 +138,7 @@ def test_activations_stay_alive(name: str, folder: Path) -> None:
         assert 0.05 < value.std() < 20, tensor
 
 
-@pytest.mark.parametrize("name", ["squeezenet", "shufflenet", "densenet121", "resnet50"])
+@pytest.mark.parametrize("name", ["squeezenet", "shufflenet", "densenet121", "resnet50", *WRITTEN])
 def test_every_convolution_matters(name: str, folder: Path) -> None:
     """Perturbing one layer's weights by 10% moves the logits by far more than rounding does."""
     proto = onnx.load_model(str(_written(name, folder)))
@@ -175,7 +183,7 @@ def test_only_the_image_remains_an_input(folder: Path) -> None:
 
 
 def test_names_and_descriptions() -> None:
-    assert len(zoo.names()) == 9
+    assert len(zoo.names()) == 11
     assert all(zoo.describe(name) for name in zoo.names())
     for call in (lambda: zoo.describe("lenet"), lambda: zoo.write("lenet", Path("x.onnx"))):
         with pytest.raises(UserError, match="'lenet'") as caught:

@@ -1,0 +1,93 @@
+"""Networks that the onnx package does not ship, written from their papers: ``name -> ModelProto``, weights all zero.
+
+ResNet-18: He et al. 2015, arXiv 1512.03385, table 1. MobileNetV2: Sandler et al. 2018, arXiv 1801.04381, table 2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from onnx import ModelProto, TensorProto, helper, numpy_helper
+
+_OPSET = 17
+
+
+class _Net:
+    """Appends layers one by one; every method gives the name of the tensor it made."""
+
+    def __init__(self) -> None:
+        self.nodes: list[object] = []
+        self.parameters: list[TensorProto] = []
+
+    def add(self, op: str, *inputs: str, **attributes: object) -> str:
+        name = f"{op.lower()}_{len(self.nodes)}"
+        self.nodes.append(helper.make_node(op, list(inputs), [name], name, **attributes))
+        return name
+
+    def parameter(self, name: str, *shape: int) -> str:
+        self.parameters.append(numpy_helper.from_array(np.zeros(shape, dtype=np.float32), name))
+        return name
+
+    def conv(self, x: str, ic: int, oc: int, kernel: int, stride: int = 1, group: int = 1) -> str:
+        """A convolution with batch normalisation, its borders padded by half the kernel."""
+        number = len(self.nodes)
+        weights = self.parameter(f"conv_{number}_w", oc, ic // group, kernel, kernel)
+        sizes = {"kernel_shape": [kernel] * 2, "strides": [stride] * 2, "pads": [kernel // 2] * 4, "group": group}
+        x = self.add("Conv", x, weights, **sizes)
+        statistics = [self.parameter(f"bn_{number}_{part}", oc) for part in ("scale", "shift", "mean", "var")]
+        return self.add("BatchNormalization", x, *statistics)
+
+    def relu6(self, x: str) -> str:
+        low, high = (
+            self.add("Constant", value=numpy_helper.from_array(np.asarray(v, dtype=np.float32))) for v in (0, 6)
+        )
+        return self.add("Clip", x, low, high)
+
+    def classifier(self, x: str, features: int) -> str:
+        """Average over the image, a fully connected layer to 1000 classes, softmax."""
+        x = self.add("Flatten", self.add("GlobalAveragePool", x))
+        weights, bias = self.parameter("fc_w", 1000, features), self.parameter("fc_b", 1000)
+        return self.add("Softmax", self.add("Gemm", x, weights, bias, transB=1), axis=1)
+
+    def model(self, name: str, output: str) -> ModelProto:
+        def info(tensor: str, *shape: int) -> object:
+            return helper.make_tensor_value_info(tensor, TensorProto.FLOAT, shape)
+
+        graph = helper.make_graph(
+            self.nodes, name, [info("image", 1, 3, 224, 224)], [info(output, 1, 1000)], self.parameters
+        )
+        return helper.make_model(graph, opset_imports=[helper.make_opsetid("", _OPSET)], ir_version=8)
+
+
+def resnet18() -> ModelProto:
+    """Eight basic blocks of two 3x3 convolutions; a 1x1 convolution where shape changes."""
+    net, ic = _Net(), 64
+    x = net.add("Relu", net.conv("image", 3, 64, 7, stride=2))
+    x = net.add("MaxPool", x, kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1])
+    for oc, first in ((64, 1), (128, 2), (256, 2), (512, 2)):
+        for stride in (first, 1):
+            branch = net.conv(net.add("Relu", net.conv(x, ic, oc, 3, stride)), oc, oc, 3)
+            shortcut = x if (ic, stride) == (oc, 1) else net.conv(x, ic, oc, 1, stride)
+            x = net.add("Relu", net.add("Add", branch, shortcut))
+            ic = oc
+    return net.model("resnet18", net.classifier(x, 512))
+
+
+def mobilenetv2() -> ModelProto:
+    """Inverted residuals: expand by 1x1, filter by depthwise 3x3, project by a 1x1 convolution without activation."""
+    net, ic = _Net(), 32
+    x = net.relu6(net.conv("image", 3, 32, 3, stride=2))
+    stages = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
+    for expansion, oc, repeats, first in stages:
+        for stride in (first, *[1] * (repeats - 1)):
+            wide = ic * expansion
+            branch = x if expansion == 1 else net.relu6(net.conv(x, ic, wide, 1))
+            branch = net.relu6(net.conv(branch, wide, wide, 3, stride, group=wide))
+            branch = net.conv(branch, wide, oc, 1)
+            x = net.add("Add", branch, x) if (ic, stride) == (oc, 1) else branch
+            ic = oc
+    return net.model("mobilenetv2", net.classifier(net.relu6(net.conv(x, 320, 1280, 1)), 1280))
+
+
+TOPOLOGIES: dict[str, Callable[[], ModelProto]] = {"resnet18": resnet18, "mobilenetv2": mobilenetv2}

@@ -1,8 +1,9 @@
 """Eleven real topologies with seeded random weights that keep activations alive, for examples, tests and benchmarks.
 
 The onnx wheel ships nine without weights (ConstantOfShape); two are written in tuner.graph.topologies. Random weights
-must be chosen with care: with careless ones activations vanish or explode and a saturated softmax hides every error. Here each layer is scaled by what it does to a
-random image, one layer after the other (layer-sequential unit variance, Mishkin and Matas 2015, arXiv 1511.06422).
+must be chosen with care: with careless ones activations vanish or explode and a saturated softmax hides every error.
+Here each layer is scaled by what it does to a random image, one layer after the other (layer-sequential unit variance,
+Mishkin and Matas 2015, arXiv 1511.06422).
 """
 
 from __future__ import annotations

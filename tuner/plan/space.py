@@ -1,0 +1,289 @@
+"""The plan space: every legal block of a Graph on a device, and the distinct questions these blocks ask.
+
+A block is grown from its last layer, its *sink*: a layer joins when all that read it are inside, so that exactly one
+tensor leaves a block. Such sets are convex, and sorting a plan's blocks by their sinks gives an order to run them in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Protocol
+
+from tuner.errors import UserError
+from tuner.graph.ir import Graph, Layer
+from tuner.plan.elementwise import ELEMENTWISE
+from tuner.plan.workload import Bound, workload_of
+from tuner.types import Candidate, Device
+
+MOST_PER_SINK = 4096  # blocks that end in one layer; beyond that the smallest ones are kept
+MOST_BLOCKS = 200_000
+
+Evaluation = tuple[int, int]  # (index of a question, index of a core count): what a measurement answers
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way to run a set of layers: the template that serves it, and the layouts it reads and writes.
+
+    Layouts are by tensor of the Graph; tensors that are not named are plain.
+    """
+
+    template: str
+    reads: Mapping[str, str]
+    writes: Mapping[str, str]
+
+
+class BlockRules(Protocol):
+    """What a device can fuse."""
+
+    def may_grow(self, heavy: Sequence[Layer]) -> bool:
+        """Whether more layers may join a set with these that are not elementwise."""
+
+    def variants(self, graph: Graph, layers: tuple[str, ...]) -> Sequence[Variant]:
+        """How the set may run as one block; none = it may not. A single layer always may."""
+
+
+@dataclass(frozen=True)
+class BlockOption:
+    """A block with its layouts. ``reads`` and ``writes`` map the Graph's tensor names to layouts."""
+
+    layers: tuple[str, ...]  # in the Graph's order
+    mask: int  # bit i = the Graph's layer i is in it
+    sink: int  # position of its last layer
+    question: int
+    reads: Mapping[str, str]
+    writes: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class BlockQuestion:
+    """Equal blocks ask one question: how long does this workload take with these layouts?"""
+
+    layers: tuple[str, ...]  # of one block that asks it
+    variant: Variant
+
+    @property
+    def template(self) -> str:
+        return self.variant.template
+
+
+@dataclass(frozen=True)
+class PlanSpace:
+    """All that may be decided about a Graph on a device. Made by ``plan_space``."""
+
+    graph: Graph
+    device: Device
+    cores: tuple[int, ...]  # core counts considered, ascending
+    blocks: tuple[BlockOption, ...]
+    questions: tuple[BlockQuestion, ...]
+    conversions: Mapping[str, float] = field(default_factory=dict)  # tensor -> seconds to change its layout
+    residency: str = "dram"  # where weights come from; see Candidate
+    precision: str = "fp32"
+    complete: bool = True  # False: some sink had too many blocks, and the largest were left out
+
+    @property
+    def evaluations(self) -> int:
+        """How many measurements the whole table takes."""
+        return len(self.questions) * len(self.cores)
+
+    @cached_property
+    def by_sink(self) -> tuple[tuple[int, ...], ...]:
+        """Position of a layer -> indexes of the blocks that end there, the smallest first."""
+        found: list[list[int]] = [[] for _ in self.graph.layers]
+        for index, block in enumerate(self.blocks):
+            found[block.sink].append(index)
+        return tuple(tuple(each) for each in found)
+
+    @cached_property
+    def block_of(self) -> Mapping[frozenset[str], tuple[int, ...]]:
+        """Set of layers -> its blocks, one per variant."""
+        found: dict[frozenset[str], tuple[int, ...]] = {}
+        for index, block in enumerate(self.blocks):
+            key = frozenset(block.layers)
+            found[key] = (*found.get(key, ()), index)
+        return found
+
+    @cached_property
+    def _bound(self) -> dict[int, Bound]:
+        return {}
+
+    def bound(self, question: int) -> Bound:
+        """The canonical workload and how it is bound in the Graph; made when first asked for."""
+        if question not in self._bound:
+            self._bound[question] = workload_of(self.graph, self.questions[question].layers)
+        return self._bound[question]
+
+    def workload(self, question: int) -> Graph:
+        """The canonical workload of a question."""
+        return self.bound(question).workload
+
+    def layouts(self, question: int) -> dict[str, str]:
+        """Layouts by the workload's tensor names."""
+        names, variant = self.bound(question).canonical, self.questions[question].variant
+        return {names[n]: v for n, v in {**variant.reads, **variant.writes}.items()}
+
+    def candidate(self, evaluation: Evaluation, knobs: Mapping[str, int], template_version: int = 1) -> Candidate:
+        """What a runner is asked for an evaluation."""
+        question, cores = evaluation
+        asked, workload = self.questions[question], self.workload(question)
+        return Candidate(
+            workload=workload.to_json(), workload_hash=workload.hash, layouts=self.layouts(question),
+            template=asked.template, template_version=template_version, knobs=knobs, cores=self.cores[cores], precision=self.precision,
+            residency=self.residency,
+        )  # fmt: skip
+
+
+def plan_space(
+    graph: Graph, device: Device, cores: Sequence[int], rules: BlockRules, *, residency: str = "dram",
+    conversions: Mapping[str, float] | None = None,
+) -> PlanSpace:  # fmt: skip
+    """Enumerate the blocks of a Graph.
+
+    Raises:
+        UserError: the space has more than MOST_BLOCKS blocks (``space-too-large``).
+    """
+    signatures, cones = _Signatures(graph), _Cones(graph, rules)
+    asked: dict[Any, int] = {}
+    blocks: list[BlockOption] = []
+    questions: list[BlockQuestion] = []
+    complete = True
+    for sink in range(len(graph.layers)):
+        masks, whole = cones.ending_in(sink)
+        complete &= whole
+        for mask in masks:
+            layers = tuple(graph.layers[i].id for i in _bits(mask))
+            for variant in rules.variants(graph, layers):
+                key = (signatures.of(mask), variant.template, _positional(graph, layers, variant))
+                if key not in asked:
+                    asked[key] = len(questions)
+                    questions.append(BlockQuestion(layers, variant))
+                blocks.append(BlockOption(layers, mask, sink, asked[key], variant.reads, variant.writes))
+        if len(blocks) > MOST_BLOCKS:
+            raise UserError(
+                f"The model has more than {MOST_BLOCKS:,} blocks to choose from.", code="space-too-large",
+                hint="Limit the depth of blocks, or use the strategy greedy.",
+            )  # fmt: skip
+    return PlanSpace(
+        graph, device, tuple(cores), tuple(blocks), tuple(questions), conversions or {}, residency, "fp32", complete
+    )
+
+
+class _Cones:
+    """Enumerates the sets of layers that may be blocks, as bit sets."""
+
+    def __init__(self, graph: Graph, rules: BlockRules) -> None:
+        self._graph, self._rules = graph, rules
+        position, outputs = graph.position, set(graph.outputs)
+        self._heavy = sum(1 << i for i, layer in enumerate(graph.layers) if layer.op not in ELEMENTWISE)
+        self._makers = [
+            sum({1 << position[graph.producer[n].id] for n in layer.inputs if n in graph.producer})
+            for layer in graph.layers
+        ]
+        # Who has to be inside before a layer may join; None = it makes what the model's user reads.
+        self._readers = [
+            None
+            if outputs.intersection(layer.outputs)
+            else sum({1 << position[c.id] for n in layer.outputs if n for c in graph.consumers[n]})
+            for layer in graph.layers
+        ]
+
+    def ending_in(self, sink: int) -> tuple[list[int], bool]:
+        """The sets whose last layer is ``sink``, the smallest first, and whether those are all."""
+        first = 1 << sink
+        found, seen = [first], {first}
+        frontier = [(first, self._makers[sink])]
+        while frontier:
+            grown: list[tuple[int, int]] = []
+            for mask, feeding in frontier:
+                if not self._rules.may_grow([self._graph.layers[i] for i in _bits(mask & self._heavy)]):
+                    continue
+                for position in _bits(feeding & ~mask):
+                    readers, larger = self._readers[position], mask | 1 << position
+                    if readers is not None and not readers & ~mask and larger not in seen:
+                        seen.add(larger)
+                        grown.append((larger, feeding | self._makers[position]))
+            found += [mask for mask, _ in grown]
+            if len(found) > MOST_PER_SINK:
+                return found[:MOST_PER_SINK], False
+            frontier = grown
+        return found, True
+
+
+def _bits(mask: int) -> list[int]:
+    """Positions of the set bits, ascending."""
+    found = []
+    while mask:
+        low = mask & -mask
+        found.append(low.bit_length() - 1)
+        mask ^= low
+    return found
+
+
+def _positional(graph: Graph, layers: tuple[str, ...], variant: Variant) -> tuple[str, ...]:
+    """The variant's layouts in the order in which the layers read and write, free of the Graph's names."""
+    names = dict.fromkeys(n for i in layers for n in (*graph.by_id[i].inputs, *graph.by_id[i].outputs))
+    every = {**variant.reads, **variant.writes}
+    return tuple(every[n] for n in names if n in every)
+
+
+class _Signatures:
+    """Tells equal computations without making their workloads: what each layer is, and which reads which."""
+
+    def __init__(self, graph: Graph) -> None:
+        self._graph = graph
+        known: dict[Any, int] = {}
+        self._own = [known.setdefault(self._describe(layer), len(known)) for layer in graph.layers]
+
+        numbers: dict[str, int] = {}
+        self._names = [
+            [numbers.setdefault(n, len(numbers)) for n in (*layer.inputs, *layer.outputs) if n]
+            for layer in graph.layers
+        ]
+
+    def _describe(self, layer: Layer) -> Any:
+        graph = self._graph
+        names = [*layer.inputs, *layer.outputs]
+        types = tuple(None if not n else (graph.type_of(n).shape, graph.type_of(n).dtype) for n in names)
+        values = tuple(graph.constants[n].value for n in layer.inputs if n in graph.constants)
+        return layer.op, layer.domain, layer.attrs, types, values
+
+    def of(self, mask: int) -> Any:
+        """Equal for equal workloads."""
+        order = _bits(mask)
+        number: dict[int, int] = {}
+        wiring = [number.setdefault(n, len(number)) for i in order for n in self._names[i]]
+        return tuple([self._own[i] for i in order]), tuple(wiring)
+
+
+def crossing(graph: Graph, layers: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Tensors that a set of layers reads from outside, and those it makes for outside."""
+    inside = set(layers)
+    made = {n for i in layers for n in graph.by_id[i].outputs if n}
+    reads = dict.fromkeys(
+        n for i in layers for n in graph.by_id[i].inputs if n and n in graph.tensors and n not in made
+    )
+    writes = [
+        n for i in layers for n in graph.by_id[i].outputs
+        if n and (n in graph.outputs or any(c.id not in inside for c in graph.consumers[n]))
+    ]  # fmt: skip
+    return list(reads), writes
+
+
+SIMULATED = "simulated"  # the template of simulated devices
+_SIMULATED = Variant(SIMULATED, {}, {})
+
+
+@dataclass(frozen=True)
+class AnyChain:
+    """Rules of a simulated accelerator: whatever is connected may be one block, up to ``depth`` heavy layers."""
+
+    depth: int | None = None  # None = no limit
+
+    def may_grow(self, heavy: Sequence[Layer]) -> bool:
+        return self.depth is None or len(heavy) <= self.depth
+
+    def variants(self, graph: Graph, layers: tuple[str, ...]) -> Sequence[Variant]:
+        heavy = sum(graph.by_id[i].op not in ELEMENTWISE for i in layers)
+        return (_SIMULATED,) if self.depth is None or heavy <= self.depth or len(layers) == 1 else ()

@@ -130,8 +130,8 @@ class PlanSpace:
         asked, workload = self.questions[question], self.workload(question)
         return Candidate(
             workload=workload.to_json(), workload_hash=workload.hash, layouts=self.layouts(question),
-            template=asked.template, template_version=template_version, knobs=knobs, cores=self.cores[cores], precision=self.precision,
-            residency=self.residency,
+            template=asked.template, template_version=template_version, knobs=knobs, cores=self.cores[cores],
+            precision=self.precision, residency=self.residency,
         )  # fmt: skip
 
 

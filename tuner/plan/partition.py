@@ -9,7 +9,7 @@ that it may not be the optimum.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,11 +17,11 @@ import numpy as np
 from tuner.errors import InternalError
 from tuner.plan.layout import PLAIN
 from tuner.plan.plan import Block, Plan
-from tuner.plan.space import PlanSpace
+from tuner.plan.space import BlockOption, PlanSpace
 
 Table = np.ndarray  # seconds, [questions, cores]; NaN = unknown, inf = failed
 WIDEST = 20_000
-_Demands = tuple[tuple[str, str], ...]  # (tensor, layout wanted), sorted
+_Demands = frozenset[tuple[str, str]]  # (tensor, layout wanted)
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,19 @@ def best_partition(space: PlanSpace, seconds: Table) -> Choice:
     return Choice(blocks, cores, total, exact)
 
 
+@dataclass(frozen=True)
+class _Step:
+    """How a state was reached most cheaply."""
+
+    seconds: float  # so far
+    block: int  # laid last; -1 at the start
+    before: tuple[int, _Demands] | None  # the state before it
+
+
+# Layers left (bit set) -> what is wanted of them -> how that was reached.
+_Bucket = dict[int, dict[_Demands, _Step]]
+
+
 class _Chooser:
     """One run of the dynamic programme. ``cost``: seconds of each question on its best core count."""
 
@@ -60,81 +73,86 @@ class _Chooser:
     def run(self) -> tuple[tuple[int, ...], float, bool]:
         space = self._space
         count = len(space.graph.layers)
-        # Per position of the last layer left: state -> (cost so far, block laid last, state before).
-        buckets: list[dict[tuple[int, _Demands], tuple[float, int, tuple[int, _Demands] | None]]]
-        buckets = [{} for _ in range(count + 1)]
-        outputs: _Demands = tuple(sorted((n, PLAIN) for n in space.graph.outputs)) if self._several else ()
-        start = ((1 << count) - 1, outputs)
-        buckets[count][start] = (0.0, -1, None)
+        buckets: list[_Bucket] = [{} for _ in range(count + 1)]  # by the position of the last layer left, plus one
+        wanted = frozenset((n, PLAIN) for n in space.graph.outputs) if self._several else frozenset()
+        buckets[count][(1 << count) - 1] = {wanted: _Step(0.0, -1, None)}
         for last in range(count, 0, -1):
-            bucket = self._narrow(buckets[last])
-            for state, (so_far, _, _) in bucket.items():
-                left, demands = state
+            bucket = buckets[last] = self._narrow(buckets[last])
+            for left, steps in bucket.items():
                 for index in space.by_sink[last - 1]:
                     block = space.blocks[index]
-                    if block.mask & left != block.mask:
+                    if block.mask & left != block.mask or self._cost[block.question] == np.inf:
                         continue
-                    total = so_far + self._cost[block.question]
-                    if total == np.inf:
-                        continue
-                    wanted = demands
-                    if self._several:
-                        extra, wanted = self._hand_over(demands, block.reads, block.writes)
-                        total += extra
                     rest = left & ~block.mask
-                    following = (rest, wanted)
-                    target = buckets[rest.bit_length()]
-                    known = target.get(following)
-                    if known is None or total < known[0]:
-                        target[following] = (total, index, state)
-            buckets[last] = bucket
-        if not buckets[0]:
+                    target = buckets[rest.bit_length()].setdefault(rest, {})
+                    for demands, step in steps.items():
+                        extra, following = self._hand_over(demands, block)
+                        total = step.seconds + self._cost[block.question] + extra
+                        known = target.get(following)
+                        if known is None or total < known.seconds:
+                            target[following] = _Step(total, index, (left, demands))
+        ends = {d: step.seconds + self._inputs(d) for d, step in buckets[0].get(0, {}).items()}
+        if not ends:
             raise InternalError("No plan has a time for each of its blocks.", code="no-plan")
-        final = min(buckets[0], key=lambda state: buckets[0][state][0])
-        return self._walk(buckets, final), buckets[0][final][0], self._exact
+        final = min(ends, key=ends.__getitem__)
+        return self._walk(buckets, final), ends[final], self._exact
 
     @staticmethod
-    def _walk(buckets: list[dict[tuple[int, _Demands], tuple[float, int, tuple[int, _Demands] | None]]],
-              final: tuple[int, _Demands]) -> tuple[int, ...]:  # fmt: skip
+    def _walk(buckets: list[_Bucket], final: _Demands) -> tuple[int, ...]:
         blocks: list[int] = []
-        state = final
+        state: tuple[int, _Demands] = (0, final)
         while True:
-            _, index, before = buckets[state[0].bit_length()][state]
-            if before is None:
+            step = buckets[state[0].bit_length()][state[0]][state[1]]
+            if step.before is None:
                 return tuple(blocks)  # the first block of the model was laid last
-            blocks.append(index)
-            state = before
+            blocks.append(step.block)
+            state = step.before
 
-    def _narrow(
-        self, bucket: dict[tuple[int, _Demands], tuple[float, int, tuple[int, _Demands] | None]]
-    ) -> dict[tuple[int, _Demands], tuple[float, int, tuple[int, _Demands] | None]]:
-        if len(bucket) <= WIDEST:
+    def _narrow(self, bucket: _Bucket) -> _Bucket:
+        """Without states that another one beats whatever comes, and without the dearest if there are too many."""
+        if self._several:
+            bucket = {left: self._undominated(steps) for left, steps in bucket.items()}
+        if sum(len(steps) for steps in bucket.values()) <= WIDEST:
             return bucket
         self._exact = False
         # Those that have covered much are not dearer for it: compare the time per covered layer.
-        ranked = sorted(bucket.items(), key=lambda item: item[1][0] / (1 + _covered(item[0][0], self._space)))
-        return dict(ranked[:WIDEST])
+        count = len(self._space.graph.layers)
+        ranked = sorted(
+            (step.seconds / (1 + count - left.bit_count()), left, number)
+            for left, steps in bucket.items() for number, step in enumerate(steps.values())
+        )  # fmt: skip
+        names = {left: list(steps) for left, steps in bucket.items()}
+        kept: _Bucket = {}
+        for _, left, number in ranked[:WIDEST]:
+            demands = names[left][number]
+            kept.setdefault(left, {})[demands] = bucket[left][demands]
+        return kept
 
-    def _hand_over(
-        self, demands: _Demands, reads: Mapping[str, str], writes: Mapping[str, str]
-    ) -> tuple[float, _Demands]:
-        """Seconds of layout changes that this block settles, and what is wanted of the blocks before it."""
-        seconds, left = 0.0, []
-        for tensor, layout in demands:
-            if tensor in writes:
-                seconds += self._space.conversions.get(tensor, 0.0) if writes[tensor] != layout else 0.0
-            else:
-                left.append((tensor, layout))
-        for tensor, layout in reads.items():
-            if tensor in self._space.graph.producer:
-                left.append((tensor, layout))
-            elif layout != PLAIN:  # the model's inputs come plain
-                seconds += self._space.conversions.get(tensor, 0.0)
-        return seconds, tuple(sorted(left))
+    def _undominated(self, steps: dict[_Demands, _Step]) -> dict[_Demands, _Step]:
+        """A state is out when a cheaper one, even if all it wants beyond had to be converted, costs no more."""
+        kept: dict[_Demands, _Step] = {}
+        for demands, step in sorted(steps.items(), key=lambda item: item[1].seconds):
+            if not any(other.seconds + self._convert(d - demands) <= step.seconds for d, other in kept.items()):
+                kept[demands] = step
+        return kept
 
+    def _hand_over(self, demands: _Demands, block: BlockOption) -> tuple[float, _Demands]:
+        """Seconds of layout changes that this block settles, and what is wanted of the blocks before it.
 
-def _covered(left: int, space: PlanSpace) -> int:
-    return len(space.graph.layers) - left.bit_count()
+        A tensor is converted once for all that want it so.
+        """
+        if not self._several:
+            return 0.0, demands
+        writes = block.writes
+        seconds = self._convert((n, v) for n, v in demands if n in writes and writes[n] != v)
+        return seconds, frozenset(d for d in demands if d[0] not in writes).union(block.reads.items())
+
+    def _inputs(self, demands: _Demands) -> float:
+        """The model's inputs come plain."""
+        return self._convert(d for d in demands if d[1] != PLAIN)
+
+    def _convert(self, demands: Iterable[tuple[str, str]]) -> float:
+        return sum(self._space.conversions.get(tensor, 0.0) for tensor, _ in demands)
 
 
 def choice_seconds(space: PlanSpace, choice: Choice, table: Table) -> float:
@@ -146,8 +164,8 @@ def choice_seconds(space: PlanSpace, choice: Choice, table: Table) -> float:
 
 def _conversions(space: PlanSpace, choice: Choice) -> float:
     stored = {n: v for b in choice.blocks for n, v in space.blocks[b].writes.items()}
-    wanted = [(n, v) for b in choice.blocks for n, v in space.blocks[b].reads.items()]
-    wanted += [(n, PLAIN) for n in space.graph.outputs]
+    wanted = {(n, v) for b in choice.blocks for n, v in space.blocks[b].reads.items()}
+    wanted |= {(n, PLAIN) for n in space.graph.outputs}
     return sum(space.conversions.get(n, 0.0) for n, v in wanted if stored.get(n, PLAIN) != v)
 
 

@@ -1,0 +1,60 @@
+"""What the kernel templates of a CPU can fuse: the BlockRules of real devices."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tuner.graph.ir import Graph, Layer
+from tuner.kernels.registry import serving
+from tuner.plan.layout import PLAIN, blocked
+from tuner.plan.legality import POOLS, VIEWS, why_illegal
+from tuner.plan.plan import IMPORTED, VIEW
+from tuner.plan.space import Variant, crossing
+from tuner.plan.workload import workload_of
+from tuner.types import Device
+
+LONGEST = 12  # layers of a block
+_SHUFFLE = ("Reshape", "Transpose", "Reshape")
+
+
+class Served:
+    """A set of layers may be a block if some template serves it with these layouts."""
+
+    def __init__(self, device: Device) -> None:
+        self._device = device
+
+    def may_grow(self, heavy: Sequence[Layer]) -> bool:
+        ops = tuple(layer.op for layer in heavy)
+        return len(ops) < 2 or ops == _SHUFFLE[1:] or (ops[0] == "Conv" and ops[1] in POOLS and len(ops) == 2)
+
+    def variants(self, graph: Graph, layers: tuple[str, ...]) -> Sequence[Variant]:
+        """Images all blocked or all plain, on either side; a lone layer that no template takes is imported."""
+        if len(layers) > LONGEST or why_illegal(graph, layers):
+            return ()
+        if len(layers) == 1 and graph.by_id[layers[0]].op in VIEWS:
+            return (_plain(graph, VIEW, layers),)
+        bound = workload_of(graph, layers)
+        workload, found = bound.workload, []
+        for read in self._layouts(workload, workload.inputs):
+            for write in self._layouts(workload, workload.outputs):
+                template = next(serving(workload, read | write, self._device), None)
+                if template is not None:
+                    reads = {bound.names[n]: v for n, v in read.items() if len(workload.tensors[n].shape) == 4}
+                    writes = {bound.names[n]: v for n, v in write.items() if len(workload.tensors[n].shape) == 4}
+                    found.append(Variant(template.name, reads, writes))
+        if not found and len(layers) == 1:
+            return (_plain(graph, IMPORTED, layers),)
+        return found
+
+    def _layouts(self, workload: Graph, names: Sequence[str]) -> list[dict[str, str]]:
+        block = blocked(self._device.lanes)
+        images = {n: block if len(workload.tensors[n].shape) == 4 else PLAIN for n in names}
+        plain = dict.fromkeys(names, PLAIN)
+        return [images, plain] if images != plain else [plain]
+
+
+def _plain(graph: Graph, template: str, layers: tuple[str, ...]) -> Variant:
+    """Images plain on both sides."""
+    reads, writes = crossing(graph, layers)
+    images = [[n for n in names if len(graph.tensors[n].shape) == 4] for names in (reads, writes)]
+    return Variant(template, dict.fromkeys(images[0], PLAIN), dict.fromkeys(images[1], PLAIN))

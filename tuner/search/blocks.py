@@ -1,0 +1,133 @@
+"""Rows of features of blocks for the cost model: what each layer does, and the exact geometry of dividing it.
+
+Nothing here depends on knobs: a row stands for a block on so many cores, as well as its template can run it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from cost_model.block_features import COLUMNS, BlockArrays, LayerFacts, feature_rows
+from cost_model.machine import Machine
+from tuner.graph.costs import layer_cost
+from tuner.graph.ir import Graph, Layer, Tensor
+from tuner.plan.elementwise import ELEMENTWISE
+from tuner.plan.halo import Halo
+from tuner.plan.layout import PLAIN
+from tuner.types import Device
+
+TEMPLATES = ("simulated", "imported", "view", "conv2d", "conv2d_pool", "depthwise", "dense", "matmul", "pool",
+             "elementwise", "concat", "channels", "lrn", "softmax", "winograd")  # fmt: skip
+_CHANNELWISE = ELEMENTWISE | {"MaxPool", "AveragePool", "LpPool", "GlobalAveragePool", "GlobalMaxPool", "Concat"}
+
+
+def block_rows(
+    workload: Graph, cores: Sequence[int], device: Device, *, layouts: Mapping[str, str] | None = None,
+    template: str = "simulated",
+) -> np.ndarray:  # fmt: skip
+    """``[len(cores), len(COLUMNS)]``: one row of ``cost_model.block_features`` per core count.
+
+    Args:
+        layouts: by the workload's tensor names; what is not named is plain.
+        device: only its lanes count here; its sizes and rates are in the Machine (see ``machine_of``).
+    """
+    amounts = np.array([_amounts(workload, layer, device.lanes) for layer in workload.layers])
+    halo = Halo(workload)
+    bands = halo.split(np.array([*cores, 2]))  # the last: what one more band costs
+    tensors, leaving = workload.tensors, set(workload.outputs)
+    inputs = [float(tensors[n].bytes) for n in workload.inputs]
+    read, written = sum(inputs), float(sum([tensors[n].bytes for n in workload.outputs]))
+    return feature_rows(
+        BlockArrays(
+            cores=np.array(cores, dtype=np.float64),
+            amounts=amounts,
+            divides=np.array(_divides(workload)),
+            inside=np.array([leaving.isdisjoint(layer.outputs) for layer in workload.layers]),
+            computed=bands.ratio[:, :-1],
+            tallest=bands.busiest[:, :-1] / halo.rows[:, None],
+            overlap=bands.ratio[:, -1] - 1.0,
+            input_bytes=read,
+            read=np.array(inputs) @ bands.read[:, :-1],
+            output_bytes=written,
+            weight_bytes=float(sum([c.bytes for c in workload.constants.values()])),
+            rows=halo.output_rows,
+            out_channels=_channels(tensors[workload.outputs[0]].shape),
+            layout=_blocked(workload, layouts, read + written) if layouts else 0.0,
+            template=float(TEMPLATES.index(template)) if template in TEMPLATES else float(len(TEMPLATES)),
+        )
+    )
+
+
+def stacked_rows(found: Sequence[np.ndarray]) -> np.ndarray:
+    """Rows of several blocks one after the other; ``[0, len(COLUMNS)]`` for none."""
+    return np.concatenate(found) if found else np.zeros((0, len(COLUMNS)))
+
+
+def machine_of(device: Device, peak_flops: float | None = None, bandwidth: float | None = None) -> Machine:
+    """What the cost model is told about a device: measured or specified figures, rough guesses where there are none."""
+    return Machine(
+        cores=device.cores,
+        peak_flops=peak_flops or device.cores * device.lanes * 4 * 2.5e9,  # two units of multiply-adds at 2.5 GHz
+        bandwidth=bandwidth or 20e9,
+        core_memory=float(device.l2),
+        shared_memory=float(device.l3),
+    )
+
+
+def _amounts(graph: Graph, layer: Layer, lanes: int) -> tuple[float, ...]:
+    """What the layer adds to its block's features; computed once for equal layers of whatever graphs."""
+    types = (*layer.inputs, *layer.outputs)
+    key = (lanes, layer.op, layer.domain, layer.attrs, *[graph.type_of(n).shape if n else None for n in types])
+    found = _KNOWN.get(key)
+    if found is None:
+        if len(_KNOWN) >= _MOST:
+            _KNOWN.clear()
+        found = _KNOWN[key] = _layer_facts(graph, layer).amounts(lanes)
+    return found
+
+
+_KNOWN: dict[Any, tuple[float, ...]] = {}
+_MOST = 16384
+
+
+def _layer_facts(graph: Graph, layer: Layer) -> LayerFacts:
+    cost = layer_cost(graph, layer)
+    shape = graph.tensors[next(n for n in layer.outputs if n)].shape
+    weights = graph.type_of(layer.inputs[1]).shape if cost.macs else ()
+    kernel = layer.attr("kernel_shape") or (weights[2:] if layer.op == "Conv" else ())
+    return LayerFacts(
+        ops=float(cost.ops),
+        mac=cost.macs > 0,
+        depthwise=layer.op == "Conv" and layer.attr("group", 1) > 1 and weights[1] == 1,
+        window=any(k > 1 for k in kernel),
+        summed=cost.macs / prod(shape) / prod(weights[2:]) if cost.macs else 0.0,
+        channels=float(_channels(shape)),
+        bytes=float(cost.bytes_written),
+    )
+
+
+def _channels(shape: tuple[int, ...]) -> int:
+    return (shape[1] if len(shape) > 2 else shape[-1]) if shape else 1
+
+
+def _divides(workload: Graph) -> list[bool]:
+    """Per layer: whether a core that makes a part of the output's channels needs only that part of it."""
+    whole: set[str] = set()  # tensors of which every core needs all channels
+    found = []
+    for layer in reversed(workload.layers):
+        divides = whole.isdisjoint(layer.outputs)
+        found.append(divides)
+        grouped = layer.op == "Conv" and layer.attr("group", 1) > 1
+        if not divides or not (grouped or layer.op in _CHANNELWISE):
+            whole.update(layer.inputs)
+    return found[::-1]
+
+
+def _blocked(workload: Graph, layouts: Mapping[str, str], whole: float) -> float:
+    """The share of the bytes read and written that lie blocked by channels."""
+    named: list[Tensor] = [workload.tensors[n] for n, v in layouts.items() if v != PLAIN and n in workload.tensors]
+    return float(sum(t.bytes for t in named)) / max(whole, 1.0)

@@ -111,7 +111,7 @@ class Graph:
     @cached_property
     def producer(self) -> Mapping[str, Layer]:
         """Tensor name -> the layer that writes it (graph inputs have none)."""
-        return {out: layer for layer in self.layers for out in layer.outputs}
+        return {out: layer for layer in self.layers for out in layer.outputs if out}
 
     @cached_property
     def consumers(self) -> Mapping[str, tuple[Layer, ...]]:

@@ -7,13 +7,14 @@ tensor leaves a block. Such sets are convex, and sorting a plan's blocks by thei
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Protocol
 
 from tuner.errors import UserError
 from tuner.graph.ir import Graph, Layer
 from tuner.plan.elementwise import ELEMENTWISE
+from tuner.plan.layout import PLAIN
 from tuner.plan.workload import Bound, workload_of
 from tuner.types import Candidate, Device
 
@@ -47,7 +48,10 @@ class BlockRules(Protocol):
 
 @dataclass(frozen=True)
 class BlockOption:
-    """A block with its layouts. ``reads`` and ``writes`` map the Graph's tensor names to layouts."""
+    """A block with its layouts. ``reads`` and ``writes`` map the Graph's tensor names to layouts.
+
+    They name every tensor that crosses the block, or, where all is plain in the whole space, perhaps none.
+    """
 
     layers: tuple[str, ...]  # in the Graph's order
     mask: int  # bit i = the Graph's layer i is in it
@@ -165,8 +169,20 @@ def plan_space(
                 f"The model has more than {MOST_BLOCKS:,} blocks to choose from.", code="space-too-large",
                 hint="Limit the depth of blocks, or use the strategy greedy.",
             )  # fmt: skip
+    if any(layout != PLAIN for b in blocks for layout in (*b.reads.values(), *b.writes.values())):
+        blocks = [_all_named(graph, block) for block in blocks]
     return PlanSpace(
         graph, device, tuple(cores), tuple(blocks), tuple(questions), conversions or {}, residency, "fp32", complete
+    )
+
+
+def _all_named(graph: Graph, block: BlockOption) -> BlockOption:
+    """With the layout of every tensor that crosses it."""
+    reads, writes = crossing(graph, block.layers)
+    return replace(
+        block,
+        reads={n: block.reads.get(n, PLAIN) for n in reads},
+        writes={n: block.writes.get(n, PLAIN) for n in writes},
     )
 
 
@@ -241,6 +257,9 @@ class _Signatures:
             [numbers.setdefault(n, len(numbers)) for n in (*layer.inputs, *layer.outputs) if n]
             for layer in graph.layers
         ]
+        self._leaving = [
+            tuple(n in graph.outputs or bool(graph.consumers[n]) for n in layer.outputs if n) for layer in graph.layers
+        ]
 
     def _describe(self, layer: Layer) -> Any:
         graph = self._graph
@@ -254,7 +273,7 @@ class _Signatures:
         order = _bits(mask)
         number: dict[int, int] = {}
         wiring = [number.setdefault(n, len(number)) for i in order for n in self._names[i]]
-        return tuple([self._own[i] for i in order]), tuple(wiring)
+        return tuple([self._own[i] for i in order]), tuple(wiring), self._leaving[order[-1]]
 
 
 def crossing(graph: Graph, layers: Sequence[str]) -> tuple[list[str], list[str]]:

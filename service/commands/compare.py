@@ -17,9 +17,12 @@ def bench(args: argparse.Namespace) -> int:
     """``fusetune bench``: the tuned artifact, our own baselines and the peers, one after the other, in turns."""
     from bench.peers import bench as compare
     from tuner.build.artifact import read_manifest
-    from tuner.measure.device import devices
+    from tuner.measure.device import detect_cpu, devices
+    from tuner.measure.named import check_measurable, check_real
 
     device = devices(args.device)
+    check_real(device)
+    check_measurable(device, detect_cpu())
     folder = args.artifact or Path(f"{args.model.stem}.fusetune")
     manifest = read_manifest(folder)
     _same_model(args.model, manifest)

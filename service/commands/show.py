@@ -93,20 +93,37 @@ def zoo(args: argparse.Namespace) -> int:
 
 
 def devices(args: argparse.Namespace) -> int:
-    """``fusetune devices``: what this machine can measure on."""
-    from tuner.measure.device import detect_cpu, toolchain
+    """``fusetune devices``: what this machine can measure on, build for, and simulate."""
+    from tuner.measure.device import detect_cpu, device_names, toolchain
+    from tuner.measure.device import devices as device_called
 
-    device = detect_cpu()
-    facts = device.to_json() | {"toolchain": toolchain()}
+    here = detect_cpu()
+    known = [device_called(name) for name in device_names()]
+    facts = [
+        device.to_json() | {
+            "toolchain": None if device.simulated else toolchain(),
+            "measures": device.simulated or device.fingerprint == here.fingerprint,
+        }
+        for device in known
+    ]  # fmt: skip
     if args.json:
-        print(json.dumps([facts]))
+        print(json.dumps(facts))
         return 0
+    console = Console()
     table = Table(title="Devices")
     table.add_column("")
-    table.add_column(device.name)
-    for key, value in _readable(facts).items():
+    table.add_column(here.name)
+    for key, value in _readable(facts[0]).items():
         table.add_row(key, value)
-    Console().print(table)
+    console.print(table)
+    others = Table(title="Others")
+    for column in ("--device", "model", "cores", "use"):
+        others.add_column(column, justify="right" if column == "cores" else "left")
+    for each in facts[1:]:
+        use = "simulated" if each["simulated"] else "measured here" if each["measures"] else "built for here"
+        others.add_row(each["name"], each["model"], str(each["cores"]), use)
+    others.add_row("sim:PATH.json", "a machine of your own: docs/simulated-devices.md", "", "simulated")
+    console.print(others)
     return 0
 
 

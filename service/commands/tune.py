@@ -26,9 +26,11 @@ from tuner.events import Progress
 
 def tune(args: argparse.Namespace) -> int:
     """The command: build the JobSpec, run it, print what came out."""
-    from tuner.measure.device import devices, toolchain
+    from tuner.measure.device import detect_cpu, devices, toolchain
+    from tuner.measure.named import check_measurable
 
     device = devices(args.device)
+    check_measurable(device, detect_cpu())
     check_cores(args.cores, device)
     spec = job_spec(args)
     inputs = {name: read_array(name, path) for name, path in args.input}

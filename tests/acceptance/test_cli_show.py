@@ -42,11 +42,13 @@ def test_plan_prints_what_plan_and_tune_read(tuned: Tuned) -> None:
 def test_devices(tuned: Tuned) -> None:
     done = fusetune(tuned.home, "devices", "--json")
     assert done.code == 0, done.err
-    (device,) = done.json
+    device, *others = done.json
     report = tuned.done.json
     assert device["fingerprint"] == report["device"]["fingerprint"]
     assert device["cores"] == report["device"]["cores"] >= 1
-    assert device["toolchain"] == report["toolchain"]
+    assert device["toolchain"] == report["toolchain"] and device["measures"]
+    assert {"xeon-4214r", "sim:mlu100", "sim:xeon-4214r"} <= {d["name"] for d in others}
+    assert all(d["simulated"] == d["name"].startswith("sim:") for d in others)
 
 
 def test_records(tuned: Tuned) -> None:

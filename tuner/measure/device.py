@@ -1,4 +1,4 @@
-"""The devices of this machine: what the CPU is, as far as tuning cares, and what this process may use of it."""
+"""Devices by name: this machine's CPU as this process may use it, CPUs known by name, and simulated ones."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from tuner.errors import UserError
+from tuner.measure.named import NAMED
+from tuner.simulate.spec import PREFIX, load, names
 from tuner.types import Device
 
 _FEATURES = {
@@ -26,11 +28,23 @@ _PROBE = (
 
 
 def devices(name: str) -> Device:
-    """The device called ``name``. Raises UserError(code="unknown-device"), which lists the known ones."""
-    known = {"cpu": detect_cpu}
-    if name not in known:
-        raise UserError(f"There is no device {name!r} here; known are: {', '.join(known)}.", code="unknown-device")
-    return known[name]()
+    """The device called ``name``: "cpu", a CPU known by name, or "sim:" with a spec's name or path.
+
+    Raises UserError: ``unknown-device``, which lists the known ones, ``bad-spec`` for a spec file that cannot be used.
+    """
+    if name == "cpu":
+        return detect_cpu()
+    if name.startswith(PREFIX):
+        return load(name).device(name)
+    if name not in NAMED:
+        known = ", ".join(device_names())
+        raise UserError(f"There is no device {name!r} here; known are: {known}.", code="unknown-device")
+    return NAMED[name]
+
+
+def device_names() -> tuple[str, ...]:
+    """Every name that ``devices`` knows, this machine's CPU first; "sim:PATH.json" comes on top."""
+    return ("cpu", *NAMED, *(f"{PREFIX}{name}" for name in names()))
 
 
 @lru_cache(maxsize=1)

@@ -141,9 +141,9 @@ class Halo:
         low = np.zeros((2, len(heights)), np.int32)
         low[1] = -heights
         needs = self._walk(dict.fromkeys(self.workload.outputs, low), clipped=False)
-        layers = np.array([-needs[x.outputs[0]].sum(axis=0) for x in self.workload.layers], dtype=np.int64)
-        found = [-needs[name].sum(axis=0) for name in self.workload.inputs]
-        inputs = np.array(found, dtype=np.int64).reshape(-1, len(heights))
+        names = (*(x.outputs[0] for x in self.workload.layers), *self.workload.inputs)
+        found = -np.array([needs[name] for name in names]).sum(axis=1)
+        layers, inputs = found[: len(self.rows)], found[len(self.rows) :]
         return np.minimum(layers, self.rows[:, None]), np.minimum(inputs, self.input_rows[:, None])
 
     def _walk(self, seeds: dict[str, _Needs], clipped: bool) -> dict[str, _Needs]:

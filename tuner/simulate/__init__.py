@@ -1,0 +1,1 @@
+"""Simulated accelerators: an analytic machine, described by a spec file. No number from here was measured."""

@@ -16,7 +16,7 @@ from tuner.graph.ir import Graph
 from tuner.kernels.registry import template
 from tuner.types import Device, Trial
 
-PER_QUESTION = 4  # best trials kept for each question
+PER_QUESTION = 2  # best trials kept for each question: each costs a schedule made anew; trials.jsonl has them all
 
 
 def write_tuning_log(folder: Path, trials: Iterable[Trial], device: Device) -> int:

@@ -8,7 +8,7 @@ from itertools import product
 import numpy as np
 import pytest
 from plan_graphs import DEVICE, WEIGHTS, conv, graph_of, layer, random_dag, residual
-from test_plan_space import TwoLayouts, space_of
+from plan_spaces import TwoLayouts, space_of
 
 from tuner.errors import InternalError
 from tuner.graph.ir import Graph

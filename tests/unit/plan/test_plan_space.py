@@ -7,18 +7,15 @@ from itertools import combinations
 
 import pytest
 from plan_graphs import DEVICE, WEIGHTS, conv, graph_of, layer, random_dag, residual
+from plan_spaces import TwoLayouts, space_of
 
 from tuner.errors import UserError
 from tuner.graph.ir import Graph, Layer
 from tuner.plan import space as space_module
 from tuner.plan.elementwise import ELEMENTWISE
 from tuner.plan.legality import why_illegal
-from tuner.plan.space import AnyChain, PlanSpace, Variant, crossing, plan_space
+from tuner.plan.space import crossing, plan_space
 from tuner.plan.workload import workload_of
-
-
-def space_of(graph: Graph, depth: int | None = None, cores: Sequence[int] = (1, 2, 4)) -> PlanSpace:
-    return plan_space(graph, DEVICE, cores, AnyChain(depth))
 
 
 def leaving(graph: Graph, layers: Sequence[str]) -> set[str]:
@@ -137,22 +134,6 @@ def test_a_space_that_is_too_large_is_refused(monkeypatch: pytest.MonkeyPatch) -
     with pytest.raises(UserError) as refused:
         space_of(residual())
     assert refused.value.code == "space-too-large"
-
-
-class TwoLayouts:
-    """Every block both plain and blocked, save single Relus, which are plain only and do not say so."""
-
-    def may_grow(self, heavy: Sequence[Layer]) -> bool:
-        return True
-
-    def variants(self, graph: Graph, layers: tuple[str, ...]) -> Sequence[Variant]:
-        reads, writes = crossing(graph, layers)
-        if len(layers) == 1 and graph.by_id[layers[0]].op == "Relu":
-            return [Variant("own", {}, {})]
-        return [
-            Variant("own", dict.fromkeys(reads, layout), dict.fromkeys(writes, layout))
-            for layout in ("plain", "NCHW8c")
-        ]
 
 
 def test_layouts_are_part_of_the_question() -> None:

@@ -1,0 +1,108 @@
+"""``tpe``: Optuna's tree-structured Parzen estimator over whole plans (Bergstra et al. 2011).
+
+A plan is encoded layer by layer from the end of the model: for each layer whose readers are all in one block, whether
+it is fused into that block; for each block, the index of its core count, and of its layouts where there are several.
+Parameters that a plan has no use for are not asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import numpy as np
+import optuna
+
+from tuner.plan.space import PlanSpace
+from tuner.search.strategies.base import Options, State
+from tuner.search.strategies.whole import Whole, WholePlans
+
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+
+class Tpe(WholePlans):
+    """Options: ``plans``, how many it draws at most; ``startup``, how many of these are drawn at random first."""
+
+    name = "tpe"
+    defaults: ClassVar[Options] = {"plans": 500, "startup": 20}
+    _study: _Study | None = None  # as far as it was replayed
+
+    def plans(self, state: State) -> Iterator[Whole]:
+        study = self._study
+        if study is None or not study.follows_from(state):
+            study = self._study = _Study(state.space, state.seed, int(self.options["startup"]))
+        for number in range(int(self.options["plans"])):
+            if number == len(study.plans):
+                if number:
+                    study.tell(state)
+                study.ask()
+            yield study.plans[number]
+            if np.isnan(study.plans[number].seconds(state.seconds)):
+                return
+
+
+@dataclass
+class _Study:
+    """An Optuna study over the plans of a space. It asks and tells in turns, so that times alone decide its course."""
+
+    space: PlanSpace
+    seed: int
+    startup: int
+    plans: list[Whole] = field(default_factory=list)  # as asked
+    told: list[float] = field(default_factory=list)  # seconds; the last plan's may be missing
+
+    def __post_init__(self) -> None:
+        sampler = optuna.samplers.TPESampler(seed=self.seed, n_startup_trials=self.startup)
+        self._study = optuna.create_study(sampler=sampler)
+        self._encoding = _Encoding(self.space)
+
+    def follows_from(self, state: State) -> bool:
+        """Whether a new study would have come here with what this state knows."""
+        told = (plan.seconds(state.seconds) == seconds for plan, seconds in zip(self.plans, self.told, strict=False))
+        return state.space is self.space and state.seed == self.seed and all(told)
+
+    def ask(self) -> None:
+        self._trial = self._study.ask()
+        self.plans.append(self._encoding.plan(self._trial))
+
+    def tell(self, state: State) -> None:
+        self.told.append(self.plans[-1].seconds(state.seconds))
+        self._study.tell(self._trial, self.told[-1])
+
+
+class _Encoding:
+    """Reads a plan from an Optuna trial."""
+
+    def __init__(self, space: PlanSpace) -> None:
+        graph, position = space.graph, space.graph.position
+        self._space = space
+        self._readers = [
+            sum({1 << position[c.id] for n in layer.outputs if n for c in graph.consumers[n]}) for layer in graph.layers
+        ]
+        # Layers that are in the blocks of each sink at all.
+        self._reach = [0] * len(graph.layers)
+        for block in space.blocks:
+            self._reach[block.sink] |= block.mask
+
+    def plan(self, trial: optuna.Trial) -> Whole:
+        blocks, cores, left = [], [], (1 << len(self._readers)) - 1
+        while left:
+            sink = left.bit_length() - 1
+            index = self._block(trial, sink, left)
+            blocks.append(index)
+            cores.append(self._space.cores[trial.suggest_int(f"cores {sink}", 0, len(self._space.cores) - 1)])
+            left &= ~self._space.blocks[index].mask
+        return Whole.of(self._space, blocks[::-1], cores[::-1])
+
+    def _block(self, trial: optuna.Trial, sink: int, left: int) -> int:
+        """The largest legal block of the layers that are to be fused into this sink's block."""
+        wanted = 1 << sink
+        for layer in range(sink - 1, -1, -1):
+            readers = self._readers[layer]
+            if self._reach[sink] & left & 1 << layer and readers and not readers & ~wanted:
+                wanted |= trial.suggest_categorical(f"fuse {layer}", (0, 1)) << layer
+        fitting = [b for b in self._space.by_sink[sink] if not self._space.blocks[b].mask & ~wanted]
+        largest = self._space.blocks[max(fitting, key=lambda b: self._space.blocks[b].mask.bit_count())].mask
+        options = [b for b in fitting if self._space.blocks[b].mask == largest]
+        return options[trial.suggest_int(f"layouts {sink}", 0, len(options) - 1) if len(options) > 1 else 0]

@@ -4,10 +4,12 @@ A block is one launch. Its output is split over the cores into bands of rows, or
 is faster for the block. A core works through its part in tiles of rows as large as fit on chip beside the weights;
 what neighbouring bands and tiles both need is computed by both (the halo). Weights, inputs and outputs move over DRAM,
 what is made and used up inside the block does not, unless it does not fit on chip even row by row. DRAM feeds data that
-all cores want at the same time to all of them at once. Moving and computing overlap:
+all cores want at the same time to all of them at once. Moving and computing overlap, save that weights too large for
+the chip can only be fetched while their own layer computes:
 
-    seconds = launch + synchronisation(cores) + max(computing, moving)
-    computing = sum over layers of operations / rate + passes over tiles * half_work / (core_peak * peak_share)
+    seconds = launch + synchronisation(cores) + max(sum over layers of max(computing, streaming), moving)
+    computing = operations / rate + passes over tiles * half_work / (core_peak * peak_share)
+    streaming = share of the layer's weights that does not fit on chip * time to move its weights
     moving = max(all bytes / bandwidth, bytes of the busiest core / core_bandwidth)
 
 See docs/simulated-devices.md for what is assumed, and what is left out.
@@ -128,15 +130,25 @@ class _Block:
         """[N] seconds of each way."""
         bands = self.halo.split(way.groups, way.tiles)
         shares = np.maximum(self.work.needed[:, None], way.share)  # [T, N] of its channels that one core makes or needs
-        return np.maximum(self._computing(bands, shares[self.inputs :]), self._moving(way, bands, shares))
+        again, spilled = self._refetched(way, bands)
+        layers = shares[self.inputs :]
+        working = np.maximum(self._computing(bands, layers), self._streaming(layers, again)).sum(axis=0)
+        return np.maximum(working, self._moving(way, bands, shares, again, spilled))
 
     def _computing(self, bands: Bands, shares: Floats) -> Floats:
-        """[N] seconds of the busiest core."""
+        """[L, N] seconds of the busiest core in each layer."""
         spec = self.spec
         work = (self.work.ops / self.halo.rows)[:, None] * shares * bands.busiest
-        filling = self.work.passes.sum() * bands.passes * spec.half_work / (spec.core_peak * spec.peak_share)
-        seconds: Floats = (work / self._rates(shares)).sum(axis=0) + filling
-        return seconds
+        filling = spec.half_work / (spec.core_peak * spec.peak_share) * self.work.passes[:, None] * bands.passes
+        return work / self._rates(shares) + filling
+
+    def _streaming(self, shares: Floats, again: Floats) -> Floats:
+        """[L, N] seconds of moving those weights that are too many to be fetched before their layer begins."""
+        spec = self.spec
+        weights = self.work.weights[:, None]
+        own = weights * shares
+        late = np.maximum(own - (spec.core_memory + spec.shared_memory), 0.0) / np.maximum(own, 1.0)
+        return again * late * np.maximum(weights / spec.bandwidth, own / spec.core_bandwidth)
 
     def _rates(self, shares: Floats) -> Floats:
         """[L, N] FLOP/s of one core: of the array as far as channels fill it, or of the vector units if faster."""
@@ -147,10 +159,9 @@ class _Block:
         rates: Floats = np.maximum(spec.core_peak * filled_in[:, None] * filled_out, spec.core_vector_peak)
         return spec.peak_share * rates
 
-    def _moving(self, way: _Ways, bands: Bands, shares: Floats) -> Floats:
+    def _moving(self, way: _Ways, bands: Bands, shares: Floats, again: Floats, spilled: Floats) -> Floats:
         """[N] seconds of moving weights, inputs, outputs and what does not fit."""
         spec, work, passes, read = self.spec, self.work, bands.passes, bands.read
-        again, spilled = self._refetched(way, bands)
         weights = work.weights.sum() * again
         in_bytes, left = self.row_bytes[: self.inputs, None], work.outputs
         made = self.row_bytes[self.inputs + left] @ bands.busiest[left] * way.share + spilled * passes

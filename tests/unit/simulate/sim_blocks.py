@@ -50,6 +50,17 @@ def dense(inputs: int = 4096, outputs: int = 4096, batch: int = 1) -> Graph:
     return Graph(("i0",), ("t0",), (layer,), tensors, {"c0": Constant("c0", (outputs, inputs))})
 
 
+def convs_then_dense(outputs: int = 4096) -> Graph:
+    """A convolution of 64 channels on 14 x 14, flattened, and a dense layer."""
+    graph = convs(1, 64, 14)
+    flatten = Layer("l1", "Flatten", ("t0",), ("t1",), freeze_attrs({"axis": 1}))
+    gemm = Layer("l2", "Gemm", ("t1", "c1"), ("t2",), freeze_attrs({"transB": 1}))
+    width = 64 * 14 * 14
+    tensors = {**graph.tensors, "t1": Tensor("t1", (1, width)), "t2": Tensor("t2", (1, outputs))}
+    constants = {**graph.constants, "c1": Constant("c1", (outputs, width))}
+    return Graph(("i0",), ("t2",), (*graph.layers, flatten, gemm), tensors, constants)
+
+
 def shapes() -> Sequence[tuple[str, Graph]]:
     """Blocks of every kind."""
     return (
@@ -57,4 +68,5 @@ def shapes() -> Sequence[tuple[str, Graph]]:
         ("depthwise", convs(2, 128, 28, groups=128)), ("grouped", convs(1, 96, 27, 5, groups=2)),
         ("few channels", convs(1, 3, 224, out=64)), ("large", convs(2, 64, 224)), ("relu", relu()),
         ("dense", dense()), ("batch", dense(batch=8)), ("tiny", convs(1, 16, 7, 1)),
+        ("conv and dense", convs_then_dense()),
     )  # fmt: skip

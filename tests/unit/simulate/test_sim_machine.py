@@ -8,7 +8,7 @@ from math import ceil
 
 import numpy as np
 import pytest
-from sim_blocks import MLU, ROOMY, WIDE, XEON, convs, dense, relu, shapes
+from sim_blocks import MLU, ROOMY, WIDE, XEON, convs, convs_then_dense, dense, relu, shapes
 
 from tuner.errors import UserError
 from tuner.graph.ir import Graph
@@ -73,6 +73,15 @@ def test_tiles_that_do_not_fit_beside_the_weights_cost_halo_or_fetch_weights_aga
             break
     else:
         pytest.fail("it takes longer than with tiles of one row")
+
+
+def test_weights_too_large_for_the_chip_do_not_hide_behind_other_layers() -> None:
+    graph = convs_then_dense(4096)
+    fused = seconds(graph, 1, replace(MLU, core_memory=2e6))
+    streamed = 2 * 64 * 14 * 14 * 4096 / MLU.core_bandwidth  # of which the first 2 MB may be there in time
+    computed = 2 * 14 * 14 * 64 * 64 * 9 / RATE + FILL
+    late = streamed - 2e6 / MLU.core_bandwidth
+    assert fused > MLU.launch + max(streamed, late + computed)
 
 
 # What follows -------------------------------------------------------------------------------------------------------

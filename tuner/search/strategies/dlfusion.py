@@ -8,9 +8,10 @@ achieves saturates; the block's core count follows from the logarithm of its ope
 Ours, where the paper is not known in detail:
 
 - What synthesised layers taught is asked of the predictor that was trained on them, as it is before the search
-  measures anything: the rate of each layer of the model on the fewest cores, and its best core count. The critical
-  value is where ``rate = peak * ops / (ops + half)``, fitted to those, reaches the share ``saturation`` of its peak;
-  core counts are a linear function of both logarithms, fitted by least squares.
+  measures anything: the rate of blocks of the space on the fewest cores, against their operations, and the best core
+  count of each layer. The critical value is where the rate first comes to the share ``saturation`` of its peak; core
+  counts are a linear function of both logarithms, fitted by least squares. Layers that multiply count, others only in a
+  model that has none.
 - Every core of a block has to reach the critical value (``per_core`` = 0: the block as a whole).
 - What is walked are groups, a layer with the elementwise layers fused behind it. A run of groups that leaves more than
   one tensor is no block: where the critical value is reached in the middle of a branch, the cut is made before it.
@@ -19,7 +20,7 @@ Ours, where the paper is not known in detail:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -49,7 +50,7 @@ class DLFusion(Restricted):
         space = state.space
         # Asked as it was before the search: what is measured meanwhile must not move the plan.
         mean, _ = state.predictor.predict(State(space, state.seed, state.budget, state.predictor))
-        work = [layer_cost(space.graph, layer) for layer in space.graph.layers]
+        work = {layer.id: layer_cost(space.graph, layer) for layer in space.graph.layers}
         learned = _learn(space, work, mean, self.options["saturation"])
         chosen: list[int] = []
         allowed = np.zeros(mean.shape, dtype=bool)
@@ -64,7 +65,7 @@ class DLFusion(Restricted):
 class Thresholds:
     """What calibration teaches the heuristic about a machine."""
 
-    critical: float  # operations that let one core come near its peak rate; inf = it never does
+    critical: float  # operations that let one core come near its peak rate; inf = no layer has any
     cores: tuple[float, float, float]  # log2(best core count) = these times (1, log2(ops), log2(channels))
 
     def column(self, space: PlanSpace, ops: float, channels: float) -> int:
@@ -73,34 +74,34 @@ class Thresholds:
         return int(np.abs(np.log2(space.cores) - wanted).argmin())
 
 
-def _learn(space: PlanSpace, work: Sequence[LayerCost], mean: np.ndarray, saturation: float) -> Thresholds:
-    """Thresholds from predicted times (``mean``: log-seconds [questions, cores]) of the model's single layers."""
-    heavy = [i for i, w in enumerate(work) if w.macs] or [i for i, w in enumerate(work) if w.ops]
+def _learn(space: PlanSpace, work: Mapping[str, LayerCost], mean: np.ndarray, saturation: float) -> Thresholds:
+    """Thresholds from predicted times (``mean``: log-seconds [questions, cores])."""
+    multiplies = {i for i, w in work.items() if w.macs} or {i for i, w in work.items() if w.ops}
+    heavy = [i for i, question in enumerate(space.questions) if not multiplies.isdisjoint(question.layers)]
     if not heavy:
         return Thresholds(np.inf, (0.0, 0.0, 0.0))
-    asked = [space.blocks[space.by_sink[i][0]].question for i in heavy]  # a sink's first block is the layer alone
-    seconds = np.exp(mean[asked])
-    ops = np.array([work[i].ops for i in heavy], dtype=float)
-    rows = np.stack([np.ones(len(ops)), np.log2(ops), np.log2([work[i].channels for i in heavy])], axis=1)
-    best = np.log2(np.array(space.cores)[seconds.argmin(axis=1)])
+    ops = np.array([sum(work[i].ops for i in space.questions[q].layers) for q in heavy], dtype=float)
+    single = np.array([len(space.questions[q].layers) == 1 for q in heavy])
+    channels = [work[space.questions[q].layers[0]].channels for q in np.array(heavy)[single]]
+    rows = np.stack([np.ones(len(channels)), np.log2(ops[single]), np.log2(channels)], axis=1)
+    best = np.log2(space.cores)[mean[heavy][single].argmin(axis=1)]
     slopes = np.linalg.lstsq(rows, best, rcond=None)[0]
-    half = _half(ops / space.cores[0], ops / seconds[:, 0])
-    return Thresholds(half * saturation / (1 - saturation), (float(slopes[0]), float(slopes[1]), float(slopes[2])))
+    critical = _saturated(ops / space.cores[0], ops / np.exp(mean[heavy, 0]), saturation)
+    return Thresholds(critical, (float(slopes[0]), float(slopes[1]), float(slopes[2])))
 
 
-def _half(ops: np.ndarray, rates: np.ndarray) -> float:
-    """Operations at which half of the peak rate is reached: least absolute error of log(rate), over a grid."""
-    grid = np.geomspace(ops.min() / 1e3, ops.max() * 1e3, 301)
-    error = np.log(rates) - np.log(ops / (ops + grid[:, None]))
-    error -= np.median(error, axis=1, keepdims=True)  # the best peak for each
-    return float(grid[np.abs(error).sum(axis=1).argmin()])
+def _saturated(ops: np.ndarray, rates: np.ndarray, share: float) -> float:
+    """The least operations at which blocks of about as many reach, in the median, this share of the best such rate."""
+    sizes = np.round(2 * np.log2(ops))  # half octaves
+    typical = {size: float(np.median(rates[sizes == size])) for size in np.unique(sizes)}
+    first = min(size for size, rate in typical.items() if rate >= share * max(typical.values()))
+    return float(ops[sizes == first].min())
 
 
 def _grow(
-    space: PlanSpace, work: Sequence[LayerCost], learned: Thresholds, per_core: bool
+    space: PlanSpace, work: Mapping[str, LayerCost], learned: Thresholds, per_core: bool
 ) -> list[tuple[frozenset[str], int]]:
     """(layers, index of a core count) of each block, in running order."""
-    position = space.graph.position
     groups = schemes.greedy(space)
     found: list[tuple[frozenset[str], int]] = []
     first = 0
@@ -110,7 +111,7 @@ def _grow(
         column = 0
         for number in range(first, len(groups)):
             grown |= groups[number]
-            each = [work[position[i]] for i in groups[number]]
+            each = [work[i] for i in groups[number]]
             ops += sum(w.ops for w in each)
             weighted += sum(w.ops * w.channels for w in each)
             now = learned.column(space, ops, weighted / ops if ops else 1.0)

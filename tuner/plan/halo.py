@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tuner.graph.ir import Graph, Layer
+from tuner.plan.alone import Signature, alone, signature
 from tuner.plan.elementwise import ELEMENTWISE
 
 Ints = NDArray[np.int64]
@@ -51,7 +52,7 @@ def band_rows(workload: Graph, bands: int | Sequence[int]) -> Bands:
 class _Edge:
     """What a layer needs of one input: rows [scale * a + first, scale * (b - 1) + last + 1) for its own rows [a, b)."""
 
-    source: str
+    position: int  # of the input among the layer's
     rows: int  # of the input
     whole: bool
     scale: int = 1
@@ -105,7 +106,11 @@ class Halo:
         self.rows: Ints = np.array([_rows(workload, x.outputs[0]) for x in workload.layers])
         self.input_rows: Ints = np.array([_rows(workload, name) for name in workload.inputs], dtype=np.int64)
         self.output_rows = min(_rows(workload, name) for name in workload.outputs)
-        self._edges = [_edges(workload, layer) for layer in workload.layers]
+        self.signatures = [signature(workload, layer) for layer in workload.layers]
+        self._edges = [
+            [(layer.inputs[edge.position], edge) for edge in _edges(signed)]
+            for layer, signed in zip(workload.layers, self.signatures, strict=True)
+        ]
 
     def split(self, groups: Ints, tiles: Ints | None = None) -> Bands:
         """Cut the output into ``groups[k] * tiles[k]`` equal bands (as far as it has rows), ``tiles[k]`` to a group.
@@ -159,13 +164,10 @@ class Halo:
                 need = need if other is need else np.minimum(need, other)
             for name in layer.outputs:
                 needs[name] = need
-            for edge in edges:
+            for source, edge in edges:
                 reached = _reached(need, edge, clipped)
-                before = needs.get(edge.source)
-                if before is None or before is reached:
-                    needs[edge.source] = reached
-                else:
-                    needs[edge.source] = np.minimum(before, reached)
+                before = needs.get(source)
+                needs[source] = reached if before is None or before is reached else np.minimum(before, reached)
         return needs
 
 
@@ -182,22 +184,25 @@ def _reached(need: _Needs, edge: _Edge, clipped: bool) -> _Needs:
     return reached
 
 
-def _edges(graph: Graph, layer: Layer) -> list[_Edge]:
-    """Edges to the inputs that are tensors. Without an entry for an input nothing of it would be needed."""
-    out = graph.type_of(layer.outputs[0]).shape
+@lru_cache(maxsize=4096)
+def _edges(signed: Signature) -> tuple[_Edge, ...]:
+    """Edges to the inputs that are tensors."""
+    graph = alone(signed)
+    (layer,) = graph.layers
+    out = graph.tensors[layer.outputs[0]].shape
     found = []
     for position, name in enumerate(layer.inputs):
         if name not in graph.tensors:
             continue
         shape, rows = graph.tensors[name].shape, _rows(graph, name)
         if layer.op in _WINDOWS and not layer.domain and position == 0 and len(shape) >= 4:
-            found.append(_window(graph, layer, name, rows))
+            found.append(_window(graph, layer, position, rows))
         else:
-            found.append(_Edge(name, rows, whole=not _one_to_one(graph, layer, position, shape, out)))
-    return found
+            found.append(_Edge(position, rows, whole=not _one_to_one(graph, layer, position, shape, out)))
+    return tuple(found)
 
 
-def _window(graph: Graph, layer: Layer, name: str, rows: int) -> _Edge:
+def _window(graph: Graph, layer: Layer, position: int, rows: int) -> _Edge:
     kernel = layer.attr("kernel_shape") or graph.type_of(layer.inputs[1]).shape[2:]
     stride = (layer.attr("strides") or (1,))[0]
     reach = (layer.attr("dilations") or (1,))[0] * (kernel[0] - 1) + 1
@@ -210,8 +215,8 @@ def _window(graph: Graph, layer: Layer, name: str, rows: int) -> _Edge:
     elif mode == "VALID":
         pad = 0
     if (stride, reach, pad) == (1, 1, 0):
-        return _Edge(name, rows, whole=False)
-    return _Edge(name, rows, False, stride, np.array([[-pad], [stride + pad - reach]], np.int32))
+        return _Edge(position, rows, whole=False)
+    return _Edge(position, rows, False, stride, np.array([[-pad], [stride + pad - reach]], np.int32))
 
 
 def _one_to_one(graph: Graph, layer: Layer, position: int, shape: tuple[int, ...], out: tuple[int, ...]) -> bool:

@@ -80,8 +80,8 @@ class _Block:
 
     def __init__(self, spec: SimSpec, workload: Graph) -> None:
         self.spec = spec
-        self.work = Work.of(workload, spec)
         self.halo = Halo(workload)
+        self.work = Work.of(workload, self.halo.signatures, spec)
         self.inputs = len(workload.inputs)
         self.heights = _heights(self.halo.output_rows)  # [K] of tiles, ascending
         of_layers, of_inputs = self.halo.inner(self.heights)

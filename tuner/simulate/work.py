@@ -5,13 +5,16 @@ L layers, I inputs, T = I + L tensors (inputs first, then what each layer makes)
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tuner.graph.costs import layer_cost
 from tuner.graph.ir import Constant, Graph, Layer, Tensor
+from tuner.plan.alone import Signature, alone
 from tuner.plan.elementwise import ELEMENTWISE
 from tuner.plan.halo import Floats, Ints
 from tuner.plan.legality import VIEWS
@@ -39,50 +42,74 @@ class Work:
     needed: Floats  # [T] share of a tensor's channels that one core needs at least: 1 whole, 0 its own part alone
 
     @staticmethod
-    def of(workload: Graph, spec: SimSpec) -> Work:
-        layers = workload.layers
-        names = [*workload.inputs, *(x.outputs[0] for x in layers)]
-        index = {name: k for k, name in enumerate(names)}
-        for k, x in enumerate(layers):
-            for extra in x.outputs[1:]:
-                index[extra] = len(workload.inputs) + k
-        shapes = [_array_shape(workload, x) for x in layers]
-        leaving = sorted({index[name] - len(workload.inputs) for name in workload.outputs if name in index})
-        sizes = [_bytes(workload.type_of(name), spec) for name in workload.inputs]
-        sizes += [sum(_bytes(workload.tensors[o], spec) for o in x.outputs if o) for x in layers]
-        inner = np.ones(len(names), bool)
-        inner[: len(workload.inputs)] = False
-        inner[[len(workload.inputs) + k for k in leaving]] = False
+    def of(workload: Graph, signatures: Sequence[Signature], spec: SimSpec) -> Work:
+        """``signatures`` are those of the workload's layers (``Halo.signatures``)."""
+        facts = [_facts(signed, spec.element_bytes) for signed in signatures]
+        inputs = len(workload.inputs)
+        index = {name: k for k, name in enumerate(workload.inputs)}
+        for k, x in enumerate(workload.layers):
+            index |= dict.fromkeys(x.outputs, inputs + k)
+        leaving = sorted({index[name] - inputs for name in workload.outputs})
+        sizes = [_bytes(workload.tensors[name], spec.element_bytes) for name in workload.inputs]
+        inner = np.ones(inputs + len(facts), bool)
+        inner[[*range(inputs), *(inputs + k for k in leaving)]] = False
         return Work(
-            ops=np.array([float(layer_cost(workload, x).ops) for x in layers]),
-            reduced=np.array([s[0] for s in shapes]), channels=np.array([s[1] for s in shapes]),
-            passes=np.array([float(x.op not in ELEMENTWISE and x.op not in _FREE) for x in layers]),
-            weights=_weights(workload, spec), sizes=np.array(sizes), live=_live(workload, index, leaving), inner=inner,
-            outputs=np.array(leaving), split_channels=min(_channels(workload, n) for n in workload.outputs),
-            needed=_needed(workload, index),
+            ops=np.array([f.ops for f in facts]), reduced=np.array([f.reduced for f in facts]),
+            channels=np.array([f.channels for f in facts]), passes=np.array([f.passes for f in facts]),
+            weights=_weights(workload, facts), sizes=np.array(sizes + [f.made for f in facts]),
+            live=_live(workload, index, leaving), inner=inner, outputs=np.array(leaving),
+            split_channels=min(_channels(workload.tensors[n].shape) for n in workload.outputs),
+            needed=_needed(workload, facts, index),
         )  # fmt: skip
 
 
-def _bytes(tensor: Tensor | Constant, spec: SimSpec) -> float:
-    return float(tensor.elements * spec.element_bytes if tensor.dtype == "float32" else tensor.bytes)
+@dataclass(frozen=True)
+class _Facts:
+    """One layer, apart from its graph."""
+
+    ops: float
+    reduced: float
+    channels: float
+    passes: float
+    made: float  # bytes of its outputs
+    constants: tuple[float, ...]  # bytes of each input that is a constant, 0 for the others
+    shares: tuple[float, ...]  # of each input's channels that one channel of the output needs: 0 its own, 1 all
 
 
-def _weights(workload: Graph, spec: SimSpec) -> Floats:
+@lru_cache(maxsize=4096)
+def _facts(signed: Signature, element_bytes: int) -> _Facts:
+    graph = alone(signed)
+    (x,) = graph.layers
+    reduced, channels = _array_shape(graph, x)
+    out = graph.tensors[x.outputs[0]].shape
+    constants = [_bytes(graph.constants[n], element_bytes) if n in graph.constants else 0.0 for n in x.inputs]
+    shares = [_share(x, graph.tensors[n].shape, out) if n in graph.tensors else 0.0 for n in x.inputs]
+    return _Facts(
+        float(layer_cost(graph, x).ops), reduced, channels, float(x.op not in ELEMENTWISE and x.op not in _FREE),
+        sum(_bytes(graph.tensors[n], element_bytes) for n in x.outputs if n), tuple(constants), tuple(shares),
+    )  # fmt: skip
+
+
+def _bytes(tensor: Tensor | Constant, element_bytes: int) -> float:
+    return float(tensor.elements * element_bytes if tensor.dtype == "float32" else tensor.bytes)
+
+
+def _weights(workload: Graph, facts: Sequence[_Facts]) -> Floats:
     """Bytes of each layer's constants; one that several layers read counts for the first."""
-    seen: set[str] = set()
-    found = []
-    for x in workload.layers:
-        own = [n for n in dict.fromkeys(x.inputs) if n in workload.constants and n not in seen]
-        seen.update(own)
-        found.append(sum(_bytes(workload.constants[n], spec) for n in own))
-    return np.array(found, dtype=float)
+    found, seen = np.zeros(len(facts)), set()
+    for k, (x, f) in enumerate(zip(workload.layers, facts, strict=True)):
+        for name, size in zip(x.inputs, f.constants, strict=True):
+            if size and name not in seen:
+                seen.add(name)
+                found[k] += size
+    return found
 
 
-def _array_shape(workload: Graph, x: Layer) -> tuple[float, float]:
+def _array_shape(graph: Graph, x: Layer) -> tuple[float, float]:
     """Of one group: (channels that an output reduces over, output channels); (0, 1) for layers that do not reduce."""
     if x.op not in REDUCING or x.domain:
         return 0.0, 1.0
-    second = workload.type_of(x.inputs[1]).shape
+    second = graph.type_of(x.inputs[1]).shape
     if x.op == "Conv":
         return float(second[1]), second[0] / x.attr("group", 1)
     if x.op == "ConvTranspose":
@@ -93,7 +120,7 @@ def _array_shape(workload: Graph, x: Layer) -> tuple[float, float]:
     return float(rows), float(columns)
 
 
-def _live(workload: Graph, index: dict[str, int], leaving: list[int]) -> NDArray[np.bool_]:
+def _live(workload: Graph, index: Mapping[str, int], leaving: Sequence[int]) -> NDArray[np.bool_]:
     """[L, T]: inputs from their first reader to their last, results to their last reader.
 
     An elementwise layer writes over an input that nobody reads later.
@@ -118,28 +145,26 @@ def _live(workload: Graph, index: dict[str, int], leaving: list[int]) -> NDArray
     return live
 
 
-def _channels(workload: Graph, name: str) -> int:
-    axis = _channel_axis(workload.type_of(name).shape)
-    return 1 if axis is None else workload.type_of(name).shape[axis]
+def _channels(shape: tuple[int, ...]) -> int:
+    axis = _channel_axis(shape)
+    return 1 if axis is None else shape[axis]
 
 
 def _channel_axis(shape: tuple[int, ...]) -> int | None:
     return {0: None, 1: None, 2: 1, 3: 2}.get(len(shape), 1)
 
 
-def _needed(workload: Graph, index: dict[str, int]) -> Floats:
+def _needed(workload: Graph, facts: Sequence[_Facts], index: Mapping[str, int]) -> Floats:
     """[T]: what share of each tensor's channels a core needs at least that makes a part of the output's channels."""
-    needed = np.zeros(max(index.values()) + 1)
     inputs = len(workload.inputs)
-    for k in reversed(range(len(workload.layers))):
-        x = workload.layers[k]
-        out = workload.tensors[x.outputs[0]].shape
+    needed = [0.0] * (inputs + len(facts))
+    for k in reversed(range(len(facts))):
         own = needed[inputs + k]
-        for name in x.inputs:
-            if name in index and name in workload.tensors:
-                share = _share(x, workload.tensors[name].shape, out)
-                needed[index[name]] = max(needed[index[name]], own, share)
-    return needed
+        for name, share in zip(workload.layers[k].inputs, facts[k].shares, strict=True):
+            if name in index:
+                t = index[name]
+                needed[t] = max(needed[t], own, share)
+    return np.array(needed)
 
 
 def _share(x: Layer, shape: tuple[int, ...], out: tuple[int, ...]) -> float:

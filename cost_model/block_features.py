@@ -1,14 +1,16 @@
 """From the arrays that describe a block's layers to one row of numbers per core count.
 
 Everything is a plain amount (operations, bytes, rows, channels, counts), so that the roofline can compute with it; the
-trees see logarithms. Two ways of dividing a block among cores are described beside each other: by rows of its output,
-where each band recomputes what it overlaps with its neighbours (its halo), and by channels of its output, where layers
-that every channel depends on are computed by each core.
+trees see logarithms. The cores divide a block by rows of its output, where each band recomputes what it overlaps with
+its neighbours (its halo), and by channels of its output, where layers that every channel depends on are computed by
+each core. Of all divisions into bands x parts the row describes the one that keeps the busiest core least long, at the
+machine's balance of operations and bytes.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from math import ceil, inf
 
 import numpy as np
@@ -17,7 +19,7 @@ COLUMNS = (
     "cores",
     # what the block is: the same in all its rows
     "layers",  # number of layers
-    "mac_layers",  # of those, with multiply-accumulates
+    "mac_layers",  # of those, with multiply-accumulates over channels: depthwise convolutions do not count
     "windows",  # convolutions and pooling whose window is larger than one pixel: the fusion depth that costs a halo
     "ops",  # operations, nothing computed twice
     "mac_ops",  # of those, in layers of multiply-accumulates
@@ -34,23 +36,27 @@ COLUMNS = (
     "template",  # code of the kernel template
     "intensity",  # operations per byte from and to memory
     # how it is divided among the cores
-    "bands",  # of rows: no more than there are rows
-    "all_ops",  # operations of all bands together, halo included
+    "bands",  # of rows
+    "parts",  # of channels
+    "all_ops",  # operations of all cores together, what is computed twice included
     "core_ops",  # of the busiest core
     "core_mac_ops",
     "core_vector_ops",  # in layers without multiply-accumulates
     "core_depthwise_ops",  # in convolutions of one channel per group
-    "core_ops_per_out",  # multiply-accumulate operations / channels written, summed over layers
-    "core_ops_per_in",  # multiply-accumulate operations / channels summed over, summed over layers
     "core_ops_padded",  # what multiply-accumulates come to with channels rounded up to lanes, less core_mac_ops
-    "core_layers_per_out",  # sum over layers of multiply-accumulates of 1 / channels written
+    "core_ops_per_out",  # multiply-accumulate operations / channels that the core writes, summed over layers
+    "core_ops_per_in",  # multiply-accumulate operations / channels summed over, summed over layers
+    "core_layers_per_out",  # sum over layers of multiply-accumulates of 1 / channels that the core writes
     "even",  # operations / (cores x those of the busiest core): 1 = nothing is lost
-    "by_channels",  # 1 = the busiest core's share is that of a division by channels
-    "halo_ops",  # operations that one more band recomputes
+    "halo_ops",  # operations that a core recomputes for one more band
+    "needed_bytes",  # of inputs: less than input_bytes where strides leave rows out
     "read_bytes",  # of inputs, by all bands together
-    "held_bytes",  # of inner tensors, one band of the busiest core
+    "shared_bytes",  # that several cores read at the same time: inputs once for each part, weights for each band
+    "core_bytes",  # that one core reads and writes, weights included
+    "core_weights",  # bytes of weights that one core needs
+    "held_bytes",  # of inner tensors, of the busiest core
     "peak_bytes",  # of those, held at one time
-    "halo_bytes",  # of inner tensors, that one more band recomputes
+    "halo_bytes",  # of inner tensors, that a core recomputes for one more band
 )
 INDEX = {name: i for i, name in enumerate(COLUMNS)}
 _BANDS = INDEX["bands"]
@@ -68,6 +74,7 @@ class LayerFacts:
     summed: float  # channels summed over (per group)
     channels: float  # channels written
     bytes: float  # written
+    weights: float  # bytes read of constants
 
     def amounts(self, lanes: int) -> tuple[float, ...]:
         """What blocks add up over their layers; see _AMOUNTS. To be kept: it is the same wherever the layer occurs.
@@ -76,33 +83,44 @@ class LayerFacts:
             lanes: channels that the machine works on side by side.
         """
         out, summed = max(self.channels, 1.0), max(self.summed, 1.0)
-        mac_ops = self.ops if self.mac else 0.0
-        waste = ceil(out / lanes) * lanes / out * (1.0 if self.depthwise else ceil(summed / lanes) * lanes / summed) - 1
+        mac = self.mac and not self.depthwise
+        mac_ops = self.ops if mac else 0.0
+        filled = ceil(summed / lanes) * lanes / summed
         return (
-            self.ops, mac_ops, self.ops - mac_ops, self.ops if self.depthwise else 0.0, mac_ops / out, mac_ops / summed,
-            mac_ops * waste, self.bytes, 1.0, float(self.mac), float(self.window), self.mac / out,
-            self.channels if self.mac else inf,
+            self.ops, mac_ops, 0.0 if self.mac else self.ops, self.ops * self.depthwise, mac_ops * filled,
+            mac_ops / out, mac_ops / summed, mac / out, self.bytes, self.weights, 1.0, float(mac),
+            float(self.window), self.channels if mac else inf, out,
         )  # fmt: skip
 
 
-_AMOUNTS = ("ops", "mac_ops", "vector_ops", "depthwise_ops", "ops_per_out", "ops_per_in", "ops_padded", "bytes",
-            "layers", "mac_layers", "windows", "layers_per_out", "mac_channels")  # fmt: skip
-_OPS, _BYTES, _COUNTS = 0, _AMOUNTS.index("bytes"), slice(_AMOUNTS.index("layers"), _AMOUNTS.index("mac_channels"))
+_AMOUNTS = ("ops", "mac_ops", "vector_ops", "depthwise_ops", "filled_ops", "ops_per_out", "ops_per_in",
+            "layers_per_out", "bytes", "weights", "layers", "mac_layers", "windows", "mac_channels",
+            "channels")  # fmt: skip
+_A = {name: i for i, name in enumerate(_AMOUNTS)}
 
 
 @dataclass(frozen=True)
 class BlockArrays:
-    """A block of L layers and its geometry at C core counts."""
+    """A block of L layers, and its geometry when its output is cut into 1 .. B bands of rows.
+
+    B is the smaller of the most cores and the output's rows.
+    """
 
     cores: np.ndarray  # [C]
+    lanes: int  # channels that the machine works on side by side
+    both_ways: bool  # cores may divide rows and channels at once
+    balance: float  # operations per byte at which a core computes as long as it waits for memory
+    vector_cost: float  # of an operation in a layer without multiply-accumulates; 1 for others
     amounts: np.ndarray  # [L, len(_AMOUNTS)] of LayerFacts.amounts()
-    divides: np.ndarray  # [L] bool: a core that makes a part of the output's channels needs this layer's in part only
+    parts: np.ndarray  # [L] most parts into which its channels divide when the output's are divided; 1 = all needed
     inside: np.ndarray  # [L] bool: what it writes stays inside the block
-    computed: np.ndarray  # [L, C] rows that all bands compute / rows there are
-    tallest: np.ndarray  # [L, C] rows of the tallest band / rows there are
+    computed: np.ndarray  # [L, B] rows that all bands compute / rows there are
+    tallest: np.ndarray  # [L, B] rows of the tallest band / rows there are
     overlap: np.ndarray  # [L] rows that one more band recomputes / rows there are
-    input_bytes: float
-    read: np.ndarray  # [C] input bytes read by all bands together
+    inputs: np.ndarray  # [I] bytes of each input
+    input_parts: np.ndarray  # [I] the same of each input
+    read: np.ndarray  # [I, B] rows that all bands read / rows there are
+    read_tallest: np.ndarray  # [I, B] rows that the band reads which reads most / rows there are
     output_bytes: float
     weight_bytes: float
     rows: int  # of the block's output
@@ -114,38 +132,78 @@ class BlockArrays:
 def feature_rows(block: BlockArrays) -> np.ndarray:
     """``[C, len(COLUMNS)]``, float64."""
     b, amounts = block, block.amounts
-    ops = amounts[:, _OPS]
-    inner = amounts[:, _BYTES] * b.inside
+    ops, channels = amounts[:, _A["ops"]], amounts[:, _A["channels"]]
+    inner = amounts[:, _A["bytes"]] * b.inside
     whole = amounts.sum(axis=0)
-    total, mac_ops, per_out, per_in = whole[0], whole[1], whole[4], whole[5]
-    shares, computed, read, channelwise = b.tallest, b.computed, b.read, 0.0  # shares [L, C]: by the busiest core
-    if b.rows < b.cores[-1]:
-        # More cores than rows: dividing the channels instead may give the busiest core less.
-        part = np.ceil(b.out_channels / b.cores) / b.out_channels
-        divided = np.where(b.divides[:, None], part, 1.0)
-        channelwise = (b.rows < b.cores) & (ops @ divided < ops @ b.tallest)
-        shares = np.where(channelwise, divided, shares)
-        computed = np.where(channelwise, b.cores * divided, computed)
-        read = np.where(channelwise, b.cores * b.input_bytes, read)
+    total, mac_ops = whole[_A["ops"]], whole[_A["mac_ops"]]
+    per_out, per_in = whole[_A["ops_per_out"]], whole[_A["ops_per_in"]]
+    # Shares of each layer's channels that one of 1 .. P parts makes, [L, P]; and rounded up to whole lanes.
+    counts = np.arange(1.0, b.cores[-1] + 1)
+    made = np.ceil(channels[:, None] / np.minimum(counts, b.parts[:, None]))
+    lanewise = np.ceil(made / b.lanes) * (b.lanes / channels[:, None])
+    made /= channels[:, None]
+    plain = b.vector_cost * (amounts[:, _A["vector_ops"]] + amounts[:, _A["depthwise_ops"]])
+    filled = amounts[:, _A["filled_ops"]]
+    work = b.tallest.T @ (filled[:, None] * lanewise + plain[:, None] * made)  # [B, P]
+    # The same of the bytes that one core reads and writes.
+    split = 1.0 / np.minimum(counts, b.input_parts[:, None])  # [I, P]
+    traffic = (b.read_tallest * b.inputs[:, None]).T @ split + np.outer(b.output_bytes * b.tallest[-1], made[-1])
+    traffic += amounts[:, _A["weights"]] @ made
+    band, part = _division(b.cores, np.maximum(work, traffic * b.balance), b.both_ways)
+    input_bytes = float(b.inputs.sum())
+    rows_of, made, lanewise = b.tallest[:, band], made[:, part], lanewise[:, part]
+    shares = rows_of * made
     rows = np.empty((len(b.cores), len(COLUMNS)))
     rows[:, 0] = b.cores
     rows[:, STATIC] = (
-        whole[8], whole[9], whole[10], total, mac_ops, b.rows, b.out_channels,
+        whole[_A["layers"]], whole[_A["mac_layers"]], whole[_A["windows"]], total, mac_ops, b.rows, b.out_channels,
         mac_ops / per_out if per_out else 0.0, mac_ops / per_in if per_in else 0.0,
-        amounts[:, -1].min() if whole[9] else 0.0, b.input_bytes, b.output_bytes, b.weight_bytes, inner.sum(),
-        b.layout, b.template, total / (b.input_bytes + b.output_bytes + b.weight_bytes),
+        amounts[:, _A["mac_channels"]].min() if per_out else 0.0, input_bytes, b.output_bytes, b.weight_bytes,
+        inner.sum(), b.layout, b.template, total / (input_bytes + b.output_bytes + b.weight_bytes),
     )  # fmt: skip
-    busiest = shares.T @ amounts[:, :_BYTES]  # [C, 7]
+    busiest = shares.T @ amounts[:, :4]  # [C, 4]
     held = shares * inner[:, None]
-    rows[:, _BANDS] = np.minimum(b.cores, b.rows)
-    rows[:, _BANDS + 1] = ops @ computed
-    rows[:, _BANDS + 2 : _BANDS + 9] = busiest
-    rows[:, _BANDS + 9] = whole[11]
-    rows[:, _BANDS + 10] = np.minimum(total / (b.cores * np.maximum(busiest[:, 0], 1e-9)), 1.0) if total else 1.0
-    rows[:, _BANDS + 11] = channelwise
-    rows[:, _BANDS + 12] = b.overlap @ ops
-    rows[:, _BANDS + 13] = read
-    rows[:, _BANDS + 14] = held.sum(axis=0)
-    rows[:, _BANDS + 15] = (held[:-1] + held[1:]).max(axis=0) if len(held) > 1 else 0.0
-    rows[:, _BANDS + 16] = b.overlap @ inner
+    rows[:, _BANDS] = band + 1
+    rows[:, _BANDS + 1] = part + 1
+    rows[:, _BANDS + 2] = ops @ (b.computed[:, band] * made) * (part + 1)
+    rows[:, _BANDS + 3 : _BANDS + 7] = busiest
+    rows[:, _BANDS + 7] = amounts[:, _A["filled_ops"]] @ (rows_of * lanewise) - busiest[:, 1]
+    rows[:, _BANDS + 8] = amounts[:, _A["ops_per_out"]] @ rows_of
+    rows[:, _BANDS + 9] = amounts[:, _A["ops_per_in"]] @ shares
+    rows[:, _BANDS + 10] = amounts[:, _A["layers_per_out"]] @ (1.0 / made)
+    rows[:, _BANDS + 11] = np.minimum(total / (b.cores * np.maximum(busiest[:, 0], 1e-9)), 1.0) if total else 1.0
+    rows[:, _BANDS + 12] = (b.overlap * ops) @ made
+    read, weights = b.inputs @ b.read, amounts[:, _A["weights"]] @ made
+    copies = b.inputs @ (b.read[:, band] * split[:, part]) * (part + 1)
+    rows[:, _BANDS + 13] = read[0]
+    rows[:, _BANDS + 14] = read[band]
+    rows[:, _BANDS + 15] = copies - read[band] + weights * ((band + 1) * (part + 1)) - b.weight_bytes
+    rows[:, _BANDS + 16] = traffic[band, part]
+    rows[:, _BANDS + 17] = weights
+    rows[:, _BANDS + 18] = held.sum(axis=0)
+    rows[:, _BANDS + 19] = (held[:-1] + held[1:]).max(axis=0) if len(held) > 1 else 0.0
+    rows[:, _BANDS + 20] = (b.overlap * inner) @ made
     return rows
+
+
+def _division(cores: np.ndarray, cost: np.ndarray, both_ways: bool) -> tuple[np.ndarray, np.ndarray]:
+    """For each core count the indexes of the best bands and parts; ``cost`` ``[B, P]`` is that of the busiest core.
+
+    As many parts as the cores allow beside so many bands; of equal divisions the one with most bands.
+    """
+    bands, parts, exists = _pairs(tuple(cores.astype(int).tolist()), cost.shape[0], both_ways)
+    best = np.where(exists, cost[bands, parts], inf).argmin(axis=0)
+    columns = np.arange(len(cores))
+    return bands[best, columns], parts[best, columns]
+
+
+@lru_cache(maxsize=256)
+def _pairs(cores: tuple[int, ...], most: int, both_ways: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Indexes of bands (falling) and of parts, and whether there are so many cores, each ``[options, C]``."""
+    counts = np.array(cores)
+    if not both_ways:
+        only = np.zeros_like(counts)
+        bands = np.stack([np.minimum(counts, most) - 1, only])
+        return bands, np.stack([only, counts - 1]), np.ones_like(bands, dtype=bool)
+    bands = np.repeat(np.arange(most, 0, -1)[:, None], len(cores), axis=1)
+    return bands - 1, np.maximum(counts // bands, 1) - 1, bands <= counts

@@ -202,7 +202,7 @@ def _inputs(terms: Terms, rows: np.ndarray, shared: np.ndarray) -> tuple[np.ndar
     made = np.stack(
         [
             base,
-            np.log(terms.compute) - np.log(terms.memory),
+            np.log(np.maximum(terms.compute, 1e-12) / terms.memory),
             terms.overhead / terms.seconds,
             np.log(terms.tiles),
             np.log1p(rows[:, INDEX["core_ops"]] / np.maximum(rows[:, INDEX["layers"]], 1)),

@@ -2,9 +2,9 @@
 
     seconds = (compute^p + memory^p)^(1/p) + launch + synchronisation(cores)
 
-after S. Williams, A. Waterman, D. Patterson: Roofline, Communications of the ACM 52(4), 2009; p is how sharply the two
+after S. Williams, A. Waterman, D. Patterson: Roofline, Communications of the ACM 52(4), 2009; p is how well the two
 overlap. ``compute`` is the busiest core's work at a rate that falls for few channels and for little work, ``memory``
-what must pass the memory interface at a bandwidth that grows with the cores up to the machine's. A band whose inner
+what passes the memory interface at the machine's bandwidth, or what one core draws at its own. A band whose inner
 tensors do not fit in a core's fast memory is cut into tiles: that recomputes halo and reads weights again.
 
 Every parameter is a positive factor with a prior: a log-normal around ``PRIOR``'s value. Parameters that the samples
@@ -25,8 +25,8 @@ from cost_model.machine import Machine
 # name -> (value expected before anything is measured, factor by which it may well be off)
 PRIOR: Mapping[str, tuple[float, float]] = {
     "mac": (1.3, 3.0),  # seconds of a multiply-accumulate operation x one core's peak
-    "vector": (4.0, 8.0),  # ... of another operation
-    "depthwise": (4.0, 8.0),  # ... of one of a depthwise convolution, on top
+    "vector": (1.2, 4.0),  # seconds of another operation x one core's peak of those
+    "depthwise": (1.2, 4.0),  # ... of one of a depthwise convolution
     "padded": (0.2, 10.0),  # ... of one that only fills up channels
     "narrow_out": (2.0, 10.0),  # channels written at which a layer runs at half its rate
     "narrow_in": (2.0, 10.0),  # channels summed over, likewise
@@ -35,11 +35,11 @@ PRIOR: Mapping[str, tuple[float, float]] = {
     "halo": (0.7, 3.0),  # of recomputing halo because of tiles, against other work
     "inputs": (1.2, 2.0),  # seconds of a byte read or written x bandwidth
     "weights": (1.2, 3.0),  # ... of a weight
-    "reread": (0.3, 5.0),  # of bytes that bands read twice
+    "reread": (0.8, 2.0),  # of bytes that neighbouring bands both read
     "reweigh": (0.2, 10.0),  # of reading weights again for another tile
     "spill": (0.1, 10.0),  # of inner bytes beyond the fast memory, written and read
-    "copies": (0.01, 10.0),  # of reading weights once more for every further core
-    "one_core": (0.3, 4.0),  # bandwidth that one core can draw / bandwidth
+    "copies": (0.02, 10.0),  # of bytes that several cores read at the same time
+    "one_core": (1.0, 2.0),  # bandwidth that one core can draw / the one known
     "capacity": (0.7, 2.5),  # of a core's fast memory that inner tensors may fill
     "room": (0.5, 3.0),  # of the weights, that claim room there too
     "launch": (5e-6, 30.0),  # seconds
@@ -163,40 +163,44 @@ def _terms(b: _Basis, logs: np.ndarray, machine: Machine) -> Terms:
     """Terms ``[..., n]`` for log-parameters ``[..., len(NAMES)]``."""
     p = dict(zip(NAMES, np.moveaxis(np.exp(logs), -1, 0)[..., None], strict=True))
     cores = b["cores"]
+    free = p["capacity"] * machine.core_memory
+    weights = b["core_weights"]
+    # Weights take their room, but never more than half of it: what does not fit is streamed.
+    tiles = np.maximum(1.0, b["held_bytes"] / (free - np.minimum(p["room"] * weights, 0.5 * free)))
     work = (
         p["mac"] * (
             b["core_mac_ops"]
             + p["padded"] * b["core_ops_padded"]
             + p["narrow_out"] * b["core_ops_per_out"]
             + p["narrow_in"] * b["core_ops_per_in"]
-            + p["small"] * b["mac_layers"]
-            + p["small_narrow"] * b["core_layers_per_out"]
+            + (p["small"] * b["mac_layers"] + p["small_narrow"] * b["core_layers_per_out"]) * tiles
+            + p["halo"] * (tiles - 1.0) * b["halo_ops"]
         )
-        + p["vector"] * b["core_vector_ops"]
-        + p["depthwise"] * b["core_depthwise_ops"]
+        + machine.vector_cost * (p["vector"] * b["core_vector_ops"] + p["depthwise"] * b["core_depthwise_ops"])
     )  # fmt: skip
-    free = p["capacity"] * machine.core_memory
-    weights = b["weight_bytes"]
-    # Weights take their room, but never more than half of it: what does not fit is streamed.
-    left = free - np.minimum(p["room"] * weights, 0.5 * free)
-    tiles = np.maximum(1.0, b["held_bytes"] / left)
-    again = tiles - 1.0
-    work = work + p["mac"] * p["halo"] * again * b["halo_ops"]
-    spilled = np.maximum(0.0, b["peak_bytes"] - free) * np.minimum(cores, b["bands"])
+    spilled = np.maximum(0.0, b["peak_bytes"] - free) * np.minimum(cores, b["bands"] * b["parts"])
     unkept = np.maximum(0.0, 1.0 - free / np.maximum(weights, 1.0))  # share of the weights that is read for each tile
-    moved = (
-        p["inputs"] * (
-            b["input_bytes"] + b["output_bytes"] + p["reread"] * np.maximum(0.0, b["read_bytes"] - b["input_bytes"])
-            + p["spill"] * spilled
-        )
-        + p["weights"] * weights * (1.0 + p["reweigh"] * again * unkept + p["copies"] * (cores - 1.0))
-    )  # fmt: skip
+    reread = b["read_bytes"] - b["needed_bytes"]
+    again = p["reweigh"] * (tiles - 1.0) * unkept  # times that weights are read again
+    moved = p["inputs"] * (
+        b["needed_bytes"]
+        + b["output_bytes"]
+        + p["reread"] * reread
+        + p["spill"] * spilled
+        + p["copies"] * b["shared_bytes"]
+    ) + p["weights"] * b["weight_bytes"] * (1.0 + again)
+    drawn = p["inputs"] * b["core_bytes"] + p["weights"] * weights * again
     compute = work / machine.core_flops
-    memory = moved / machine.bandwidth * (1.0 + 1.0 / (cores * p["one_core"]) ** 4) ** 0.25
+    sharp = 1.0 + p["sharpness"]
+    memory = _both(moved / machine.bandwidth, drawn / (machine.core_bandwidth * p["one_core"]), sharp)
     overhead = (
         p["launch"] + p["per_layer"] * b["layers"] + p["sync_log"] * b.doublings + p["sync_linear"] * (cores - 1.0)
     )
-    sharp = 1.0 + p["sharpness"]
-    high, low = np.maximum(compute, memory), np.minimum(compute, memory)
-    both = high * (1.0 + (low / np.maximum(high, 1e-30)) ** sharp) ** (1.0 / sharp)
-    return Terms(compute, memory, overhead, tiles, both + overhead)
+    return Terms(compute, memory, overhead, tiles, _both(compute, memory, sharp) + overhead)
+
+
+def _both(a: np.ndarray, b: np.ndarray, sharp: np.ndarray) -> np.ndarray:
+    """Time of two things that overlap: the longer one, and a little more where they take about as long."""
+    high, low = np.maximum(a, b), np.minimum(a, b)
+    found: np.ndarray = high * (1.0 + (low / np.maximum(high, 1e-30)) ** sharp) ** (1.0 / sharp)
+    return found

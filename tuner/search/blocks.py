@@ -6,7 +6,8 @@ Nothing here depends on knobs: a row stands for a block on so many cores, as wel
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from math import prod
+from functools import lru_cache
+from math import inf, prod
 from typing import Any
 
 import numpy as np
@@ -18,11 +19,15 @@ from tuner.graph.ir import Graph, Layer, Tensor
 from tuner.plan.elementwise import ELEMENTWISE
 from tuner.plan.halo import Halo
 from tuner.plan.layout import PLAIN
+from tuner.plan.legality import VIEWS
+from tuner.simulate.spec import load
 from tuner.types import Device
 
 TEMPLATES = ("simulated", "imported", "view", "conv2d", "conv2d_pool", "depthwise", "dense", "matmul", "pool",
              "elementwise", "concat", "channels", "lrn", "softmax", "winograd")  # fmt: skip
-_CHANNELWISE = ELEMENTWISE | {"MaxPool", "AveragePool", "LpPool", "GlobalAveragePool", "GlobalMaxPool", "Concat"}
+_CHANNELWISE = (
+    ELEMENTWISE | VIEWS | {"MaxPool", "AveragePool", "LpPool", "GlobalAveragePool", "GlobalMaxPool", "Concat"}
+)
 
 
 def block_rows(
@@ -36,27 +41,35 @@ def block_rows(
         device: only its lanes count here; its sizes and rates are in the Machine (see ``machine_of``).
     """
     amounts = np.array([_amounts(workload, layer, device.lanes) for layer in workload.layers])
-    halo = Halo(workload)
-    bands = halo.split(np.array([*cores, 2]))  # the last: what one more band costs
+    machine, halo = known_machine(device), Halo(workload)
+    most = min(max(cores), halo.output_rows)
+    bands = halo.split(np.array([*range(1, most + 1), 2]))  # the last: what one more band costs
     tensors, leaving = workload.tensors, set(workload.outputs)
-    inputs = [float(tensors[n].bytes) for n in workload.inputs]
-    read, written = sum(inputs), float(sum([tensors[n].bytes for n in workload.outputs]))
+    inputs = np.array([float(tensors[n].bytes) for n in workload.inputs])
+    written = float(sum([tensors[n].bytes for n in workload.outputs]))
+    parts, input_parts = _parts(workload)
     return feature_rows(
         BlockArrays(
             cores=np.array(cores, dtype=np.float64),
+            lanes=device.lanes,
+            both_ways=machine.both_ways,
+            balance=machine.core_balance,
+            vector_cost=machine.vector_cost,
             amounts=amounts,
-            divides=np.array(_divides(workload)),
+            parts=np.array(parts),
             inside=np.array([leaving.isdisjoint(layer.outputs) for layer in workload.layers]),
             computed=bands.ratio[:, :-1],
             tallest=bands.busiest[:, :-1] / halo.rows[:, None],
             overlap=bands.ratio[:, -1] - 1.0,
-            input_bytes=read,
-            read=np.array(inputs) @ bands.read[:, :-1],
+            inputs=inputs,
+            input_parts=np.array(input_parts),
+            read=bands.read[:, :-1],
+            read_tallest=bands.read_busiest[:, :-1] / halo.input_rows[:, None],
             output_bytes=written,
             weight_bytes=float(sum([c.bytes for c in workload.constants.values()])),
             rows=halo.output_rows,
             out_channels=_channels(tensors[workload.outputs[0]].shape),
-            layout=_blocked(workload, layouts, read + written) if layouts else 0.0,
+            layout=_blocked(workload, layouts, float(inputs.sum()) + written) if layouts else 0.0,
             template=float(TEMPLATES.index(template)) if template in TEMPLATES else float(len(TEMPLATES)),
         )
     )
@@ -68,13 +81,42 @@ def stacked_rows(found: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def machine_of(device: Device, peak_flops: float | None = None, bandwidth: float | None = None) -> Machine:
-    """What the cost model is told about a device: measured or specified figures, rough guesses where there are none."""
+    """What the cost model is told about a device: measured figures if given, else specified ones, else rough guesses.
+
+    Simulated devices are told what their specification says, as a data sheet would; sizes and rates are in bytes of
+    float32 numbers, which the graphs hold, whatever the device computes in.
+    """
+    if device.simulated:
+        return known_machine(device)
+    bandwidth = bandwidth or 20e9
+    peak_flops = peak_flops or device.cores * device.lanes * 4 * 2.5e9  # two units of multiply-adds at 2.5 GHz
     return Machine(
         cores=device.cores,
-        peak_flops=peak_flops or device.cores * device.lanes * 4 * 2.5e9,  # two units of multiply-adds at 2.5 GHz
-        bandwidth=bandwidth or 20e9,
+        peak_flops=peak_flops,
+        vector_flops=peak_flops / 4,
+        bandwidth=bandwidth,
+        core_bandwidth=bandwidth if device.cores == 1 else bandwidth * 0.6,
         core_memory=float(device.l2),
         shared_memory=float(device.l3),
+    )
+
+
+@lru_cache(maxsize=32)
+def known_machine(device: Device) -> Machine:
+    """What is known of a device without measuring; the same for all rows of it, so that they can be compared."""
+    if not device.simulated:
+        return machine_of(device)
+    spec = load(device.name)
+    scale = 4 / spec.element_bytes
+    return Machine(
+        cores=spec.cores,
+        peak_flops=spec.peak,
+        vector_flops=spec.cores * spec.core_vector_peak,
+        bandwidth=spec.bandwidth * scale,
+        core_bandwidth=spec.core_bandwidth * scale,
+        core_memory=spec.core_memory * scale,
+        shared_memory=spec.shared_memory * scale,
+        both_ways=False,
     )
 
 
@@ -107,6 +149,7 @@ def _layer_facts(graph: Graph, layer: Layer) -> LayerFacts:
         summed=cost.macs / prod(shape) / prod(weights[2:]) if cost.macs else 0.0,
         channels=float(_channels(shape)),
         bytes=float(cost.bytes_written),
+        weights=float(sum([graph.constants[n].bytes for n in dict.fromkeys(layer.inputs) if n in graph.constants])),
     )
 
 
@@ -114,17 +157,25 @@ def _channels(shape: tuple[int, ...]) -> int:
     return (shape[1] if len(shape) > 2 else shape[-1]) if shape else 1
 
 
-def _divides(workload: Graph) -> list[bool]:
-    """Per layer: whether a core that makes a part of the output's channels needs only that part of it."""
-    whole: set[str] = set()  # tensors of which every core needs all channels
+def _parts(workload: Graph) -> tuple[list[float], list[float]]:
+    """Into how many parts the channels of each layer, and of each input, divide when those of the output are divided.
+
+    A layer that mixes all channels needs all of its inputs' (1 part), a grouped convolution those of its groups.
+    """
+    most = dict.fromkeys((*workload.inputs, *workload.tensors), inf)
     found = []
     for layer in reversed(workload.layers):
-        divides = whole.isdisjoint(layer.outputs)
-        found.append(divides)
-        grouped = layer.op == "Conv" and layer.attr("group", 1) > 1
-        if not divides or not (grouped or layer.op in _CHANNELWISE):
-            whole.update(layer.inputs)
-    return found[::-1]
+        own = min(most[n] for n in layer.outputs if n)
+        found.append(own)
+        reach = 1.0
+        if layer.op == "Conv":
+            reach = float(layer.attr("group", 1))
+        elif layer.op in _CHANNELWISE:
+            reach = inf
+        for n in layer.inputs:
+            if n in most:
+                most[n] = min(most[n], own, reach)
+    return found[::-1], [most[n] for n in workload.inputs]
 
 
 def _blocked(workload: Graph, layouts: Mapping[str, str], whole: float) -> float:

@@ -13,10 +13,11 @@ from tuner.plan.halo import Halo
 from tuner.types import Device
 
 CORES = 16
-MACHINE = Machine(cores=CORES, peak_flops=16e12, bandwidth=80e9, core_memory=512e3, shared_memory=0.0)
-DEVICE = Device(
-    "toy", "sim", "toy", "generic", (), CORES, 16, 32, 64 << 10, 512 << 10, 8 << 20, 1 << 33, simulated=True
-)
+MACHINE = Machine(
+    cores=CORES, peak_flops=16e12, vector_flops=1e12, bandwidth=80e9, core_bandwidth=25e9, core_memory=512e3,
+    shared_memory=0.0,
+)  # fmt: skip
+DEVICE = Device("toy", "cpu", "toy", "generic", (), CORES, 16, 32, 64 << 10, 512 << 10, 8 << 20, 1 << 33)
 
 
 def toy_seconds(workload: Graph, cores: Sequence[int], speed: float = 1.0) -> np.ndarray:

@@ -16,7 +16,7 @@ from tuner.search.blocks import block_rows, machine_of, stacked_rows
 from tuner.search.synthetic import synthetic_graph, synthetic_workload
 from tuner.types import Device
 
-DEVICE = Device("toy", "sim", "toy", "generic", (), 32, 16, 32, 64 << 10, 512 << 10, 8 << 20, 1 << 33, simulated=True)
+DEVICE = Device("toy", "cpu", "toy", "generic", (), 32, 16, 32, 64 << 10, 512 << 10, 8 << 20, 1 << 33)
 CHAIN = BlockDesign("chain", 32, 64, 16, 3, 1, 2, 4)  # two 3x3 convolutions, each with its Relu, on 16x16 pixels
 
 
@@ -58,14 +58,18 @@ class TestAmounts:
 
     def test_more_cores_than_rows_divide_the_channels_where_that_is_less(self) -> None:
         dense = columns(synthetic_workload(BlockDesign("dense", 256, 128, 1, 1, 1, 1, 4)), [1, 4, 32])
-        assert dense["by_channels"].tolist() == [0, 1, 1]
+        assert dense["parts"].tolist() == [1, 4, 32]
         assert dense["core_ops"][1] == pytest.approx(dense["ops"][1] / 4)
         two = columns(synthetic_workload(BlockDesign("dense", 256, 128, 1, 1, 1, 2, 4)), [1, 4])
         assert two["core_mac_ops"][1] == 2 * (256 * 128 + 128 * 128 / 4)  # the first layer is needed whole by each core
 
     def test_uneven_rows_leave_cores_waiting(self) -> None:
-        found = columns(synthetic_workload(BlockDesign("conv", 64, 64, 7, 1, 1, 1, 4)), [4, 7])
-        assert found["even"].tolist() == pytest.approx([7 / 8, 1.0])
+        found = columns(synthetic_workload(BlockDesign("conv", 64, 64, 7, 1, 1, 1, 4)), [1, 4])
+        assert found["even"].tolist() == pytest.approx([1.0, 7 / 8])
+
+    def test_a_grouped_convolution_needs_its_group_alone(self) -> None:
+        workload = synthetic_workload(BlockDesign("depthwise", 64, 64, 7, 3, 1, 1, 1))
+        assert block_rows(workload, [64], DEVICE)[0, INDEX["core_ops"]] <= 2 * 49 * 9 * 3 * 1.2
 
     def test_layouts_and_template_are_seen(self) -> None:
         workload = synthetic_workload(CHAIN)

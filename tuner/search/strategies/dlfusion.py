@@ -7,20 +7,21 @@ achieves saturates; the block's core count follows from the logarithm of its ope
 
 Ours, where the paper is not known in detail:
 
-- What synthesised layers taught is asked of the predictor that was trained on them, as it is before the search
-  measures anything: the rate of blocks of the space on the fewest cores, against their operations, and the best core
-  count of each layer. The critical value is where the rate first comes to the share ``saturation`` of its peak; core
-  counts are a linear function of both logarithms, fitted by least squares. Layers that multiply count, others only in a
-  model that has none.
-- Every core of a block has to reach the critical value (``per_core`` = 0: the block as a whole).
+- What synthesised layers taught is asked of the predictor that was trained on them, before the search measures
+  anything: the rate of the space's blocks on the fewest cores, against their operations, and the best core count of
+  each layer. The critical value is where the rate first comes to the share ``saturation`` of its peak; core counts are
+  linear in both logarithms, fitted by least squares. Layers that multiply count, others only in a model without any.
+- The block as a whole has to reach the critical value; ``per_core`` = 1: every core's part of it.
 - What is walked are groups, a layer with the elementwise layers fused behind it. A run of groups that leaves more than
   one tensor is no block: where the critical value is reached in the middle of a branch, the cut is made before it.
+- A dense layer has no feature map that cores could split, so it is a group of its own that nothing is fused with; core
+  counts of dense layers are fitted by themselves.
 - A block's channels are the mean of its layers' channels, weighted by their operations.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -28,6 +29,7 @@ import numpy as np
 
 from tuner.errors import UserError
 from tuner.graph.costs import LayerCost, layer_cost
+from tuner.graph.ir import Graph
 from tuner.plan.space import PlanSpace
 from tuner.search.strategies import schemes
 from tuner.search.strategies.base import Options, State
@@ -38,7 +40,7 @@ class DLFusion(Restricted):
     """Options: ``saturation``, the share of its peak rate that a core has to reach; ``per_core``, see above."""
 
     name = "dlfusion"
-    defaults: ClassVar[Options] = {"saturation": 0.9, "per_core": 1}
+    defaults: ClassVar[Options] = {"saturation": 0.9, "per_core": 0}
 
     def part(self, state: State) -> Part:
         if state.predictor is None:
@@ -50,7 +52,7 @@ class DLFusion(Restricted):
         space = state.space
         # Asked as it was before the search: what is measured meanwhile must not move the plan.
         mean, _ = state.predictor.predict(State(space, state.seed, state.budget, state.predictor))
-        work = {layer.id: layer_cost(space.graph, layer) for layer in space.graph.layers}
+        work = _Work(space.graph)
         learned = _learn(space, work, mean, self.options["saturation"])
         chosen: list[int] = []
         allowed = np.zeros(mean.shape, dtype=bool)
@@ -66,28 +68,52 @@ class Thresholds:
     """What calibration teaches the heuristic about a machine."""
 
     critical: float  # operations that let one core come near its peak rate; inf = no layer has any
-    cores: tuple[float, float, float]  # log2(best core count) = these times (1, log2(ops), log2(channels))
+    cores: np.ndarray  # [3] log2(best core count) = these times (1, log2(ops), log2(channels))
+    dense: np.ndarray  # [3] the same for dense layers
 
-    def column(self, space: PlanSpace, ops: float, channels: float) -> int:
+    def column(self, space: PlanSpace, ops: float, channels: float, dense: bool = False) -> int:
         """Index of the core count for so much work."""
-        wanted = float(np.dot(self.cores, [1.0, np.log2(max(ops, 1.0)), np.log2(max(channels, 1.0))]))
+        slopes = self.dense if dense else self.cores
+        wanted = float(slopes @ [1.0, np.log2(max(ops, 1.0)), np.log2(max(channels, 1.0))])
         return int(np.abs(np.log2(space.cores) - wanted).argmin())
 
 
-def _learn(space: PlanSpace, work: Mapping[str, LayerCost], mean: np.ndarray, saturation: float) -> Thresholds:
+class _Work:
+    """What the heuristic looks at in a Graph's layers."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.cost: Mapping[str, LayerCost] = {layer.id: layer_cost(graph, layer) for layer in graph.layers}
+        multiply = {i for i, cost in self.cost.items() if cost.macs}
+        rank = {layer.id: len(graph.type_of(layer.outputs[0]).shape) for layer in graph.layers}
+        self.dense = {i for i in multiply if rank[i] < 3}
+        # Those whose rates and core counts are learned from.
+        self.heavy = multiply - self.dense or multiply or {i for i, cost in self.cost.items() if cost.ops}
+
+    def ops(self, layers: Iterable[str]) -> int:
+        return sum(self.cost[i].ops for i in layers)
+
+
+def _learn(space: PlanSpace, work: _Work, mean: np.ndarray, saturation: float) -> Thresholds:
     """Thresholds from predicted times (``mean``: log-seconds [questions, cores])."""
-    multiplies = {i for i, w in work.items() if w.macs} or {i for i, w in work.items() if w.ops}
-    heavy = [i for i, question in enumerate(space.questions) if not multiplies.isdisjoint(question.layers)]
-    if not heavy:
-        return Thresholds(np.inf, (0.0, 0.0, 0.0))
-    ops = np.array([sum(work[i].ops for i in space.questions[q].layers) for q in heavy], dtype=float)
-    single = np.array([len(space.questions[q].layers) == 1 for q in heavy])
-    channels = [work[space.questions[q].layers[0]].channels for q in np.array(heavy)[single]]
-    rows = np.stack([np.ones(len(channels)), np.log2(ops[single]), np.log2(channels)], axis=1)
-    best = np.log2(space.cores)[mean[heavy][single].argmin(axis=1)]
-    slopes = np.linalg.lstsq(rows, best, rcond=None)[0]
-    critical = _saturated(ops / space.cores[0], ops / np.exp(mean[heavy, 0]), saturation)
-    return Thresholds(critical, (float(slopes[0]), float(slopes[1]), float(slopes[2])))
+    asked = [q.layers for q in space.questions]
+    single = {layers[0]: q for q, layers in enumerate(asked) if len(layers) == 1}
+
+    def slopes(learned_from: set[str]) -> np.ndarray:
+        found = [(i, q) for i, q in single.items() if i in learned_from]
+        if not found:
+            return np.zeros(3)
+        rows = [(1.0, np.log2(work.cost[i].ops), np.log2(work.cost[i].channels)) for i, _ in found]
+        best = np.log2(space.cores)[mean[[q for _, q in found]].argmin(axis=1)]
+        return np.asarray(np.linalg.lstsq(np.array(rows), best, rcond=None)[0])
+
+    shared = slopes(work.heavy)
+    lone = work.dense - work.heavy
+    chains = [q for q, layers in enumerate(asked) if not work.heavy.isdisjoint(layers) and lone.isdisjoint(layers)]
+    if not chains:
+        return Thresholds(np.inf, shared, shared)
+    ops = np.array([work.ops(asked[q]) for q in chains], dtype=float)
+    critical = _saturated(ops / space.cores[0], ops / np.exp(mean[chains, 0]), saturation)
+    return Thresholds(critical, shared, slopes(work.dense))
 
 
 def _saturated(ops: np.ndarray, rates: np.ndarray, share: float) -> float:
@@ -98,26 +124,26 @@ def _saturated(ops: np.ndarray, rates: np.ndarray, share: float) -> float:
     return float(ops[sizes == first].min())
 
 
-def _grow(
-    space: PlanSpace, work: Mapping[str, LayerCost], learned: Thresholds, per_core: bool
-) -> list[tuple[frozenset[str], int]]:
+def _grow(space: PlanSpace, work: _Work, learned: Thresholds, per_core: bool) -> list[tuple[frozenset[str], int]]:
     """(layers, index of a core count) of each block, in running order."""
     groups = schemes.greedy(space)
     found: list[tuple[frozenset[str], int]] = []
     first = 0
     while first < len(groups):
-        block, ops, weighted, taken = groups[first], 0.0, 0.0, first + 1
+        block, taken, column = groups[first], first + 1, 0
         grown: frozenset[str] = frozenset()
-        column = 0
+        ops, weighted = 0, 0
         for number in range(first, len(groups)):
+            dense = not work.dense.isdisjoint(groups[number])
+            if dense and grown:
+                break
             grown |= groups[number]
-            each = [work[i] for i in groups[number]]
-            ops += sum(w.ops for w in each)
-            weighted += sum(w.ops * w.channels for w in each)
-            now = learned.column(space, ops, weighted / ops if ops else 1.0)
+            ops += work.ops(groups[number])
+            weighted += sum(work.cost[i].ops * work.cost[i].channels for i in groups[number])
+            now = learned.column(space, ops, weighted / ops if ops else 1.0, dense)
             if grown in space.block_of:
-                block, column, taken = grown, now, number + 1
-            if ops >= learned.critical * (space.cores[now] if per_core else 1):
+                block, taken, column = grown, number + 1, now
+            if dense or ops >= learned.critical * (space.cores[now] if per_core else 1):
                 break
         found.append((block, column))
         first = taken

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from tests.unit.plan.plan_graphs import DEVICE, graph_of, layer, random_dag, residual
+from tests.unit.plan.plan_graphs import DEVICE, WEIGHTS, conv, graph_of, layer, random_dag, residual
 from tests.unit.search.strategies.strategy_toys import CORES, chain, names_of, run, spaces, state_of, tell, truth
 from tuner.errors import InternalError, UserError
 from tuner.graph.costs import layer_cost
@@ -303,17 +303,29 @@ class TestDLFusion:
 
     def test_cores_follow_operations_and_channels(self) -> None:
         space = plan_space(chain(2), DEVICE, (1, 2, 4, 8, 16, 32), AnyChain())
-        learned = Thresholds(1e6, (-16.0, 1.0, 0.5))
+        learned = Thresholds(1e6, np.array([-16.0, 1.0, 0.5]), np.array([2.0, 0.0, 0.0]))
         assert [space.cores[learned.column(space, 2.0**k, 1)] for k in (3, 16, 18, 21, 40)] == [1, 1, 4, 32, 32]
         assert [space.cores[learned.column(space, 2.0**16, c)] for c in (1, 4, 16, 64)] == [1, 2, 4, 8]
         assert space.cores[learned.column(space, 0, 0)] == 1
+        assert space.cores[learned.column(space, 2.0**40, 1, dense=True)] == 4
 
     def test_a_cut_is_made_before_a_branch_that_would_leave_two_tensors(self) -> None:
         space = RESIDUAL
         state = State(space, predictor=Machine())
         # Reached by one convolution: within START + C1 + R1, which two tensors leave.
-        part = strategy("dlfusion", saturation=0.5, per_core=0)._part(state)  # type: ignore[attr-defined]
+        part = strategy("dlfusion", saturation=0.5)._part(state)  # type: ignore[attr-defined]
         assert names_of(space, part.blocks) == ["START", "C1+R1", "C2+SUM+OUT"]
+
+    def test_dense_layers_stay_alone(self) -> None:
+        graph = graph_of(
+            [conv("x", "a"), layer("Flatten", ["a"], "b"), layer("Gemm", ["b", "v"], "c"), layer("Relu", ["c"], "d"),
+             layer("Gemm", ["d", "u"], "e"), layer("Softmax", ["e"], "f")],
+            ["f"], shapes={n: (1, 2048 if n == "b" else 64) for n in "bcdef"},
+            constants={**WEIGHTS, "v": (2048, 64), "u": (64, 64)},
+        )  # fmt: skip
+        space = plan_space(graph, DEVICE, (1, 2), AnyChain())
+        part = strategy("dlfusion", saturation=0.99)._part(State(space, predictor=Machine()))  # type: ignore[attr-defined]
+        assert names_of(space, part.blocks) == ["A", "B", "C+D", "E", "F"]
 
     def test_a_model_without_operations_is_fused_as_far_as_it_goes(self) -> None:
         graph = graph_of([layer("Reshape", ["x"], "a"), layer("Reshape", ["a"], "b")], ["b"])

@@ -50,7 +50,7 @@ class BoostedTrees(CostModel):
         boosters = []
         for member in range(self._members):
             chosen = random.integers(0, len(targets), len(targets)) if member else np.arange(len(targets))
-            matrix = xgboost.DMatrix(features[chosen], targets[chosen] - self._center)
+            matrix = xgboost.DMatrix(features[chosen], targets[chosen] - self._center, nthread=self._threads)
             boosters.append(xgboost.train(options | {"seed": self._seed + member}, matrix, self._rounds))
         self._boosters = boosters
         self.version += 1

@@ -1,23 +1,26 @@
 """Features of a candidate for the cost model: numbers from shapes, layouts, knobs and cores; no TVM needed.
 
-Columns are fixed; NaN where one does not apply. Targets are log(seconds per operation), so that kernels of different
-size teach each other.
+Columns are fixed; NaN where one does not apply. Targets are log(seconds / expected seconds), so that kernels of
+different size teach each other, and a model that knows nothing yet expects what an analytic model does.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from math import ceil, log2
+from math import ceil, log, log2
 
 import numpy as np
 
 from tuner.graph.costs import layer_cost
 from tuner.graph.ir import Graph
+from tuner.kernels.base import Space
+from tuner.search.expectation import CLOCK, ISSUE, ConvFacts, conv_seconds, conv_terms
 from tuner.types import Device
 
 TEMPLATES = ("conv2d", "conv2d_pool", "depthwise", "dense", "matmul", "pool", "elementwise", "concat", "channels",
              "lrn", "softmax", "winograd")  # fmt: skip
 KNOBS = ("oc_t", "reg_n", "reg_m", "rows", "order", "stream", "unroll", "m", "bh", "bw", "scheme")
+SIDE = 2.0  # length of a space along each knob, for distances between points
 NAN = float("nan")
 
 
@@ -30,7 +33,9 @@ class Features:
         ops = float(sum(layer_cost(workload, x).ops for x in workload.layers))
         names = (*workload.inputs, *workload.constants, *workload.outputs)
         moved = float(sum(workload.type_of(n).bytes for n in names))
-        self.work = max(ops, moved / 4, 1.0)  # operations, at least the elements moved: the unit of the target
+        work = max(ops, moved / 4, 1.0)  # operations, at least the elements moved
+        self._ideal = log(work / (2 * ISSUE * device.lanes * CLOCK * cores))
+        self._conv = _conv_facts(self._shape)
         kind = float(TEMPLATES.index(template)) if template in TEMPLATES else -1.0
         self._base = [
             kind, log2(1 + ops), log2(1 + moved), log2((1 + ops) / (1 + moved)), float(len(workload.layers)),
@@ -40,7 +45,30 @@ class Features:
     def row(self, knobs: Mapping[str, int]) -> list[float]:
         """Features of one choice of knobs."""
         derived = _derived(self._shape, knobs, self._cores, self._device)
-        return [*self._base, *(float(knobs.get(k, NAN)) for k in KNOBS), *derived]
+        return [*self._base, *(float(knobs.get(k, NAN)) for k in KNOBS), *derived, *self._terms(knobs)]
+
+    def expected(self, points: Sequence[Mapping[str, int]]) -> np.ndarray:
+        """Log-seconds ``[points]`` by the analytic model; where there is none, those of the machine's peak for all."""
+        if self._conv is None:
+            return np.full(len(points), self._ideal)
+        return np.asarray([self._expect(self._conv, p) for p in points])
+
+    def _expect(self, conv: ConvFacts, knobs: Mapping[str, int]) -> float:
+        tiled = "m" not in knobs and "oc_t" in knobs and "reg_n" in knobs
+        return log(conv_seconds(conv, knobs, self._cores, self._device)) if tiled else self._ideal
+
+    def places(self, points: Sequence[Mapping[str, int]], space: Space) -> np.ndarray:
+        """``[points, coordinates]`` for distances between points: each knob's position among its values."""
+        scales = {n: {v: SIDE * i / max(1, len(vs) - 1) for i, v in enumerate(vs)} for n, vs in space.knobs.items()}
+        rows = [[scale[p[name]] for name, scale in scales.items()] for p in points]
+        return np.asarray(rows, dtype=np.float64).reshape(len(points), len(scales))
+
+    def _terms(self, knobs: Mapping[str, int]) -> list[float]:
+        """Parts of the analytic model, as shares of its computing time."""
+        if self._conv is None or "m" in knobs or "oc_t" not in knobs or "reg_n" not in knobs:
+            return [NAN] * 3
+        compute, near, far, waiting = conv_terms(self._conv, knobs, self._cores, self._device)
+        return [near / compute, far / compute, waiting / compute]
 
     def rows(self, points: Sequence[Mapping[str, int]]) -> np.ndarray:
         """``[points, columns]`` in float32."""
@@ -93,6 +121,13 @@ def _winograd(shape: list[float], k: Mapping[str, int], cores: int, device: Devi
         log2(1 + points * tiles * ic * 4 / device.l2),
         log2(1 + points * tiles * device.lanes * k["oc_t"] * 4 / device.l2),
     ]
+
+
+def _conv_facts(shape: list[float]) -> ConvFacts | None:
+    ic, oc, oh, ow, kh, kw, stride, groups, _ = shape
+    if ic != ic:
+        return None
+    return ConvFacts(ic / groups, oc, oh, ow, kh, kw, stride, 4.0 * ic * oh * ow * stride**2)
 
 
 def _conv_shape(workload: Graph) -> list[float]:

@@ -15,9 +15,11 @@ import numpy as np
 import optuna
 
 from cost_model.boosted import BoostedTrees
+from cost_model.residuals import Residuals
 from tuner.graph.ir import Graph
 from tuner.kernels.base import Space
 from tuner.search.features import Features
+from tuner.search.posterior import Belief, Points, Posterior
 from tuner.types import Candidate, Device, Purpose, Trial
 
 WHOLE = 4096  # points of a space that is ranked whole
@@ -25,7 +27,9 @@ LISTED = 1 << 16  # combinations up to which a space is listed, to see how many 
 ASKED = 64  # proposals asked of Optuna per batch in larger spaces
 GIVE_UP = 24  # failures without a success after which a question keeps its default
 RANKING, STOPPING = 0.5, 1.0  # standard deviations of optimism: when ordering points, and before giving up
-FAILED_PENALTY = 2.0  # log-seconds that a failed candidate counts as worse than the worst measured
+FAILED_PENALTY = 2.0  # log-seconds that a failed candidate counts as worse than the worst measured ...
+FAILED_NEARBY = 0.5  # ... and to its neighbours
+OWN = 4  # one in so many of a batch is Optuna's own
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
@@ -57,9 +61,12 @@ class KnobSearch:
         self._samples: dict[str, list[float]] = {}
         self._finals: set[str] = set()
         self._features = Features(self.workload, self.candidate.template, self.candidate.cores, self.device)
-        self._rows: np.ndarray | None = None  # features of all points, made when first needed
-        self._prediction: tuple[int, np.ndarray, np.ndarray] | None = None  # model version, mean and spread of these
-        self._promise: tuple[int, float] | None = None  # model version, best log-seconds it sees; large spaces only
+        self._posterior = Posterior(self._features, self.space)
+        self._told = 0  # trials so far
+        self._every: Points | None = None  # arrays of all points of a listed space, made when first needed
+        self._belief: tuple[tuple[int, int], Belief] | None = None  # about these, for (model version, trials told)
+        self._residuals: tuple[tuple[int, int], Residuals] | None = None  # what own results say beyond the model
+        self._asked: tuple[int, Points] | None = None  # model version, what Optuna proposed then; large spaces only
 
     # what is known ------------------------------------------------------------------------------------------------
 
@@ -69,6 +76,7 @@ class KnobSearch:
         if knobs not in self.space:
             return  # a record of an older space
         key = _key(knobs)
+        self._told += 1
         if key not in self.results:
             self._study.add_trial(self._as_optuna(knobs, trial.seconds))
         if trial.purpose is Purpose.FINAL and trial.samples:
@@ -127,21 +135,21 @@ class KnobSearch:
         chosen: list[dict[str, int]] = []
         if not self.results:
             chosen.append(dict(self.space.default))
-        share = max(1, count // 4) if model.trained else count - len(chosen)  # nothing to rank by yet
-        chosen += self._ask(min(share, count - len(chosen)), chosen)
+        chosen += self._ask(min(count // OWN, count - len(chosen)), chosen)
         if len(chosen) < count:
             chosen += self._best_first(model, chosen, count - len(chosen))
         return [self.with_knobs(k) for k in chosen[:count]]
 
     def _best_first(self, model: BoostedTrees, besides: list[dict[str, int]], limit: int) -> list[dict[str, int]]:
-        """Untried points in the order in which the model would try them, at most ``limit``."""
-        if not self._points:
+        """Untried points in the order in which they promise most, at most ``limit``."""
+        if self._points:
+            found = [int(i) for i in np.flatnonzero(self._open) if self._points[int(i)] not in besides]
+            belief = self._listed(model).of(found)
+            points = [self._points[i] for i in found]
+        else:
             points = self._ask(ASKED, besides)
-            return [points[int(i)] for i in np.argsort(self.scores(points, model), kind="stable")]
-        found = np.flatnonzero(self._open)
-        mean, std = self._listed(model)
-        order = np.argsort((mean - RANKING * std)[found], kind="stable")[: limit + len(besides)]
-        return [p for p in (self._points[int(found[i])] for i in order) if p not in besides][:limit]
+            belief = self._believe(self._posterior.points(points), model)
+        return [points[i] for i in belief.choose(limit, RANKING)]
 
     def with_knobs(self, knobs: Mapping[str, int]) -> Candidate:
         data = self.candidate.to_json() | {"knobs": dict(knobs)}
@@ -151,16 +159,27 @@ class KnobSearch:
         """Log-seconds of points: the model's mean minus ``optimism`` standard deviations."""
         if not points:
             return np.zeros(0)
-        mean, std = model.predict(self._features.rows(points))
-        return np.asarray(mean - optimism * std + log(self._features.work))
+        mean, std = self._believe(self._posterior.points(points), model).mean_std
+        return mean - optimism * std
 
-    def _listed(self, model: BoostedTrees) -> tuple[np.ndarray, np.ndarray]:
-        """The model's mean and spread for all points of a listed space; asked anew only when it has learned."""
-        if self._rows is None:
-            self._rows = self._features.rows(self._points)
-        if self._prediction is None or self._prediction[0] != model.version:
-            self._prediction = (model.version, *model.predict(self._rows))
-        return self._prediction[1:]
+    def _state(self, model: BoostedTrees) -> tuple[int, int]:
+        """Changes when the model or what is known does."""
+        return model.version, self._told
+
+    def _listed(self, model: BoostedTrees) -> Belief:
+        """What is believed of all points of a listed space; thought over only when something was learned."""
+        if self._every is None:
+            self._every = self._posterior.points(self._points)
+        if self._belief is None or self._belief[0] != self._state(model):
+            self._belief = (self._state(model), self._believe(self._every, model))
+        return self._belief[1]
+
+    def _believe(self, points: Points, model: BoostedTrees) -> Belief:
+        if self._residuals is None or self._residuals[0] != self._state(model):
+            known = self._posterior.points([self._knobs[k] for k in self.results])
+            own = self._posterior.learn(known, self._log_seconds(FAILED_NEARBY), model)
+            self._residuals = (self._state(model), own)
+        return self._posterior.belief(points, self._residuals[1], model)
 
     def gain(self, model: BoostedTrees) -> float:
         """Seconds per inference that the model believes, optimistically, are left to win here."""
@@ -168,28 +187,31 @@ class KnobSearch:
             return 0.0  # unknown (see ``lost``), or nothing left
         if not model.trained:
             return self.weight * self._mark * 0.3 / (1 + len(self.results))
-        promise = float(np.exp(self._least(model) + log(self._features.work)))
+        promise = float(np.exp(self._least(model)))
         return self.weight * max(0.0, self._mark - promise)
 
     def _least(self, model: BoostedTrees) -> float:
-        """The lowest target the model holds possible among untried points (in a large space: among some of them)."""
+        """The lowest log-seconds held possible among untried points (in a large space: among some of them)."""
         if self._points:
-            mean, std = self._listed(model)
+            mean, std = self._listed(model).mean_std
             return float(np.min((mean - STOPPING * std)[self._open]))
-        if self._promise is None or self._promise[0] != model.version:
-            points = self._ask(ASKED, [])
-            mean, std = model.predict(self._features.rows(points)) if points else (np.full(1, np.inf), np.zeros(1))
-            self._promise = (model.version, float(np.min(mean - STOPPING * std)))
-        return self._promise[1]
+        if self._asked is None or self._asked[0] != model.version:
+            self._asked = (model.version, self._posterior.points(self._ask(ASKED, [])))
+        mean, std = self._believe(self._asked[1], model).mean_std
+        return float(np.min(mean - STOPPING * std, initial=np.inf))
 
     def samples(self) -> tuple[np.ndarray, np.ndarray]:
         """(features, targets) of everything tried; failures count as clearly worse than the worst measured."""
-        times = [s for s in self.results.values() if s is not None]
-        if not times:
+        if self.best is None:
             return self._features.rows([]).reshape(0, 0), np.zeros(0)
-        worst, unit = log(max(times)) + FAILED_PENALTY, log(self._features.work)
-        targets = [(worst if s is None else log(s)) - unit for s in self.results.values()]
-        return self._features.rows([self._knobs[k] for k in self.results]), np.asarray(targets)
+        points = [self._knobs[k] for k in self.results]
+        return self._features.rows(points), self._log_seconds(FAILED_PENALTY) - self._features.expected(points)
+
+    def _log_seconds(self, penalty: float) -> np.ndarray:
+        """Of everything tried; failures count as ``penalty`` worse than the worst measured."""
+        times = [s for s in self.results.values() if s is not None]
+        worst = log(max(times, default=1.0)) + penalty
+        return np.asarray([worst if s is None else log(s) for s in self.results.values()])
 
     def _ask(self, count: int, besides: list[dict[str, int]]) -> list[dict[str, int]]:
         """New points as Optuna's TPE proposes them (11% of its proposals repeat: those are dropped)."""

@@ -180,7 +180,8 @@ def _terms(b: _Basis, logs: np.ndarray, machine: Machine) -> Terms:
     )  # fmt: skip
     spilled = np.maximum(0.0, b["peak_bytes"] - free) * np.minimum(cores, b["bands"] * b["parts"])
     unkept = np.maximum(0.0, 1.0 - free / np.maximum(weights, 1.0))  # share of the weights that is read for each tile
-    reread = b["read_bytes"] - b["needed_bytes"]
+    halo = b["read_bytes"] - b["needed_bytes"]  # below 0 where narrow bands meet strides that leave rows out
+    reread = np.maximum(0.0, halo) * p["reread"] + np.minimum(0.0, halo)
     again = p["reweigh"] * (tiles - 1.0) * unkept  # times that weights are read again
     moved = p["inputs"] * (
         b["needed_bytes"]

@@ -13,14 +13,14 @@ from cost_model.roofline import Terms
 
 WIDE = 0.7  # log-seconds: before anything was measured
 FLOOR = 0.003  # log-seconds
-_OUTLIER = 0.7  # log-seconds: errors beyond count as so large
+_OUTLIER = 4.0  # robust deviations: errors beyond count as so large, or the few worst would widen all the others
 _NAMES = ("layers", "mac_layers", "windows", "ops", "mac_ops", "rows", "out_channels", "wide_out", "wide_in",
           "input_bytes", "output_bytes", "weight_bytes", "inner_bytes", "template")  # fmt: skip
 _WHERE = [INDEX[name] for name in _NAMES]
 # What the logarithm of the standard deviation is linear in, and what is expected of it before there are errors.
-_TRAITS = ("one", "distance", "overhead", "memory", "balance", "tiles", "cores")
-_EXPECTED = np.array([np.log(0.15), 0.7, 0.0, 0.0, 0.0, 0.0, 0.0])
-_CERTAINTY = np.array([3.0, 8.0, 4.0, 4.0, 4.0, 4.0, 4.0])  # in samples, about
+_TRAITS = ("one", "distance", "overhead", "memory", "balance", "tiles", "cores", "recomputed", "parts", "depthwise")
+_EXPECTED = np.array([np.log(0.15), 0.7, *[0.0] * 8])
+_CERTAINTY = np.array([3.0, 8.0, *[4.0] * 8])  # in samples, about
 
 
 @dataclass
@@ -49,7 +49,8 @@ class Spread:
             if len(others):
                 away[fold == number] = _nearest(places[fold == number], others)
         traits = _traits(rows, terms, away)
-        slopes = _likeliest(np.clip(np.abs(errors), 0.0, _OUTLIER), traits)
+        typical = 1.4826 * float(np.median(np.abs(errors)))  # the deviation, if errors were normal
+        slopes = _likeliest(np.minimum(np.abs(errors), max(_OUTLIER * typical, FLOOR)), traits)
         return Spread(slopes, scale, np.unique(places, axis=0)), _std(traits, slopes)
 
     def at(self, rows: np.ndarray, terms: Terms) -> np.ndarray:
@@ -79,6 +80,9 @@ def _traits(rows: np.ndarray, terms: Terms, away: np.ndarray) -> np.ndarray:
         [
             np.ones(len(rows)), np.minimum(away, 2.0), terms.overhead / terms.seconds, memory,
             4 * memory * (1 - memory), np.minimum(np.log2(terms.tiles), 4.0) / 4, np.log2(rows[:, INDEX["cores"]]) / 5,
+            np.clip(rows[:, INDEX["all_ops"]] / np.maximum(rows[:, INDEX["ops"]], 1.0) - 1.0, 0.0, 2.0) / 2,
+            np.log2(rows[:, INDEX["parts"]]) / 5,
+            rows[:, INDEX["core_depthwise_ops"]] > 0,
         ],
         axis=1,
     )  # fmt: skip

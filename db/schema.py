@@ -365,6 +365,21 @@ questions = Table(
     Index(None, "workload"),
 )
 
+# What was measured of a designed set of synthetic blocks, and what a cost model learned from it.
+calibrations = Table(
+    "calibrations",
+    metadata,
+    Column("device", ForeignKey("devices.fingerprint"), primary_key=True),
+    Column("toolchain", Words, primary_key=True),
+    Column("protocol", String, primary_key=True),
+    Column("samples", Json, nullable=False),  # [{"design", "seconds" or "failure", ...}, ...] in the order measured
+    Column("model", Json),  # BlockModel.to_json(); large, read on its own
+    Column("quality", Json),  # Quality.to_json() of held-out workloads
+    Column("seconds", Number, nullable=False),  # spent measuring, in all
+    Column("created_at", Utc, nullable=False),
+    Column("updated_at", Utc, nullable=False),
+)
+
 events = Table(
     "events",
     metadata,

@@ -89,6 +89,19 @@ def _parser() -> argparse.ArgumentParser:
     devices.add_argument("--json", action="store_true")
     devices.set_defaults(run=_lazy("service.commands.show", "devices"))
 
+    calibrate = commands.add_parser("calibrate", help="measure synthetic blocks for the cost model", allow_abbrev=False)
+    calibrate.add_argument("--device", default="cpu", metavar="NAME", help="what to calibrate (default cpu)")
+    calibrate.add_argument(
+        "--seconds", type=_positive, metavar="S", help="that measuring may take (default: as long as needed)"
+    )
+    calibrate.add_argument("--blocks", type=_natural, default=256, metavar="N", help="of the design (default 256)")
+    calibrate.add_argument("--out", type=Path, metavar="DIR", help="where plots and figures go")
+    calibrate.add_argument("--db", metavar="URL", help="database of calibrations (default: SQLite in your data folder)")
+    calibrate.add_argument("--seed", type=int, default=0, metavar="N")
+    calibrate.add_argument("--fresh", action="store_true", help="forget what an earlier run measured")
+    calibrate.add_argument("--json", action="store_true", help="print the figures as JSON, progress on stderr")
+    calibrate.set_defaults(run=_lazy("service.commands.calibrate", "calibrate"))
+
     records = commands.add_parser("records", help="best known kernels in the database", allow_abbrev=False)
     records.add_argument("--workload", metavar="HASH", help="hash of a workload, or its beginning")
     records.add_argument("--device", metavar="FINGERPRINT")

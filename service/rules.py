@@ -10,9 +10,13 @@ from dataclasses import replace
 from typing import Any
 
 from tuner.errors import UserError
+from tuner.simulate.spec import PREFIX
 from tuner.types import Budget, Device, JobSpec
 
-STRATEGIES = ("greedy", "none")
+STRATEGIES = ("greedy", "none")  # on real devices
+# On simulated ones: tuner.search.strategies.registry, which brings NumPy.
+SIMULATED_STRATEGIES = ("joint", "dlfusion", "exhaustive", "random", "tpe", "none", "fixed-layers", "fixed-greedy",
+                        "fixed-all", "cores-layers", "cores-greedy", "cores-all")  # fmt: skip
 PRECISIONS = ("fp32",)
 DEFAULT_SECONDS = 300.0  # of a job that names no budget
 
@@ -25,9 +29,7 @@ def checked(spec: JobSpec, device: Device | None = None) -> JobSpec:
     from tuner.graph.passes.registry import check_names
     from tuner.plan.plan import Plan
 
-    if spec.strategy not in STRATEGIES:
-        known = f"Known: {', '.join(STRATEGIES)}."
-        raise UserError(f"Unknown strategy {spec.strategy!r}.", code="unknown-strategy", hint=known)
+    check_strategy(spec.strategy, spec.device)
     if spec.precision not in PRECISIONS:
         known = f"Known: {', '.join(PRECISIONS)}."
         raise UserError(f"Precision {spec.precision!r} is not supported.", code="bad-precision", hint=known)
@@ -39,6 +41,19 @@ def checked(spec: JobSpec, device: Device | None = None) -> JobSpec:
     if spec.budget.trials is None and spec.budget.seconds is None:
         return replace(spec, budget=Budget(seconds=DEFAULT_SECONDS))
     return spec
+
+
+def check_strategy(name: str, device: str) -> None:
+    """Raise UserError when there is no such strategy on the device of this name."""
+    strategies = SIMULATED_STRATEGIES if device.startswith(PREFIX) else STRATEGIES
+    if name not in strategies:
+        known = f"Known on {device}: {', '.join(strategies)}."
+        raise UserError(f"Unknown strategy {name!r}.", code="unknown-strategy", hint=known)
+
+
+def default_strategy(device: str) -> str:
+    """The strategy of a job that names none."""
+    return SIMULATED_STRATEGIES[0] if device.startswith(PREFIX) else STRATEGIES[0]
 
 
 def check_cores(cores: Collection[int] | None, device: Device) -> None:

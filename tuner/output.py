@@ -35,7 +35,9 @@ def _is_artifact(folder: Path) -> bool:
         manifest = json.loads((folder / "manifest.json").read_text())
     except (ValueError, FileNotFoundError):
         return False
-    return isinstance(manifest, dict) and "format" in manifest and "model.so" in manifest.get("sha256", ())
+    if not isinstance(manifest, dict) or "format" not in manifest:
+        return False
+    return manifest.get("simulated") is True or "model.so" in manifest.get("sha256", ())
 
 
 def install(folder: Path, out: Path) -> None:

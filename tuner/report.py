@@ -5,7 +5,7 @@ What does not apply is null, never invented.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -20,7 +20,7 @@ from tuner.measure.contest import ContestResult, Ratio
 from tuner.measure.machine import MachineState
 from tuner.plan.plan import VIEW, Plan
 from tuner.search.tuning import Tuning
-from tuner.types import Device, JobSpec
+from tuner.types import Device, JobSpec, Trial
 
 LATENCIES = ("tuned", "unoptimised", "unfused", "default", "onnxruntime")
 
@@ -48,41 +48,47 @@ class Outcome:
     protocol: str
 
 
-def make_report(o: Outcome) -> dict[str, Any]:
-    """The report as JSON values."""
-    latency = {name: _latency(o.contest, o.winner if name == "tuned" else name) for name in LATENCIES}
-    graph = o.model.graph
-    tuning = o.tuning
+def preamble(spec: JobSpec, model: ImportedModel, device: Device, toolchain: str, protocol: str) -> dict[str, Any]:
+    """What every report begins with: what was asked, of which model, on which device."""
+    graph = model.graph
     return {
         "version": 1,
         "model": {
-            "name": o.model.name,
-            "sha256": o.model.sha256,
+            "name": model.name,
+            "sha256": model.sha256,
             "graph": graph.hash,
             "layers": len(graph.layers),
             "gmacs": round(total_macs(graph) / 1e9, 4),
-            "passes": [{"name": p.name, "enabled": p.enabled, "seconds": round(p.seconds, 4)} for p in o.model.passes],
+            "passes": [{"name": p.name, "enabled": p.enabled, "seconds": round(p.seconds, 4)} for p in model.passes],
         },
         "device": {
-            "name": o.device.name,
-            "fingerprint": o.device.fingerprint,
-            "model": o.device.model,
-            "cores": o.device.cores,
-            "simulated": o.device.simulated,
+            "name": device.name,
+            "fingerprint": device.fingerprint,
+            "model": device.model,
+            "cores": device.cores,
+            "simulated": device.simulated,
         },
-        "toolchain": o.toolchain,
-        "protocol": o.protocol,
-        "strategy": o.spec.strategy,
-        "precision": o.spec.precision,
-        "seed": o.spec.seed,
+        "toolchain": toolchain,
+        "protocol": protocol,
+        "strategy": spec.strategy,
+        "precision": spec.precision,
+        "seed": spec.seed,
+        "budget": {"trials": spec.budget.trials, "seconds": spec.budget.seconds},
+    }
+
+
+def make_report(o: Outcome) -> dict[str, Any]:
+    """The report as JSON values."""
+    latency = {name: _latency(o.contest, o.winner if name == "tuned" else name) for name in LATENCIES}
+    tuning = o.tuning
+    return preamble(o.spec, o.model, o.device, o.toolchain, o.protocol) | {
         "measured": True,
         "reused": bool(tuning and tuning.reused and not tuning.measured),
-        "budget": {"trials": o.spec.budget.trials, "seconds": o.spec.budget.seconds},
         "trials": {
             "measured": tuning.measured if tuning else 0,
             "failed": tuning.failed if tuning else 0,
             "reused": tuning.reused if tuning else 0,
-            "failures": _failures(tuning),
+            "failures": failures(tuning.trials if tuning else ()),
         },
         "seconds": {k: round(o.seconds[k], 3) for k in ("total", "building", "measuring", "deciding")}
         | {"searching": round(tuning.run_seconds, 3) if tuning else 0.0},
@@ -119,9 +125,10 @@ def _quotient(other: Mapping[str, Any] | None, ours: Mapping[str, Any] | None) -
     return round(other["median"] / ours["median"], 4) if other and ours else None
 
 
-def _failures(tuning: Tuning | None) -> dict[str, int]:
+def failures(trials: Iterable[Trial]) -> dict[str, int]:
+    """How many trials failed, by kind."""
     counts: dict[str, int] = {}
-    for trial in tuning.trials if tuning else ():
+    for trial in trials:
         if trial.failure is not None:
             counts[trial.failure.kind.value] = counts.get(trial.failure.kind.value, 0) + 1
     return counts

@@ -85,17 +85,25 @@ def show(console: Console, report: Mapping[str, Any]) -> None:
             table.add_row(label, f"{entry['median']:.3f}", f"{entry['min']:.3f}", times, style=style)
     console.print(table)
     console.print(_blocks(report))
-    trials, checked = report["trials"], report["verification"]
+    trials = report["trials"]
     reused = f", {trials['reused']} known ones reused" if trials["reused"] else ""
     console.print(
         f"{trials['measured']} trials measured ({trials['failed']} failed){reused} in "
-        f"{report['seconds']['total']:.0f} s; verified on {checked['inputs']} inputs, "
-        f"largest relative error {checked['max_rel_error']:.1e} "
-        f"(limit {checked['limit']:g}).",
+        f"{report['seconds']['total']:.0f} s; {_checked(report)}.",
         highlight=False, soft_wrap=True,
     )  # fmt: skip
     if report["reused"]:
         console.print("Everything was known already: nothing was measured but the whole models.", highlight=False)
+
+
+def _checked(report: Mapping[str, Any]) -> str:
+    if report["device"]["simulated"]:
+        return "every time above is simulated, nothing was built or run"
+    checked = report["verification"]
+    return (
+        f"verified on {checked['inputs']} inputs, largest relative error {checked['max_rel_error']:.1e} "
+        f"(limit {checked['limit']:g})"
+    )
 
 
 def _blocks(report: Mapping[str, Any]) -> Table:

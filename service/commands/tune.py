@@ -38,7 +38,9 @@ def tune(args: argparse.Namespace) -> int:
     from tuner.clock import Clock  # the engine brings TVM: bad options are refused before
     from tuner.output import check_writable
     from tuner.plan.describe import describe
+    from tuner.search.calibration import load_samples
     from tuner.session import Session
+    from tuner.simulated import SimulatedSession
 
     out = args.out or Path(f"{args.model.stem}.fusetune")
     check_writable(out)
@@ -48,15 +50,22 @@ def tune(args: argparse.Namespace) -> int:
         clock = Clock()
         with Live(console, spec.budget) as live:
 
-            def make(trials: JobStore, drive: Drive) -> Session:
+            def make(trials: JobStore, drive: Drive) -> Session | SimulatedSession:
                 def watch(progress: Progress) -> None:
                     live(progress)
                     drive.watch(progress, session.curve.points)
 
-                session = Session(
-                    spec, args.model, device, out, trials, watch, inputs, baselines=not args.no_baselines,
-                    search=not known, clock=clock, turn=drive.turn,
-                )  # fmt: skip
+                session: Session | SimulatedSession
+                if device.simulated:
+                    session = SimulatedSession(
+                        spec, args.model, device, out, trials, watch, load_samples(store, device), clock=clock,
+                        turn=drive.turn,
+                    )  # fmt: skip
+                else:
+                    session = Session(
+                        spec, args.model, device, out, trials, watch, inputs, baselines=not args.no_baselines,
+                        search=not known, clock=clock, turn=drive.turn,
+                    )  # fmt: skip
                 _stop_on_interrupt(session, console)
                 return session
 
@@ -65,8 +74,9 @@ def tune(args: argparse.Namespace) -> int:
         print(json.dumps(report))
     else:
         show(console, report)
-        console.print(f"Artifact {out}/   report {out / 'report.json'}   log {out / 'tuning_log'}/", highlight=False,
-                      soft_wrap=True)  # fmt: skip
+        what = "Plan" if device.simulated else "Artifact"
+        log = out / ("trials.jsonl" if device.simulated else "tuning_log/")
+        console.print(f"{what} {out}/   report {out / 'report.json'}   log {log}", highlight=False, soft_wrap=True)
     return 0
 
 

@@ -142,7 +142,7 @@ def _figures(a: Job, b: Job) -> list[Figure]:
     texts: tuple[tuple[str, Callable[[Mapping[str, Any]], str]], ...] = (
         ("Speed-up over ONNX Runtime", lambda r: units.speedup(r["speedup"].get("over_onnxruntime"))),
         ("Speed-up over unoptimised", lambda r: units.speedup(r["speedup"].get("over_unoptimised"))),
-        ("Error", lambda r: units.error(r["verification"]["max_rel_error"])),
+        ("Error", lambda r: units.error((r["verification"] or {}).get("max_rel_error"))),
         ("Kernels", lambda r: units.count(sum(block["template"] != "view" for block in r["blocks"]))),
         ("Trials measured", lambda r: units.count(r["trials"]["measured"])),
         ("Job took", lambda r: units.duration(r["seconds"]["total"])),

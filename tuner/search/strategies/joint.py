@@ -1,9 +1,10 @@
 """``joint``: fusion and cores together, by dynamic programming over what is measured and, where nothing is, predicted.
 
-Each round finds the plan that would be best if everything unknown were a little faster than predicted (optimism in the
-face of uncertainty), and measures what is unknown in it. Measured times replace predictions and teach the cost model,
-so either the plan holds what it promised, or another one takes its place. When the optimistic plan is known in whole,
-or promises less than ``settled`` over the best known one, nothing more is predicted to gain.
+Each round finds the plan that is best under what is believed, and measures what is unknown in it. Measured times take
+the place of predictions and teach the cost model, so either the plan holds what it promised, or another one takes its
+place. When the believed best is known in whole, everything unknown is taken to be one standard deviation faster than
+predicted, then two, then three (optimism in the face of uncertainty). When not even the most optimistic plan promises
+more than ``settled`` over the best known one, nothing more is predicted to gain.
 """
 
 from __future__ import annotations
@@ -19,23 +20,28 @@ from tuner.search.strategies.base import Options, State, Strategy, evaluations_o
 
 
 class Joint(Strategy):
-    """Options: ``optimism`` in standard deviations; ``settled``, the share of the time not worth a measurement."""
+    """Options: ``optimism``, the most standard deviations hoped for; ``settled``, the share of the time not worth more."""
 
     name = "joint"
-    defaults: ClassVar[Options] = {"optimism": 1.0, "settled": 0.002}
+    defaults: ClassVar[Options] = {"optimism": 3.0, "settled": 0.002}
 
     def propose(self, state: State, count: int) -> list[Evaluation]:
         if state.predictor is None:
             raise UserError("The strategy joint needs a cost model.", code="no-model")
-        promised = best_partition(state.space, state.believed(self.options["optimism"]))
-        wanted = evaluations_of(state.space, promised)
         known = self._known(state)
-        if known is not None and promised.seconds > known.seconds * (1 - self.options["settled"]):
-            return []
-        # The dearest blocks first: they decide, and teach the model about what matters.
-        believed = state.believed()
-        uses = {e: wanted.count(e) for e in wanted}
-        return unknown(state, sorted(uses, key=lambda e: -uses[e] * float(np.nan_to_num(believed[e]))), count)
+        goal = np.inf if known is None else known.seconds * (1 - self.options["settled"])
+        for optimism in np.arange(0.0, self.options["optimism"] + 0.5):
+            promised = best_partition(state.space, state.believed(float(optimism)))
+            if promised.seconds > goal:
+                continue
+            wanted = evaluations_of(state.space, promised)
+            # The dearest blocks first: they decide, and teach the model about what matters.
+            believed = state.believed()
+            uses = {e: wanted.count(e) for e in wanted}
+            found = unknown(state, sorted(uses, key=lambda e: -uses[e] * float(np.nan_to_num(believed[e]))), count)
+            if found:
+                return found
+        return []
 
     def choose(self, state: State) -> Choice:
         known = self._known(state)

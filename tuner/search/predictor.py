@@ -1,0 +1,59 @@
+"""Predicts a plan space's evaluations with the cost model of blocks, which learns from each one measured."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from cost_model.block_model import BlockModel
+from tuner.plan.space import PlanSpace
+from tuner.search.blocks import block_rows
+from tuner.search.strategies.base import State
+
+GROWTH = 1.05  # of the samples, at which the model learns anew
+
+
+@dataclass
+class BlockPredictor:
+    """The Predictor of a space. ``rows`` and ``seconds``: what a calibration measured, if there was one."""
+
+    space: PlanSpace
+    model: BlockModel
+    rows: np.ndarray | None = None  # [n, columns]
+    seconds: np.ndarray | None = None  # [n]
+    learned: int = 0  # of the space's evaluations, those the model knows
+    _features: np.ndarray | None = field(default=None, repr=False)  # [questions, cores, columns]
+
+    @property
+    def features(self) -> np.ndarray:
+        """Of every evaluation, ``[questions, cores, columns]``; made when first asked for."""
+        if self._features is None:
+            space = self.space
+            made = [
+                block_rows(
+                    space.workload(q), space.cores, space.device, layouts=space.layouts(q),
+                    template=space.questions[q].template,
+                )
+                for q in range(len(space.questions))
+            ]  # fmt: skip
+            self._features = np.stack(made).astype(np.float32)
+        return self._features
+
+    def predict(self, state: State) -> tuple[np.ndarray, np.ndarray]:
+        self._learn(state)
+        shape = state.seconds.shape
+        mean, std = self.model.predict(self.features.reshape(-1, self.features.shape[-1]))
+        return mean.reshape(shape), std.reshape(shape)
+
+    def _learn(self, state: State) -> None:
+        known = state.order
+        if self.model.trained and len(known) < GROWTH * max(1, self.learned):
+            return
+        at = tuple(np.asarray(known, dtype=int).reshape(-1, 2).T)
+        rows, seconds = self.features[at], state.seconds[at]
+        if self.rows is not None and self.seconds is not None:
+            rows, seconds = np.concatenate([self.rows, rows]), np.concatenate([self.seconds, seconds])
+        if len(rows):
+            self.model.fit(rows, seconds)
+        self.learned = len(known)

@@ -176,7 +176,9 @@ def _search_options(parser: argparse.ArgumentParser) -> None:
     """What a job may be told about its search, here or on a server."""
     parser.add_argument("--trials", type=_natural, metavar="N", help="measure at most N candidates; 0 = defaults only")
     parser.add_argument("--seconds", type=_positive, metavar="S", help="from start to artifact (default 300)")
-    parser.add_argument("--strategy", default="greedy", metavar="NAME", help="greedy (default) or none")
+    parser.add_argument(
+        "--strategy", metavar="NAME", help="greedy (default) or none; on simulated devices joint (default) and others"
+    )
     parser.add_argument("--cores", type=_core_list, metavar="auto|1,2,4", help="core counts to consider per block")
     parser.add_argument("--precision", default="fp32", metavar="P", help="fp32")
     parser.add_argument("--plan", type=Path, metavar="PLAN.json", help="a hand-written plan instead of our own")

@@ -10,8 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from tuner.errors import UserError
-from tuner.simulate.spec import PREFIX
-from tuner.types import Budget, Device, JobSpec
+from tuner.types import SIMULATED, Budget, Device, JobSpec
 
 STRATEGIES = ("greedy", "none")  # on real devices
 # On simulated ones: tuner.search.strategies.registry, which brings NumPy.
@@ -45,7 +44,7 @@ def checked(spec: JobSpec, device: Device | None = None) -> JobSpec:
 
 def check_strategy(name: str, device: str) -> None:
     """Raise UserError when there is no such strategy on the device of this name."""
-    strategies = SIMULATED_STRATEGIES if device.startswith(PREFIX) else STRATEGIES
+    strategies = SIMULATED_STRATEGIES if device.startswith(SIMULATED) else STRATEGIES
     if name not in strategies:
         known = f"Known on {device}: {', '.join(strategies)}."
         raise UserError(f"Unknown strategy {name!r}.", code="unknown-strategy", hint=known)
@@ -53,7 +52,7 @@ def check_strategy(name: str, device: str) -> None:
 
 def default_strategy(device: str) -> str:
     """The strategy of a job that names none."""
-    return SIMULATED_STRATEGIES[0] if device.startswith(PREFIX) else STRATEGIES[0]
+    return SIMULATED_STRATEGIES[0] if device.startswith(SIMULATED) else STRATEGIES[0]
 
 
 def check_cores(cores: Collection[int] | None, device: Device) -> None:

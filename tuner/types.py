@@ -15,6 +15,7 @@ from typing import Any
 
 from tuner.errors import UserError
 
+SIMULATED = "sim:"  # how names of simulated devices begin
 PROTOCOL = "1"  # bump when the way of measuring changes: older records are then not comparable
 
 

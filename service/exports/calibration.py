@@ -32,12 +32,11 @@ def write_calibration(folder: Path, facts: Mapping[str, Any]) -> list[Path]:
 def plots(facts: Mapping[str, Any]) -> dict[str, Plot]:
     """File name -> plot."""
     points, device = facts["points"], facts["device"]
-    what = f"{device['model']}" if "simulated" in device["model"] else (
-        f"{device['model']} (simulated)" if device["simulated"] else device["model"]
-    )  # fmt: skip
+    said = "simulated" in device["model"] or not device["simulated"]
+    what = device["model"] if said else f"{device['model']} (simulated)"
     return {
         "rate": Plot(
-            f"Rate by operations and cores: {what}", Axis("operations of the block"), Axis("operations per second"),
+            "Rate by operations and cores", what, Axis("operations of the block"), Axis("operations per second"),
             [
                 Dots(_range(low, high), [(p["ops"], p["ops"] / p["seconds"]) for p in points
                                          if low <= p["cores"] <= high and p["ops"]])
@@ -45,14 +44,14 @@ def plots(facts: Mapping[str, Any]) -> dict[str, Plot]:
             ],
         ),
         "cores": Plot(
-            f"Rate by cores: {what}", Axis("cores", log=False), Axis("operations per second"),
+            "Rate by cores", what, Axis("cores", log=False), Axis("operations per second"),
             [
                 Dots(kind, [(p["cores"], p["ops"] / p["seconds"]) for p in own if p["ops"]])
                 for kind, own in _kinds(points)
             ],
         ),
         "roofline": Plot(
-            f"Roofline: {what}", Axis("operations per byte"), Axis("operations per second"),
+            "Roofline", what, Axis("operations per byte"), Axis("operations per second"),
             [
                 Dots(kind, [(p["ops"] / p["bytes"], p["ops"] / p["seconds"]) for p in own if p["ops"]])
                 for kind, own in _kinds(points)
@@ -60,13 +59,13 @@ def plots(facts: Mapping[str, Any]) -> dict[str, Plot]:
             [_roof(facts["machine"], points)],
         ),
         "predicted": Plot(
-            f"Predicted, not having seen the workload: {what}", Axis("measured seconds"), Axis("predicted seconds"),
-            [Dots(kind, [(p["seconds"], p["predicted"]) for p in own]) for kind, own in _kinds(points)],
+            "Predicted, not having seen the workload", what, Axis("measured microseconds"), Axis("predicted microseconds"),
+            [Dots(kind, [(1e6 * p["seconds"], 1e6 * p["predicted"]) for p in own]) for kind, own in _kinds(points)],
             [Line("equal", _diagonal(points, 1.0)), Line("10% off", _diagonal(points, 1.1), dashed=True),
              Line("", _diagonal(points, 1 / 1.1), dashed=True)],
         ),
         "uncertainty": Plot(
-            f"Errors within so many standard deviations: {what}", Axis("standard deviations", log=False),
+            "Errors within so many standard deviations", what, Axis("standard deviations", log=False),
             Axis("share of the errors", log=False), [],
             [Line("measured", _coverage(points)), Line("normal", _normal(), dashed=True)],
         ),
@@ -91,7 +90,7 @@ def _roof(machine: Mapping[str, float], points: Sequence[Mapping[str, Any]]) -> 
 
 
 def _diagonal(points: Sequence[Mapping[str, Any]], factor: float) -> list[tuple[float, float]]:
-    ends = [p["seconds"] for p in points]
+    ends = [1e6 * p["seconds"] for p in points]
     return [(v, v * factor) for v in (min(ends), max(ends))] if ends else []
 
 

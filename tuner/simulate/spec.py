@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from tuner.errors import UserError
-from tuner.types import Device, digest
+from tuner.types import SIMULATED, Device, digest
 
 VERSION = 1
-PREFIX = "sim:"
+PREFIX = SIMULATED
 SPECS = Path(__file__).parent / "specs"
 LARGEST = 1 << 20  # bytes of a spec file
 LARGEST_VALUE = 1e18

@@ -9,8 +9,8 @@ from math import ceil, floor, isfinite, log10
 from service.exports.drawing.scales import label, ticks
 from service.exports.drawing.svg import tag, title, words
 
-WIDTH, HEIGHT = 640.0, 420.0
-LEFT, RIGHT, TOP, BOTTOM = 72.0, 150.0, 40.0, 48.0  # room for numbers, names, the title, the axis
+WIDTH, HEIGHT = 640.0, 440.0
+LEFT, RIGHT, TOP, BOTTOM = 72.0, 150.0, 66.0, 48.0  # room for numbers, names, the title, the axis
 COLOURS = ("#4269d0", "#ff725c", "#3ca951", "#efb118", "#a463f2", "#38b2c9", "#9c6b4e", "#97bbf5", "#9498a0")
 _STYLE = (
     "svg{font:12px system-ui,sans-serif;background:#fff}text{fill:#333}.title{font-size:15px;font-weight:600}"
@@ -48,6 +48,7 @@ class Plot:
     """One picture: dots of several kinds and lines, over two axes that span them all."""
 
     title: str
+    subtitle: str
     x: Axis
     y: Axis
     dots: Sequence[Dots] = ()
@@ -63,7 +64,8 @@ class Plot:
         ]
         x = _Scale(self.x, [p[0] for p in shown], LEFT, WIDTH - RIGHT)
         y = _Scale(self.y, [p[1] for p in shown], HEIGHT - BOTTOM, TOP)
-        parts = [title(self.title), tag("style", _STYLE), words(self.title, LEFT, 22, "title")]
+        parts = [title(self.title), tag("style", _STYLE), words(self.title, LEFT, 20, "title"),
+                 words(self.subtitle, LEFT, 37, "subtitle")]  # fmt: skip
         for value, name in x.ticks:
             parts.append(tag("line", x1=x.at(value), x2=x.at(value), y1=TOP, y2=HEIGHT - BOTTOM, class_="grid"))
             parts.append(words(name, x.at(value), HEIGHT - BOTTOM + 16, "tick", anchor="middle"))
@@ -72,7 +74,7 @@ class Plot:
             parts.append(words(name, LEFT - 6, y.at(value) + 4, "tick", anchor="end"))
         parts.append(tag("path", d=f"M{LEFT} {TOP}V{HEIGHT - BOTTOM}H{WIDTH - RIGHT}", fill="none", class_="axis"))
         parts.append(words(self.x.name, (LEFT + WIDTH - RIGHT) / 2, HEIGHT - 10, "name", anchor="middle"))
-        parts.append(words(self.y.name, LEFT - 60, TOP - 8, "name"))
+        parts.append(words(self.y.name, LEFT - 60, TOP - 10, "name"))
         for number, dots in enumerate(self.dots):
             colour = COLOURS[number % len(COLOURS)]
             drawn = [
@@ -89,11 +91,13 @@ class Plot:
                 continue
             path = "M" + "L".join(f"{x.at(a):.1f} {y.at(b):.1f}" for a, b in points)
             parts.append(tag("path", d=path, class_="line dash" if line.dashed else "line"))
+            if not line.name:
+                continue
             height = TOP + 24 + 17 * (len(self.dots) + number)
             style = "line dash" if line.dashed else "line"
             parts.append(tag("path", d=f"M{WIDTH - RIGHT + 8} {height - 4}h16", class_=style))
             parts.append(words(line.name, WIDTH - RIGHT + 28, height, "key"))
-        return tag("svg", *parts, xmlns="http://www.w3.org/2000/svg", role="img", aria_label=self.title,
+        return tag("svg", *parts, xmlns="http://www.w3.org/2000/svg", role="img", aria_label=f"{self.title}: {self.subtitle}",
                    viewBox=f"0 0 {WIDTH:.0f} {HEIGHT:.0f}", width=int(WIDTH), height=int(HEIGHT))  # fmt: skip
 
     def _shows(self, point: tuple[float, float]) -> bool:
@@ -120,7 +124,10 @@ class _Scale:
                     for power in powers for n in (1, 2, 5) if power + log10(n) <= self._high
                 ]  # fmt: skip
         else:
-            marks = ticks(min(low, 0.0), high if high > low else low + 1.0)
+            low, high = min(low, 0.0), max(high, 0.0)
+            marks = ticks(low, high if high > low else low + 1.0)
+            while marks[-1] < high:  # the last tick lies below what is shown
+                marks.append(marks[-1] + marks[1] - marks[0])
             self._low, self._high = marks[0], marks[-1]
             self.ticks = [(value, label(value)) for value in marks]
 
@@ -131,7 +138,7 @@ class _Scale:
 
 def _power(power: int) -> str:
     """A power of ten in engineers' words: 1e6 -> 1M."""
-    for exponent, unit in ((12, "T"), (9, "G"), (6, "M"), (3, "k")):
+    for exponent, unit in ((15, "P"), (12, "T"), (9, "G"), (6, "M"), (3, "k")):
         if exponent <= power < exponent + 3:
             return f"{10 ** (power - exponent)}{unit}"
     return f"{10.0**power:g}"

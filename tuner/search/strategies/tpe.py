@@ -1,8 +1,9 @@
 """``tpe``: Optuna's tree-structured Parzen estimator over whole plans (Bergstra et al. 2011).
 
-A plan is encoded layer by layer from the end of the model: for each layer whose readers are all in one block, whether
-it is fused into that block; for each block, the index of its core count, and of its layouts where there are several.
-Parameters that a plan has no use for are not asked for.
+A plan is encoded layer by layer: whether the layer is fused into the block of what reads it, should that be one block;
+and, should a block end with it, the index of its core count, and of its layouts where there are several. All parameters
+are always asked for, though a plan may have no use for some, so that Optuna can draw them together: that finds better
+plans than asking only for what a plan uses.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ class _Study:
     told: list[float] = field(default_factory=list)  # seconds; the last plan's may be missing
 
     def __post_init__(self) -> None:
-        sampler = optuna.samplers.TPESampler(seed=self.seed, n_startup_trials=self.startup)
+        sampler = optuna.samplers.TPESampler(seed=self.seed, n_startup_trials=self.startup, multivariate=True)
         self._study = optuna.create_study(sampler=sampler)
         self._encoding = _Encoding(self.space)
 
@@ -80,29 +81,42 @@ class _Encoding:
         self._readers = [
             sum({1 << position[c.id] for n in layer.outputs if n for c in graph.consumers[n]}) for layer in graph.layers
         ]
-        # Layers that are in the blocks of each sink at all.
+        # Layers that are in the blocks of each sink at all, and those that are in more than the block they end.
         self._reach = [0] * len(graph.layers)
         for block in space.blocks:
             self._reach[block.sink] |= block.mask
+        self._fusible = [
+            layer for layer in range(len(graph.layers))
+            if any(reach >> layer & 1 for sink, reach in enumerate(self._reach) if sink != layer)
+        ]  # fmt: skip
+        self._variants = [
+            max(len(space.block_of[frozenset(space.blocks[b].layers)]) for b in found) for found in space.by_sink
+        ]
 
     def plan(self, trial: optuna.Trial) -> Whole:
+        space = self._space
+        fused = sum(trial.suggest_categorical(f"fuse {layer}", (0, 1)) << layer for layer in self._fusible)
+        columns = [trial.suggest_int(f"cores {sink}", 0, len(space.cores) - 1) for sink in range(len(self._readers))]
+        variants = [
+            trial.suggest_int(f"layouts {sink}", 0, count - 1) if count > 1 else 0
+            for sink, count in enumerate(self._variants)
+        ]
         blocks, cores, left = [], [], (1 << len(self._readers)) - 1
         while left:
             sink = left.bit_length() - 1
-            index = self._block(trial, sink, left)
-            blocks.append(index)
-            cores.append(self._space.cores[trial.suggest_int(f"cores {sink}", 0, len(self._space.cores) - 1)])
-            left &= ~self._space.blocks[index].mask
-        return Whole.of(self._space, blocks[::-1], cores[::-1])
+            options = self._largest(sink, left & fused)
+            blocks.append(options[variants[sink] % len(options)])
+            cores.append(space.cores[columns[sink]])
+            left &= ~space.blocks[options[0]].mask
+        return Whole.of(space, blocks[::-1], cores[::-1])
 
-    def _block(self, trial: optuna.Trial, sink: int, left: int) -> int:
-        """The largest legal block of the layers that are to be fused into this sink's block."""
+    def _largest(self, sink: int, fused: int) -> tuple[int, ...]:
+        """The largest legal block, in each of its layouts, of this sink and layers to be fused into what reads them."""
         wanted = 1 << sink
-        for layer in range(sink - 1, -1, -1):
+        for layer in reversed(range(sink)):
             readers = self._readers[layer]
-            if self._reach[sink] & left & 1 << layer and readers and not readers & ~wanted:
-                wanted |= trial.suggest_categorical(f"fuse {layer}", (0, 1)) << layer
-        fitting = [b for b in self._space.by_sink[sink] if not self._space.blocks[b].mask & ~wanted]
-        largest = self._space.blocks[max(fitting, key=lambda b: self._space.blocks[b].mask.bit_count())].mask
-        options = [b for b in fitting if self._space.blocks[b].mask == largest]
-        return options[trial.suggest_int(f"layouts {sink}", 0, len(options) - 1) if len(options) > 1 else 0]
+            if self._reach[sink] & fused & 1 << layer and readers and not readers & ~wanted:
+                wanted |= 1 << layer
+        blocks = self._space.blocks
+        fitting = [b for b in self._space.by_sink[sink] if not blocks[b].mask & ~wanted]
+        return self._space.block_of[frozenset(blocks[max(fitting, key=lambda b: blocks[b].mask.bit_count())].layers)]

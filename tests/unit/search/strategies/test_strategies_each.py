@@ -224,8 +224,8 @@ class TestTpe:
         space = SPACES["chain"]
         table = truth(space)
         first, last = [], []
-        for seed in range(3):
-            state, searching = state_of(space, table, seed=seed), strategy("tpe", plans=60, startup=15)
+        for seed in range(2):
+            state, searching = state_of(space, table, seed=seed), strategy("tpe", plans=40, startup=15)
             run(searching, state, table)
             times = [p.seconds(table) for p in searching.plans(state)]  # type: ignore[attr-defined]
             first.append(np.mean(times[:15]))

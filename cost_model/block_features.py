@@ -56,7 +56,9 @@ COLUMNS = (
     "core_weights",  # bytes of weights that one core needs
     "held_bytes",  # of inner tensors, of the busiest core
     "peak_bytes",  # of those, held at one time
-    "halo_bytes",  # of inner tensors, that a core recomputes for one more band
+    "end_bytes",  # of inputs and outputs, of the busiest core
+    "halo_bytes",  # of inner tensors and inputs, that a core holds twice for one more band
+    "halo_read",  # bytes of inputs that a core reads again for one more band
 )
 INDEX = {name: i for i, name in enumerate(COLUMNS)}
 _BANDS = INDEX["bands"]
@@ -182,7 +184,11 @@ def feature_rows(block: BlockArrays) -> np.ndarray:
     rows[:, _BANDS + 17] = weights
     rows[:, _BANDS + 18] = held.sum(axis=0)
     rows[:, _BANDS + 19] = (held[:-1] + held[1:]).max(axis=0) if len(held) > 1 else 0.0
-    rows[:, _BANDS + 20] = (b.overlap * inner) @ made
+    ends = (b.read_tallest[:, band] * split[:, part]).T @ b.inputs
+    rows[:, _BANDS + 20] = ends + b.output_bytes * shares[-1]
+    halo_read = np.maximum(read[min(1, len(read) - 1)] - read[0], 0.0) / (part + 1)
+    rows[:, _BANDS + 21] = (b.overlap * inner) @ made + halo_read
+    rows[:, _BANDS + 22] = halo_read
     return rows
 
 

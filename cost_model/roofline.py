@@ -52,6 +52,7 @@ NAMES = tuple(PRIOR)
 _START = np.log([value for value, _ in PRIOR.values()])
 _SPREAD = np.log([factor for _, factor in PRIOR.values()])
 _STEP = 1e-4  # of finite differences, in log-parameters
+_MOST_HALO = 0.9  # share of a tile's room that its halo may fill
 _LIMIT = 6.0  # log-parameters stay so many spreads around the prior
 SCATTER = 0.03  # log-seconds: residuals are counted in these against the priors
 _OUTLIER = 4.0  # residuals beyond so many scatters count linearly
@@ -79,9 +80,9 @@ class Roofline:
     def parameters(self) -> dict[str, float]:
         return dict(zip(NAMES, np.exp(self.logs).tolist(), strict=True))
 
-    def terms(self, rows: np.ndarray) -> Terms:
-        """Args: rows ``[n, len(COLUMNS)]``."""
-        return _terms(_Basis.of(rows), self.logs, self.machine)
+    def terms(self, rows: np.ndarray | Basis) -> Terms:
+        """Args: rows ``[n, len(COLUMNS)]``, or their Basis where several rooflines are asked about the same rows."""
+        return _terms(rows if isinstance(rows, Basis) else Basis.of(rows), self.logs, self.machine)
 
     def log_seconds(self, rows: np.ndarray) -> np.ndarray:
         """``[n]``"""
@@ -94,7 +95,7 @@ class Roofline:
         Robust nonlinear least squares on log-seconds with the priors as further residuals: Levenberg-Marquardt, where
         residuals beyond a few scatters are weighted down (Huber's loss by iterated reweighting).
         """
-        basis = _Basis.of(rows)
+        basis = Basis.of(rows)
 
         def residuals(logs: np.ndarray) -> np.ndarray:
             found: np.ndarray = (np.log(_terms(basis, logs, self.machine).seconds) - log_seconds) / SCATTER
@@ -143,30 +144,32 @@ class Roofline:
 
 
 @dataclass(frozen=True)
-class _Basis:
+class Basis:
     """Columns of rows by name, with what does not depend on parameters computed once."""
 
     columns: np.ndarray  # [len(COLUMNS), n], so that each column is contiguous
     doublings: np.ndarray  # log2 of the cores
 
     @staticmethod
-    def of(rows: np.ndarray) -> _Basis:
+    def of(rows: np.ndarray) -> Basis:
         columns = np.ascontiguousarray(rows.T, dtype=np.float64)
-        return _Basis(columns, np.log2(columns[0]))
+        return Basis(columns, np.log2(columns[0]))
 
     def __getitem__(self, name: str) -> np.ndarray:
         column: np.ndarray = self.columns[INDEX[name]]
         return column
 
 
-def _terms(b: _Basis, logs: np.ndarray, machine: Machine) -> Terms:
+def _terms(b: Basis, logs: np.ndarray, machine: Machine) -> Terms:
     """Terms ``[..., n]`` for log-parameters ``[..., len(NAMES)]``."""
     p = dict(zip(NAMES, np.moveaxis(np.exp(logs), -1, 0)[..., None], strict=True))
     cores = b["cores"]
     free = p["capacity"] * machine.core_memory
     weights = b["core_weights"]
-    # Weights take their room, but never more than half of it: what does not fit is streamed.
-    tiles = np.maximum(1.0, b["held_bytes"] / (free - np.minimum(p["room"] * weights, 0.5 * free)))
+    # Weights take their room, but never more than half of it: what does not fit is streamed. A tile holds its halo too.
+    left = free - np.minimum(p["room"] * weights, 0.5 * free)
+    twice = np.minimum(b["halo_bytes"], _MOST_HALO * left)
+    tiles = np.maximum(1.0, (b["held_bytes"] + b["end_bytes"] - twice) / (left - twice))
     work = (
         p["mac"] * (
             b["core_mac_ops"]
@@ -183,14 +186,16 @@ def _terms(b: _Basis, logs: np.ndarray, machine: Machine) -> Terms:
     halo = b["read_bytes"] - b["needed_bytes"]  # below 0 where narrow bands meet strides that leave rows out
     reread = np.maximum(0.0, halo) * p["reread"] + np.minimum(0.0, halo)
     again = p["reweigh"] * (tiles - 1.0) * unkept  # times that weights are read again
+    more = p["reread"] * (tiles - 1.0) * b["halo_read"]  # bytes of inputs that one core reads again for its tiles
     moved = p["inputs"] * (
         b["needed_bytes"]
         + b["output_bytes"]
-        + p["reread"] * reread
+        + reread
+        + more * b["bands"]
         + p["spill"] * spilled
         + p["copies"] * b["shared_bytes"]
     ) + p["weights"] * b["weight_bytes"] * (1.0 + again)
-    drawn = p["inputs"] * b["core_bytes"] + p["weights"] * weights * again
+    drawn = p["inputs"] * (b["core_bytes"] + more) + p["weights"] * weights * again
     compute = work / machine.core_flops
     sharp = 1.0 + p["sharpness"]
     memory = _both(moved / machine.bandwidth, drawn / (machine.core_bandwidth * p["one_core"]), sharp)

@@ -13,7 +13,7 @@ from cost_model.roofline import Terms
 
 WIDE = 0.7  # log-seconds: before anything was measured
 FLOOR = 0.003  # log-seconds
-_OUTLIER = 4.0  # robust deviations: errors beyond count as so large, or the few worst would widen all the others
+_OUTLIER = 5.0  # robust deviations: errors beyond count as so large, or the few worst would widen all the others
 _NAMES = ("layers", "mac_layers", "windows", "ops", "mac_ops", "rows", "out_channels", "wide_out", "wide_in",
           "input_bytes", "output_bytes", "weight_bytes", "inner_bytes", "template")  # fmt: skip
 _WHERE = [INDEX[name] for name in _NAMES]

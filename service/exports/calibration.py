@@ -59,7 +59,8 @@ def plots(facts: Mapping[str, Any]) -> dict[str, Plot]:
             [_roof(facts["machine"], points)],
         ),
         "predicted": Plot(
-            "Predicted, not having seen the workload", what, Axis("measured microseconds"), Axis("predicted microseconds"),
+            "Predicted, not having seen the workload", what,
+            Axis("measured microseconds"), Axis("predicted microseconds"),
             [Dots(kind, [(1e6 * p["seconds"], 1e6 * p["predicted"]) for p in own]) for kind, own in _kinds(points)],
             [Line("equal", _diagonal(points, 1.0)), Line("10% off", _diagonal(points, 1.1), dashed=True),
              Line("", _diagonal(points, 1 / 1.1), dashed=True)],

@@ -97,7 +97,7 @@ class Plot:
             style = "line dash" if line.dashed else "line"
             parts.append(tag("path", d=f"M{WIDTH - RIGHT + 8} {height - 4}h16", class_=style))
             parts.append(words(line.name, WIDTH - RIGHT + 28, height, "key"))
-        return tag("svg", *parts, xmlns="http://www.w3.org/2000/svg", role="img", aria_label=f"{self.title}: {self.subtitle}",
+        return tag("svg", *parts, xmlns="http://www.w3.org/2000/svg", role="img", aria_label=self.title,
                    viewBox=f"0 0 {WIDTH:.0f} {HEIGHT:.0f}", width=int(WIDTH), height=int(HEIGHT))  # fmt: skip
 
     def _shows(self, point: tuple[float, float]) -> bool:

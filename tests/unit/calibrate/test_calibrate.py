@@ -159,7 +159,9 @@ class TestEngine:
 
 class TestPlots:
     def test_axes_span_the_points_and_leave_out_what_a_logarithm_cannot_show(self) -> None:
-        plot = Plot("t", Axis("x"), Axis("y"), [Dots("d", [(1.0, 10.0), (1000.0, 0.0)])], [Line("l", [(1.0, 1.0)])])
+        plot = Plot(
+            "t", "s", Axis("x"), Axis("y"), [Dots("d", [(1.0, 10.0), (1000.0, 0.0)])], [Line("l", [(1.0, 1.0)])]
+        )
         text = plot.svg()
         assert text.count("<circle") == 2  # one point, one mark of the key
         assert ET.fromstring(text) is not None
@@ -167,7 +169,9 @@ class TestPlots:
     @pytest.mark.parametrize("values", [[], [(5.0, 5.0)], [(0.0, 0.0)]])
     def test_few_points_draw_too(self, values: list[tuple[float, float]]) -> None:
         for log in (True, False):
-            assert ET.fromstring(Plot("t", Axis("x", log), Axis("y", log), [Dots("<&>", values)]).svg()) is not None
+            assert (
+                ET.fromstring(Plot("t", "s", Axis("x", log), Axis("y", log), [Dots("<&>", values)]).svg()) is not None
+            )
 
     def test_no_points_at_all(self) -> None:
         facts = {

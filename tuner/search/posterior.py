@@ -94,7 +94,7 @@ class Posterior:
 
     def shared(self, points: Points, model: BoostedTrees) -> tuple[np.ndarray, np.ndarray]:
         """Mean and standard deviation of log-seconds without own results."""
-        if not model.trained:  # it would say zero, give or take one: nothing that helps to choose
+        if not model.trained or not len(points):  # it would say zero, give or take one: nothing that helps to choose
             return points.expected, np.zeros(len(points))
         mean, std = model.predict(points.rows)
         return points.expected + mean, std

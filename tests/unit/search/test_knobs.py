@@ -111,6 +111,14 @@ class TestEverySpace:
         assert bad > good + 0.5
 
 
+@pytest.mark.parametrize("space", SPACES)
+def test_a_model_of_other_kernels_helps_before_anything_was_measured(space: Space) -> None:
+    model = run(search_of(space), rounds=2)
+    batch = search_of(space).propose(4, model)
+    assert batch[0].knobs == space.default
+    assert len({c.key for c in batch}) == 4
+
+
 def test_small_spaces_are_ranked_whole_by_the_model() -> None:
     search = search_of(SMALL)
     model = run(search, rounds=3)

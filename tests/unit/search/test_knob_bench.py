@@ -1,0 +1,108 @@
+"""The comparison of knob searches: counting, bookkeeping, and what a recording keeps of its trials."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+from search_fakes import DEVICE, SMALL, conv, conv_seconds
+
+from bench.search.knobs import read_rows, render, run_one
+from bench.search.oracle import Exhausted, Oracle
+from bench.search.record import RECORDINGS, TRIALS, Log
+from bench.search.searches import SEARCHES
+from tuner.measure.replay import Point, Recording
+from tuner.types import PROTOCOL, Candidate, Failure, FailureKind, Trial
+
+LAYOUTS = {"i0": "NCHW16c", "t0": "NCHW16c"}
+QUICK = ("fusetune cold", "random")
+
+
+def recording(name: str, channels: int) -> Recording:
+    workload = conv(channels)
+    question = Candidate(workload.to_json(), workload.hash, LAYOUTS, "conv2d", 1, SMALL.default, 4)
+    points = tuple(Point(p, (conv_seconds(replace(question, knobs=p)),) * 3) for p in SMALL.points)
+    values = {k: tuple(v) for k, v in SMALL.knobs.items()}
+    return Recording(name, "imaginary", DEVICE, "none", PROTOCOL, question, values, points)
+
+
+SPACES = [recording("a", 64), recording("b", 128)]
+
+
+def test_the_oracle_counts_what_is_new_and_stops_at_the_top() -> None:
+    oracle = Oracle(SPACES[0])
+    ranked = sorted(SPACES[0].points, key=lambda p: p.seconds or 0.0)
+    assert oracle.seconds(ranked[-1].knobs) == ranked[-1].seconds
+    oracle.seconds(ranked[-1].knobs)
+    assert len(oracle.curve) == 1
+    assert oracle.reached(0.95) is None
+    with pytest.raises(Exhausted):
+        oracle.seconds(ranked[0].knobs)
+    assert oracle.curve[-1] == 1.0
+    assert oracle.reached(0.95) == 2
+
+
+@pytest.mark.parametrize("search", QUICK)
+def test_every_search_comes_to_the_top_the_same_way_each_time(search: str, tmp_path: Path) -> None:
+    rows = [run_one(SPACES[0], search, 3, SPACES, tmp_path) for _ in range(2)]
+    assert rows[0] == rows[1]
+    first, second, third = rows[0]["reached"]
+    assert first <= second <= third == len(rows[0]["curve"]) <= len(SPACES[0].points)
+    assert rows[0]["curve"] == sorted(rows[0]["curve"])
+
+
+def test_ours_needs_fewer_measurements_than_chance(tmp_path: Path) -> None:
+    ours = run_one(SPACES[0], "fusetune calibrated in fours", 0, SPACES, tmp_path)["reached"][1]
+    chance = sorted(run_one(SPACES[0], "random", seed, SPACES, tmp_path)["reached"][1] for seed in range(5))[2]
+    assert 2 * ours <= chance
+
+
+def test_tables_mark_what_is_missing_and_the_picture_is_well_formed(tmp_path: Path) -> None:
+    lines = tmp_path / "knobs.jsonl"
+    rows = [run_one(SPACES[0], "random", seed, SPACES, tmp_path) for seed in range(3)]
+    lines.write_text("\n".join(json.dumps(r) for r in rows) + '\n{"recording": "a", "sea')
+    found = read_rows(lines)
+    assert len(found) == 3
+    render(found, SPACES, 3, tmp_path)
+    table = (tmp_path / "knobs.md").read_text()
+    assert "| Optuna TPE | – | – | – | missing |" in table
+    assert json.loads((tmp_path / "knobs.json").read_text())["measurements"]["random"]["a"]["runs"] == 3
+    picture = ElementTree.parse(tmp_path / "knobs.svg").getroot()
+    assert picture.tag.endswith("svg")
+    assert len(picture.findall("{*}polyline")) == 1
+    assert set(SEARCHES) >= set(QUICK)
+
+
+def test_a_log_keeps_the_fastest_trial_and_asks_again_for_what_is_doubtful(tmp_path: Path) -> None:
+    log = Log(tmp_path / "x.jsonl")
+    question = SPACES[0].candidate
+    knobs = dict(question.knobs)
+    log.add(Trial(question, samples=(3e-4, 2e-4, 2.01e-4, 9e-4, 2.02e-4, 8e-4)))
+    assert log.result(knobs) == Point(knobs, (2e-4, 2.01e-4, 2.02e-4))
+    assert log.doubtful(knobs, best=2e-4)  # a contender measured once
+    assert not log.doubtful(knobs, best=1e-4)
+    log.add(Trial(question, samples=(1.5e-4,) * 9))
+    assert log.result(knobs).seconds == 1.5e-4  # type: ignore[union-attr]
+    assert log.doubtful(knobs, best=1.5e-4)  # the two disagree
+    log.add(Trial(question, samples=(1.51e-4,) * 9))
+    assert not log.doubtful(knobs, best=1.5e-4)
+    again = Log(tmp_path / "x.jsonl")
+    assert again.trials == log.trials
+    failed = replace(question, knobs={**knobs, "rows": 2})
+    for _ in range(TRIALS):
+        log.add(Trial(failed, failure=Failure(FailureKind.REJECTED, "It spills.", "long")))
+    assert log.result(failed.knobs) == Point(failed.knobs, failure=Failure(FailureKind.REJECTED, "It spills."))
+
+
+@pytest.mark.parametrize("path", sorted(RECORDINGS.glob("*.json.gz")), ids=lambda p: p.name)
+def test_recordings_that_come_along_are_whole(path: Path) -> None:
+    found = Recording.load(path)
+    assert path.name == f"{found.name}.json.gz"
+    assert len(found.space.points) == len(found.points) == len({p.samples for p in found.points})
+    assert found.find(found.candidate.knobs) is not None
+    assert found.workload.hash == found.candidate.workload_hash
+    assert "shared" in found.note
+    assert path.stat().st_size < 60_000

@@ -177,7 +177,9 @@ def _search_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--trials", type=_natural, metavar="N", help="measure at most N candidates; 0 = defaults only")
     parser.add_argument("--seconds", type=_positive, metavar="S", help="from start to artifact (default 300)")
     parser.add_argument(
-        "--strategy", metavar="NAME", help="greedy (default) or none; on simulated devices joint (default) and others"
+        "--strategy",
+        metavar="NAME",
+        help="greedy (default), joint, none; on simulated devices joint (default) and others",
     )
     parser.add_argument("--cores", type=_core_list, metavar="auto|1,2,4", help="core counts to consider per block")
     parser.add_argument("--precision", default="fp32", metavar="P", help="fp32")

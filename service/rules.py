@@ -12,7 +12,7 @@ from typing import Any
 from tuner.errors import UserError
 from tuner.types import SIMULATED, Budget, Device, JobSpec
 
-STRATEGIES = ("greedy", "none")  # on real devices
+STRATEGIES = ("greedy", "joint", "none")  # on real devices
 # On simulated ones: tuner.search.strategies.registry, which brings NumPy.
 SIMULATED_STRATEGIES = ("joint", "dlfusion", "exhaustive", "random", "tpe", "none", "fixed-layers", "fixed-greedy",
                         "fixed-all", "cores-layers", "cores-greedy", "cores-all")  # fmt: skip

@@ -22,7 +22,7 @@ from tuner.plan.plan import VIEW, Plan
 from tuner.search.tuning import Tuning
 from tuner.types import Device, JobSpec, Trial
 
-LATENCIES = ("tuned", "unoptimised", "unfused", "default", "onnxruntime")
+LATENCIES = ("tuned", "unoptimised", "unfused", "default", "greedy", "onnxruntime")
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,7 @@ class Outcome:
     verification: Verification
     kernels: Sequence[tuple[str, float]] | None  # (symbol, seconds) inside the running model
     tuning: Tuning | None
+    predicted: float | None  # seconds of the tuned plan, fixed before it was built
     curve: Sequence[Sequence[float]]  # (elapsed seconds, trials, best seconds), see tuner.events.Curve
     machine: MachineState  # while the job ran
     disturbed: int  # samples of kernels that foreign load disturbed
@@ -103,6 +104,7 @@ def make_report(o: Outcome) -> dict[str, Any]:
         },
         "verification": o.verification.to_json(),
         "cost_model": _cost_model(tuning),
+        "prediction": _prediction(o),
         "machine": asdict(o.machine) | {"disturbed_samples": o.disturbed},
         "plan": o.plan.hash,
         "curve": [[t, n, round(best * 1e3, 4)] for t, n, best in o.curve],
@@ -145,6 +147,18 @@ def _cost_model(tuning: Tuning | None) -> dict[str, Any] | None:
         "predictions": len(pairs),
         "rank_correlation": None if correlation is None else round(correlation, 4),
         "median_ratio_error": round(float(np.exp(np.median(np.abs(predicted - measured)))) - 1, 4),
+    }
+
+
+def _prediction(o: Outcome) -> dict[str, Any] | None:
+    """How the plan's time was foreseen before it was measured as a whole."""
+    measured = next((s.median for s in o.contest.standings if s.contestant.name == "tuned"), None)
+    if o.predicted is None or measured is None:
+        return None
+    return {
+        "predicted_ms": round(o.predicted * 1e3, 4),
+        "measured_ms": round(measured * 1e3, 4),
+        "error": round(o.predicted / measured - 1, 4),
     }
 
 

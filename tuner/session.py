@@ -35,12 +35,14 @@ from tuner.plan.plan import Plan
 from tuner.report import Outcome, make_report
 from tuner.search.fusion import greedy, unfused
 from tuner.search.questions import Question, answered, core_counts, defaults, distinct, questions
+from tuner.search.replanning import Replanning, replan, stretched
 from tuner.search.tuning import Tuning
 from tuner.store import NoStore, TrialStore
 from tuner.turns import Turn, alone
 from tuner.types import PROTOCOL, Device, JobSpec, Trial
 
 VERIFY_SETS = 3  # random input sets that the winner is checked on
+REPLAN_SHARE = 0.3  # of the search that the strategy joint spends on other plans than the one it begins with
 FINISH_SECONDS = 12.0  # kept back of a time budget for comparing, profiling and writing
 LESS_EXACT = ("winograd",)  # templates to do without when their rounding errors add up to too much
 FIRST_LOOK_SECONDS = 1.0  # for timing the default plan and ONNX Runtime before the search
@@ -69,6 +71,7 @@ class Session:
     curve: Curve = field(default_factory=Curve)  # and what its best latency was when
     turn: Turn = alone
     external: bool = True  # whether the model may keep weights in files beside it; False for one that somebody sent
+    samples: tuple[np.ndarray, np.ndarray] | None = None  # features and seconds of the device's calibration
 
     def __post_init__(self) -> None:
         self._stopped = False
@@ -78,6 +81,8 @@ class Session:
         self._known_seconds: dict[str, float | None] = {}  # latencies of whole models timed so far
         self._seconds = {"building": 0.0, "measuring": 0.0, "deciding": 0.0}
         self._tuning: Tuning | None = None
+        self._predicted: float | None = None  # seconds of the tuned plan as a whole, before it was built
+        self._replanning: Replanning | None = None  # with strategy joint
         self._reference: list[dict[str, np.ndarray]] | None = None  # ONNX Runtime's outputs for the input sets
 
     @property
@@ -117,9 +122,10 @@ class Session:
             build_seconds = time.monotonic() - began
             if self.baselines:
                 self._first_look(model, scratch)
-        trials = self._search(asked, build_seconds)
+        trials = self._search(model, asked, build_seconds)
         with self._turn("whole models"):
-            tuned, checked = self._build_tuned(model, open_plan, plan, asked, scratch, steps)
+            plans = {"default": plan}
+            checked = self._build_tuned(model, open_plan, asked, plans, scratch, steps)
             if self.baselines:
                 lone = unfused(model.graph, self.device, 1)
                 steps["unoptimised"] = self._build(model, lone, scratch / "unoptimised", "unoptimised plan")
@@ -128,14 +134,14 @@ class Session:
                     steps["unfused"] = self._build(model, wide, scratch / "unfused", "unfused plan")
             result = self._compare(model, scratch, list(steps))
             winner = self._winner(result, steps)
-            verification = checked if winner == "tuned" and checked else self._verify(model, scratch / winner)
+            verification = checked.get(winner) or self._verify(model, scratch / winner)
         if not verification.passed:
             raise InternalError(
                 f"The tuned model differs from the reference by {verification.max_rel_error:.2g} "
                 f"(limit {verification.limit:g}); it was not exported.",
                 code="wrong-result",
             )
-        chosen = tuned if winner == "tuned" else plan
+        chosen = plans[winner]
         with self._turn("the finished model"):
             report = self._report(model, chosen, steps[winner], result, winner, verification, scratch / winner)
         self._export(scratch / winner, chosen, report, trials)
@@ -143,25 +149,45 @@ class Session:
         return report
 
     def _build_tuned(
-        self, model: ImportedModel, open_plan: Plan, plan: Plan, asked: Mapping[tuple[str, ...], Question],
-        scratch: Path, steps: dict[str, list[Step]],
-    ) -> tuple[Plan, Verification | None]:  # fmt: skip
-        """The best known plan whose result is exact enough, built; ``plan`` (the default) when there is none better.
+        self, model: ImportedModel, open_plan: Plan, asked: Mapping[tuple[str, ...], Question],
+        plans: dict[str, Plan], scratch: Path, steps: dict[str, list[Step]],
+    ) -> dict[str, Verification]:  # fmt: skip
+        """Build the best known plans, as far as they are exact enough and differ; what is built enters ``plans``.
+
+        "tuned" is the strategy's plan. With the strategy joint "greedy" is the plan it began with, tuned as well: of
+        the two, and the default, the fastest as measured whole is exported.
+        """
+        wanted = [("tuned", open_plan, asked)]
+        replanned = self._replanning.choice() if self._replanning else None
+        if self._replanning is not None and replanned is not None:
+            wanted = [("tuned", *self._replanning.plan(replanned)), ("greedy", open_plan, asked)]
+            stretch = stretched(self._known_seconds.get("default"), distinct(asked))
+            self._predicted = replanned.seconds * stretch if stretch else None
+        checked = {}
+        for name, unanswered, found in wanted:
+            built = self._build_exact(model, unanswered, found, plans, scratch / name, name)
+            if built is not None:
+                plans[name], steps[name], checked[name] = built
+        return checked
+
+    def _build_exact(
+        self, model: ImportedModel, open_plan: Plan, asked: Mapping[tuple[str, ...], Question],
+        plans: Mapping[str, Plan], folder: Path, name: str,
+    ) -> tuple[Plan, list[Step], Verification] | None:  # fmt: skip
+        """A plan with the best known kernels, built and verified; None if it is among ``plans`` or never exact enough.
 
         Rounding errors of Winograd kernels add up over a deep model; where they exceed the limit it does without.
         """
         for without in ((), LESS_EXACT):
             tuned = answered(open_plan, asked, without)
-            if tuned.hash == plan.hash:
-                break
-            folder = scratch / "tuned"
+            if tuned.hash in {plan.hash for plan in plans.values()}:
+                return None
             shutil.rmtree(folder, ignore_errors=True)
-            built = self._build(model, tuned, folder, "tuned plan")
-            checked = self._verify(model, folder)
-            if checked.passed:
-                steps["tuned"] = built
-                return tuned, checked
-        return plan, None
+            built = self._build(model, tuned, folder, f"{name} plan")
+            verification = self._verify(model, folder)
+            if verification.passed:
+                return tuned, built, verification
+        return None
 
     def _plan(self, model: ImportedModel) -> tuple[Plan, dict[tuple[str, ...], Question]]:
         self._say(Stage.PLAN, f"fusing {len(model.graph.layers)} layers")
@@ -187,7 +213,9 @@ class Session:
         self._seconds["building"] += time.monotonic() - began
         return steps
 
-    def _search(self, asked: Mapping[tuple[str, ...], Question], build_seconds: float) -> Sequence[Trial]:
+    def _search(
+        self, model: ImportedModel, asked: Mapping[tuple[str, ...], Question], build_seconds: float
+    ) -> Sequence[Trial]:
         budget = self.spec.budget
         wanted = self.search and self.spec.strategy != "none" and budget.trials != 0 and not self._stopped
         limit = None
@@ -206,13 +234,26 @@ class Session:
             with LocalRunner(self.device, options) as runner:
                 plan_trials = 1  # the tuned model as a whole
                 trials = None if budget.trials is None else max(0, budget.trials - plan_trials)
-                for _ in tuning.run(runner, trials, limit):
+                for _ in self._measured(model, tuning, runner, trials, limit):
                     self._say(Stage.SEARCH, tuning.message, tuning.latency, self._share(tuning))
                 self._disturbed = runner.disturbed
         self._seconds["building"] += tuning.build_seconds
         self._seconds["measuring"] += tuning.measure_seconds
         self._seconds["deciding"] += tuning.deciding_seconds
         return tuning.trials
+
+    def _measured(
+        self, model: ImportedModel, tuning: Tuning, runner: LocalRunner, trials: int | None, limit: float | None
+    ) -> Iterator[Trial]:
+        """Trials of the search: the kernels of the plan begun with, and with the strategy joint those of others."""
+        if self.spec.strategy != "joint":
+            yield from tuning.run(runner, trials, limit)
+            return
+        first = None if limit is None else limit - REPLAN_SHARE * max(0.0, limit - self.clock.seconds)
+        yield from tuning.run(runner, None if trials is None else round(trials * (1 - REPLAN_SHARE)), first)
+        cores = core_counts(self.spec.cores, self.device)
+        self._replanning = replan(model.graph, cores, residency(model, self.device), tuning, self.samples)
+        yield from self._replanning.run(runner, trials, limit)
 
     def _compare(self, model: ImportedModel, scratch: Path, names: Sequence[str]) -> ContestResult:
         self._say(Stage.COMPARE, "timing whole models in turns")
@@ -228,8 +269,8 @@ class Session:
         return result
 
     def _winner(self, result: ContestResult, steps: Mapping[str, Any]) -> str:
-        """The faster of tuned and default as measured whole; a whole that failed cannot win."""
-        ranked = [(result[n].median, n) for n in ("tuned", "default") if n in steps]
+        """The fastest of tuned, greedy and default as measured whole; a whole that failed cannot win."""
+        ranked = [(result[n].median, n) for n in ("tuned", "greedy", "default") if n in steps]
         timed = [(seconds, n) for seconds, n in ranked if seconds is not None]
         if not timed:
             failure = result["default"].failure
@@ -261,7 +302,7 @@ class Session:
         outcome = Outcome(
             spec=self.spec, model=model, device=self.device, plan=plan, steps=steps, contest=result, winner=winner,
             ratio=ratio(result, winner, "onnxruntime"), verification=verification, kernels=kernels,
-            tuning=self._tuning, curve=self.curve.points,
+            tuning=self._tuning, predicted=self._predicted, curve=self.curve.points,
             machine=MachineState.since(self._machine), disturbed=self._disturbed,
             seconds=self._seconds | {"total": self.clock.seconds},
             toolchain=toolchain(), protocol=PROTOCOL,

@@ -97,7 +97,7 @@ def show(console: Console, report: Mapping[str, Any]) -> None:
 
 
 def _checked(report: Mapping[str, Any]) -> str:
-    if report["device"]["simulated"]:
+    if report["verification"] is None:
         return "every time above is simulated, nothing was built or run"
     checked = report["verification"]
     return (

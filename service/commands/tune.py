@@ -64,7 +64,7 @@ def tune(args: argparse.Namespace) -> int:
                 else:
                     session = Session(
                         spec, args.model, device, out, trials, watch, inputs, baselines=not args.no_baselines,
-                        search=not known, clock=clock, turn=drive.turn,
+                        search=not known, clock=clock, turn=drive.turn, samples=load_samples(store, device),
                     )  # fmt: skip
                 _stop_on_interrupt(session, console)
                 return session

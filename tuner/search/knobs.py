@@ -123,6 +123,10 @@ class KnobSearch:
         """Whether these knobs were tried."""
         return _key(knobs) in self.results
 
+    def seconds(self, knobs: Mapping[str, int]) -> float | None:
+        """Median seconds of these knobs; None if they were not tried, or failed."""
+        return self.results.get(_key(knobs))
+
     def ranked(self, count: int) -> list[tuple[dict[str, int], float]]:
         """The ``count`` fastest, best first."""
         found = sorted((s, k) for k, s in self.results.items() if s is not None)

@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from cost_model.block_model import BlockModel
-from tuner.plan.space import PlanSpace
+from tuner.plan.space import Evaluation, PlanSpace
 from tuner.search.blocks import block_rows
 from tuner.search.strategies.base import State
 
-GROWTH = 1.05  # of the samples, at which the model learns anew
+GROWTH = 1.1  # of the samples, at which the model learns anew ...
+FEWEST = 8  # ... and by so many at least
 
 
 @dataclass
@@ -22,8 +23,9 @@ class BlockPredictor:
     model: BlockModel
     rows: np.ndarray | None = None  # [n, columns]
     seconds: np.ndarray | None = None  # [n]
-    learned: int = 0  # of the space's evaluations, those the model knows
+    _known: tuple[Evaluation, ...] | None = None  # what the model knows of the space
     _features: np.ndarray | None = field(default=None, repr=False)  # [questions, cores, columns]
+    _last: tuple[np.ndarray, np.ndarray] | None = field(default=None, repr=False)  # what it said since it learned
 
     @property
     def features(self) -> np.ndarray:
@@ -47,8 +49,9 @@ class BlockPredictor:
         return mean.reshape(shape), std.reshape(shape)
 
     def _learn(self, state: State) -> None:
-        known = state.order
-        if self.model.trained and len(known) < GROWTH * max(1, self.learned):
+        """Train on the first so many evaluations of the state: the same state always gives the same predictions."""
+        known = tuple(sorted(state.order[: _step(len(state.order))]))
+        if self._known == known:
             return
         at = tuple(np.asarray(known, dtype=int).reshape(-1, 2).T)
         rows, seconds = self.features[at], state.seconds[at]
@@ -56,4 +59,12 @@ class BlockPredictor:
             rows, seconds = np.concatenate([self.rows, rows]), np.concatenate([self.seconds, seconds])
         if len(rows):
             self.model.fit(rows, seconds)
-        self.learned = len(known)
+        self._known = known
+
+
+def _step(count: int) -> int:
+    """The largest number of samples up to ``count`` at which the model learns anew."""
+    step = 0
+    while (following := max(step + FEWEST, int(step * GROWTH))) <= count:
+        step = following
+    return step

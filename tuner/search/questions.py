@@ -88,41 +88,20 @@ def questions(
 
     With ``alternatives`` every template that serves a block as planned takes part, not the planned one alone.
     """
-    by_key: dict[str, Question] = {}
+    by_key: dict[object, Question] = {}
     found = {}
     for block in plan.blocks:
         if block.template in {VIEW, IMPORTED}:
             continue
         bound = workload_of(graph, block.layers)
         layouts = block_layouts(plan, block, bound)
-        makers = [template(block.template)]
-        if alternatives and block.knobs is None:
-            makers += [t for t in serving(bound.workload, layouts, device) if t.name != block.template]
-        candidates = [
-            Candidate(
-                workload=bound.workload.to_json(),
-                workload_hash=bound.workload.hash,
-                layouts=layouts,
-                template=maker.name,
-                template_version=maker.version,
-                knobs={},
-                cores=max(cores),
-                precision=precision,
-                residency=residency,
-            )
-            for maker in makers
-        ]
-        key = candidates[0].record_key
+        key = (bound.workload.hash, tuple(sorted(layouts.items())), block.template)
         if key not in by_key:
-            spaces = [maker.space(bound.workload, layouts, device) for maker in makers]
-            searches = {
-                (candidate.template, c): KnobSearch(
-                    replace(candidate, cores=c), bound.workload, space, device, seed + len(by_key)
-                )
-                for candidate, space in zip(candidates, spaces, strict=True)
-                for c in cores
-            }
-            by_key[key] = Question(bound.workload, layouts, block.template, spaces[0], searches, block.cores)
+            by_key[key] = question_of(
+                bound.workload, layouts, block.template, device, cores=cores, precision=precision,
+                seed=seed + len(by_key), residency=residency, alternatives=alternatives and block.knobs is None,
+                planned=block.cores,
+            )  # fmt: skip
         question = by_key[key]
         question.uses += 1
         question.layers.append(block.layers)
@@ -130,6 +109,26 @@ def questions(
             search.weight = question.uses
         found[block.layers] = question
     return found
+
+
+def question_of(
+    workload: Graph, layouts: Mapping[str, str], planned_template: str, device: Device, *, cores: Sequence[int],
+    precision: str, seed: int, residency: str, alternatives: bool, planned: int,
+) -> Question:  # fmt: skip
+    """What a kernel for this workload with these layouts should be. ``planned``: cores, until anything is measured."""
+    makers = [template(planned_template)]
+    if alternatives:
+        makers += [t for t in serving(workload, layouts, device) if t.name != planned_template]
+    spaces = [maker.space(workload, layouts, device) for maker in makers]
+    searches = {}
+    for maker, space in zip(makers, spaces, strict=True):
+        for count in cores:
+            candidate = Candidate(
+                workload=workload.to_json(), workload_hash=workload.hash, layouts=layouts, template=maker.name,
+                template_version=maker.version, knobs={}, cores=count, precision=precision, residency=residency,
+            )  # fmt: skip
+            searches[maker.name, count] = KnobSearch(candidate, workload, space, device, seed)
+    return Question(workload, layouts, planned_template, spaces[0], searches, planned)
 
 
 def answered(plan: Plan, asked: Mapping[tuple[str, ...], Question], without: Collection[str] = ()) -> Plan:

@@ -25,7 +25,7 @@ LAST_SHARE = 0.15  # of the search time kept for cores and finalists
 class Tuning:
     """The kernel search of one job. State lives in the searches, rebuilt from stored trials by ``recall``."""
 
-    questions: Sequence[Question]
+    questions: list[Question]
     device: Device
     store: TrialStore
     seed: int = 0
@@ -55,6 +55,21 @@ class Tuning:
         self._every = searches
         model = BoostedTrees(seed=self.seed)
         self.allocation = Allocation({s.candidate.record_key: s for q in self.questions for s in q.mains}, model)
+
+    def add(self, question: Question) -> None:
+        """Ask one more question; what this job or the store knows of it is taken in. Its knobs are not searched."""
+        self.questions.append(question)
+        searches = {s.candidate.record_key: s for s in question.searches.values()}
+        self._names |= {id(s): question for s in searches.values()}
+        self._every |= searches
+        mine = [t for t in self.trials if t.candidate.record_key in searches]
+        ours = {t.candidate.key for t in mine}
+        stored = () if self.fresh else self.store.known(list(searches))
+        theirs = [t for t in stored if t.candidate.key not in ours and not t.passing]
+        self.reused += len({t.candidate.key for t in theirs})
+        self.trials += theirs
+        for trial in [*theirs, *mine]:
+            self._tell(trial)
 
     def stop(self) -> None:
         """End after the trial in flight."""
@@ -99,15 +114,15 @@ class Tuning:
         last = None if deadline is None else deadline - LAST_SHARE * max(0.0, deadline - self.clock.seconds)
         reserve = 0 if trials is None else min(trials // 4, 3 * len(self.questions))
         try:
-            yield from self._measure(runner, self._again, Purpose.SEARCH, None, None)  # asked for, whatever is spent
+            yield from self.measure(runner, self._again, Purpose.SEARCH, None, None)  # asked for, whatever is spent
             while self._goes_on(trials, last, reserve):
                 room = BATCH if trials is None else min(BATCH, trials - reserve - self.measured)
                 batch = self.allocation.propose(room)
                 if not batch:
                     break
-                yield from self._measure(runner, batch, Purpose.SEARCH, trials, last)
-            yield from self._measure(runner, self._core_candidates(), Purpose.CORES, trials, deadline)
-            yield from self._measure(runner, self._finalists(), Purpose.FINAL, trials, deadline)
+                yield from self.measure(runner, batch, Purpose.SEARCH, trials, last)
+            yield from self.measure(runner, self._core_candidates(), Purpose.CORES, trials, deadline)
+            yield from self.measure(runner, self._finalists(), Purpose.FINAL, trials, deadline)
         finally:
             self.run_seconds += time.monotonic() - began
 
@@ -115,9 +130,10 @@ class Tuning:
         in_time = deadline is None or self.clock.seconds < deadline
         return not self._stopped and in_time and (trials is None or self.measured < trials - reserve)
 
-    def _measure(
+    def measure(
         self, runner: Runner, batch: Sequence[Candidate], purpose: Purpose, trials: int | None, deadline: float | None
     ) -> Iterator[Trial]:
+        """Measure these within the budget; yields each trial after it was stored."""
         if trials is not None:
             batch = batch[: max(0, trials - self.measured)]
         if not batch or not self._goes_on(None, deadline):

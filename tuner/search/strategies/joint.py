@@ -20,7 +20,7 @@ from tuner.search.strategies.base import Options, State, Strategy, evaluations_o
 
 
 class Joint(Strategy):
-    """Options: ``optimism``, the most standard deviations hoped for; ``settled``, the share of the time not worth more."""
+    """Options: ``optimism``, the most standard deviations hoped for; ``settled``, the gain not worth a measurement."""
 
     name = "joint"
     defaults: ClassVar[Options] = {"optimism": 3.0, "settled": 0.002}

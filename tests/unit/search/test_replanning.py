@@ -1,0 +1,130 @@
+"""The search for a better plan around a tuned one: what it measures, when it ends, and what it chooses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pytest
+
+from tests.unit.search.search_fakes import DEVICE, FakeRunner, MemoryStore
+from tuner.graph.ir import Constant, Graph, Layer, Tensor, freeze_attrs
+from tuner.plan.legality import validate
+from tuner.search.fusion import greedy
+from tuner.search.questions import Question, answered, distinct, questions
+from tuner.search.replanning import Replanning, replan, stretched
+from tuner.search.tuning import Tuning
+from tuner.types import Candidate, FailureKind
+
+CORES = (1, 2, 4)
+
+
+def residual_net() -> Graph:
+    """Two convolutions with a sum over them: conv, relu, conv, add, relu."""
+    shape = (1, 64, 28, 28)
+    attrs = freeze_attrs({"pads": (1, 1, 1, 1), "strides": (1, 1), "kernel_shape": (3, 3), "group": 1,
+                          "dilations": (1, 1)})  # fmt: skip
+    layers = (
+        Layer("a", "Conv", ("x", "wa"), ("ta",), attrs),
+        Layer("b", "Relu", ("ta",), ("tb",)),
+        Layer("c", "Conv", ("tb", "wc"), ("tc",), attrs),
+        Layer("d", "Add", ("tc", "tb"), ("td",)),
+        Layer("e", "Relu", ("td",), ("y",)),
+    )
+    tensors = {n: Tensor(n, shape) for n in ("x", "ta", "tb", "tc", "td", "y")}
+    weights = {n: Constant(n, (64, 64, 3, 3), digest=n) for n in ("wa", "wc")}
+    return Graph(("x",), ("y",), layers, tensors, weights)
+
+
+def seconds(candidate: Candidate) -> float:
+    """Blocks with a sum in them are slow, everything else is quick: not fusing the sum is best."""
+    ops = [layer["op"] for layer in candidate.workload["layers"]]
+    time = 1e-3 * ("Conv" in ops) + 1e-5 * len(ops) + 5e-3 * ("Conv" in ops and "Add" in ops)
+    return time / candidate.cores + 1e-6 * candidate.cores
+
+
+def tuned(runner: FakeRunner, graph: Graph) -> tuple[Tuning, Mapping[tuple[str, ...], Question]]:
+    plan = greedy(graph, DEVICE, max(CORES))
+    asked = questions(plan, graph, DEVICE, cores=CORES, precision="fp32", seed=0, residency="cache")
+    tuning = Tuning(distinct(asked), DEVICE, MemoryStore())
+    for _ in tuning.run(runner, 60, None):
+        pass
+    return tuning, asked
+
+
+def run(replanning: Replanning, runner: FakeRunner, trials: int | None = None) -> int:
+    return sum(1 for _ in replanning.run(runner, trials, None))
+
+
+def test_a_better_fusion_is_found_and_may_be_built() -> None:
+    graph, runner = residual_net(), FakeRunner(seconds)
+    tuning, asked = tuned(runner, graph)
+    before = tuning.latency
+    replanning = replan(graph, CORES, "cache", tuning)
+    assert run(replanning, runner) > 0
+    choice = replanning.choice()
+    assert choice is not None and before is not None and choice.seconds < 0.7 * before
+    plan, found = replanning.plan(choice)
+    validate(plan, graph, DEVICE.cores)
+    final = answered(plan, found)
+    assert all(not {"c", "d"} <= set(block.layers) for block in final.blocks)
+    assert all(block.knobs is not None and block.cores == 4 for block in final.blocks if "c" in block.layers)
+    assert asked.keys() != found.keys()
+
+
+def test_nothing_is_measured_twice_and_the_end_is_reached() -> None:
+    graph, runner = residual_net(), FakeRunner(seconds)
+    tuning, _ = tuned(runner, graph)
+    replanning = replan(graph, CORES, "cache", tuning)
+    run(replanning, runner)
+    searched = [c.key for c, purpose in runner.asked if purpose.value != "final"]
+    assert len(searched) == len(set(searched))
+    assert run(replanning, runner) == 0
+
+
+def test_the_budget_is_kept() -> None:
+    graph, runner = residual_net(), FakeRunner(seconds)
+    tuning, _ = tuned(runner, graph)
+    budget = tuning.measured + 3
+    run(replan(graph, CORES, "cache", tuning), runner, budget)
+    assert tuning.measured == budget
+
+
+def test_known_trials_of_other_plans_cost_nothing() -> None:
+    graph, runner = residual_net(), FakeRunner(seconds)
+    tuning, _ = tuned(runner, graph)
+    first = replan(graph, CORES, "cache", tuning)
+    run_before = run(first, runner)
+    again = FakeRunner(seconds)
+    plan = greedy(graph, DEVICE, max(CORES))
+    asked = questions(plan, graph, DEVICE, cores=CORES, precision="fp32", seed=0, residency="cache")
+    later = Tuning(distinct(asked), DEVICE, MemoryStore(tuning.trials))
+    later.recall()
+    second = replan(graph, CORES, "cache", later)
+    assert run(second, again) < run_before / 4  # knowing more from the start, it may look elsewhere
+    known = {c.key for c, _ in runner.asked}
+    assert not known.intersection(again.keys)
+    chosen, before = second.choice(), first.choice()
+    assert chosen is not None and before is not None and chosen.seconds <= before.seconds
+
+
+def test_blocks_that_fail_are_left_alone() -> None:
+    def failing(candidate: Candidate) -> float | FailureKind:
+        ops = [layer["op"] for layer in candidate.workload["layers"]]
+        return FailureKind.CRASH if ops == ["Add", "Relu"] else seconds(candidate)
+
+    graph, runner = residual_net(), FakeRunner(failing)
+    tuning, _ = tuned(runner, graph)
+    replanning = replan(graph, CORES, "cache", tuning)
+    run(replanning, runner)
+    choice = replanning.choice()
+    assert choice is not None
+    plan, _ = replanning.plan(choice)
+    assert all(set(block.layers) != {"d", "e"} for block in plan.blocks)
+
+
+def test_a_whole_is_foreseen_as_the_default_was_stretched() -> None:
+    graph, runner = residual_net(), FakeRunner(seconds)
+    tuning, asked = tuned(runner, graph)
+    parts = sum(q.uses * (q.main.seconds(q.space.default) or 0.0) for q in tuning.questions)
+    assert stretched(parts * 1.2, distinct(asked)) == pytest.approx(1.2)
+    assert stretched(None, distinct(asked)) is None

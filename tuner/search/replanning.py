@@ -1,0 +1,171 @@
+"""Looks for a better plan around a tuned one on a real device: other fusions, core counts and layouts.
+
+The blocks of the plan that was tuned are known; a Strategy says which others of the whole plan space to measure.
+A new block is tried with its template's default knobs and with the best knobs of known blocks around the same heavy
+layer, which mostly suit it too, so that one costs two or three trials.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from cost_model.block_model import BlockModel
+from tuner.errors import InternalError
+from tuner.graph.ir import Graph
+from tuner.measure.runner import Runner
+from tuner.plan.elementwise import ELEMENTWISE
+from tuner.plan.partition import Choice, best_partition, to_plan
+from tuner.plan.plan import IMPORTED, VIEW, Plan
+from tuner.plan.space import Evaluation, PlanSpace, plan_space
+from tuner.search.blocks import machine_of
+from tuner.search.predictor import BlockPredictor
+from tuner.search.questions import Question, question_of
+from tuner.search.served import Served
+from tuner.search.strategies.base import State, Strategy
+from tuner.search.strategies.joint import Joint
+from tuner.search.tuning import Tuning
+from tuner.types import Candidate, Purpose, Trial
+
+BATCH = 4  # evaluations asked of the strategy at once
+HANDED_ON = 2  # best knobs of kindred blocks that a new block is tried with
+_NOTHING = 1e-9  # seconds of a view, which computes nothing; and of layers that are in no other block
+
+Make = Callable[[Graph, dict[str, str], str], Question]  # (workload, layouts, template) -> question
+
+
+@dataclass
+class Replanning:
+    """One search for a plan. ``tuning`` holds what is known, and measures; ``make`` makes further questions."""
+
+    state: State
+    strategy: Strategy
+    tuning: Tuning
+    make: Make
+    _asked: dict[int, Question] = field(default_factory=dict)  # by the space's questions
+
+    def __post_init__(self) -> None:
+        known = {_identity(q.workload, q.layouts, q.template): q for q in self.tuning.questions}
+        for number, asked in enumerate(self.space.questions):
+            if asked.template in {VIEW, IMPORTED}:
+                self.state.tell(((number, c), _NOTHING) for c in range(len(self.space.cores)))
+            else:
+                key = _identity(self.space.workload(number), self.space.layouts(number), asked.template)
+                if key in known:
+                    self._asked[number] = known[key]
+                    self._tell(number)
+
+    @property
+    def space(self) -> PlanSpace:
+        return self.state.space
+
+    def run(self, runner: Runner, trials: int | None, deadline: float | None) -> Iterator[Trial]:
+        """Measure within the budget; yields each trial after it was stored."""
+        while wanted := self.strategy.propose(self.state, BATCH):
+            before = self.tuning.measured
+            candidates = [c for e in wanted for c in self._candidates(e)]
+            yield from self.tuning.measure(runner, candidates, Purpose.SEARCH, trials, deadline)
+            for number, _ in wanted:
+                self._tell(number)
+            if self.tuning.measured - before < len(candidates):
+                return  # the budget is spent
+            # Nothing came of some: they failed.
+            self.state.tell((e, None) for e in wanted if np.isnan(self.state.seconds[e]))
+
+    def choice(self) -> Choice | None:
+        """The best plan of measured blocks; None while there is none."""
+        try:
+            return best_partition(self.space, self.state.seconds)
+        except InternalError:
+            return None
+
+    def plan(self, choice: Choice) -> tuple[Plan, dict[tuple[str, ...], Question]]:
+        """The choice as a plan, and the questions that its blocks ask."""
+        blocks = [self.space.blocks[index] for index in choice.blocks]
+        return to_plan(self.space, choice), {
+            b.layers: self._asked[b.question] for b in blocks if b.question in self._asked
+        }
+
+    def _candidates(self, evaluation: Evaluation) -> list[Candidate]:
+        number, index = evaluation
+        if number not in self._asked:
+            asked = self.space.questions[number]
+            question = self.make(self.space.workload(number), self.space.layouts(number), asked.template)
+            self.tuning.add(question)
+            self._asked[number] = question
+        question, cores = self._asked[number], self.space.cores[index]
+        found = []
+        for (name, count), search in question.searches.items():
+            if count != cores:
+                continue
+            knobs = [dict(search.space.default), *self._handed_on(question, name)]
+            distinct = {tuple(sorted(k.items())): k for k in knobs if k in search.space and not search.knows(k)}
+            found += [search.with_knobs(k) for k in distinct.values()]
+        return found
+
+    def _handed_on(self, question: Question, template: str) -> list[dict[str, int]]:
+        """The best knobs of known questions around the same heavy layer, the fastest first."""
+        kin, found = _heavy(question.workload), []
+        for other in self.tuning.questions:
+            if _heavy(other.workload) == kin:
+                found += [k for (name, _), s in other.searches.items() if name == template for k in s.ranked(1)]
+        return [dict(knobs) for knobs, _ in sorted(found, key=lambda f: f[1])[:HANDED_ON]]
+
+    def _tell(self, number: int) -> None:
+        """Take over what is known of a question."""
+        for index, cores in enumerate(self.space.cores):
+            searches = [s for (_, count), s in self._asked[number].searches.items() if count == cores]
+            times = [s.best[1] for s in searches if s.best]
+            if times:
+                self.state.tell([((number, index), min(times))])
+
+
+def replan(
+    graph: Graph, cores: Sequence[int], residency: str, tuning: Tuning,
+    samples: tuple[np.ndarray, np.ndarray] | None = None,
+) -> Replanning:  # fmt: skip
+    """The search for a better plan of a Graph than the one that ``tuning`` is about.
+
+    ``samples``: features and seconds of the device's calibration; without one the model learns from ``tuning`` alone.
+    """
+    device, machine = tuning.device, machine_of(tuning.device)
+    conversions = {name: 2 * tensor.bytes / machine.bandwidth for name, tensor in graph.tensors.items()}
+    space = plan_space(graph, device, cores, Served(device), residency=residency, conversions=conversions)
+    rows, seconds = samples or (None, None)
+    predictor = BlockPredictor(space, BlockModel(machine, tuning.seed), rows, seconds)
+
+    def make(workload: Graph, layouts: dict[str, str], template: str) -> Question:
+        return question_of(
+            workload, layouts, template, device, cores=cores, precision=space.precision, seed=tuning.seed,
+            residency=residency, alternatives=True, planned=max(cores),
+        )  # fmt: skip
+
+    return Replanning(State(space, tuning.seed, predictor=predictor), Joint(), tuning, make)
+
+
+def stretched(whole: float | None, questions: Iterable[Question]) -> float | None:
+    """By how much a model took longer than the sum of its blocks, when its default plan ran as a whole in ``whole``
+    seconds: what a plan will take as a whole is foreseen so. None if a block's default was not measured."""
+    parts = 0.0
+    for question in questions:
+        search = question.searches.get((question.template, question.planned), question.main)
+        alone = search.seconds(question.space.default) or question.main.seconds(question.space.default)
+        if alone is None:
+            return None
+        parts += question.uses * alone
+    return whole / parts if whole and parts else None
+
+
+def _identity(workload: Graph, layouts: Any, template: str) -> tuple[Any, ...]:
+    return workload.hash, tuple(sorted(layouts.items())), template
+
+
+def _heavy(workload: Graph) -> tuple[Any, ...] | None:
+    """What the first layer that is not elementwise is: equal for blocks that differ in what is fused to it."""
+    layer = next((x for x in workload.layers if x.op not in ELEMENTWISE), None)
+    if layer is None:
+        return None
+    return layer.op, layer.attrs, tuple(workload.type_of(n).shape for n in (*layer.inputs, *layer.outputs) if n)

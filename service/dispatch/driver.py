@@ -98,6 +98,7 @@ def _drive(a: Assignment, store: Store) -> int:
     from tuner.events import Curve
     from tuner.measure.device import toolchain
     from tuner.plan.describe import describe
+    from tuner.search.calibration import load_samples
     from tuner.session import Session
     from tuner.types import Device, JobState
 
@@ -116,7 +117,7 @@ def _drive(a: Assignment, store: Store) -> int:
                 JobStore(store, claim, device, toolchain(), describe),
                 watch=lambda progress: lease.watch(progress, curve.points),
                 retry=job.retries, clock=clock, curve=curve, turn=lease.turn,
-                external=False,
+                external=False, samples=load_samples(store, device),
             )  # fmt: skip
             _find_roof(store, device, lease, clock)
             report = session.run()

@@ -37,6 +37,7 @@ class Outcome:
     contest: ContestResult
     winner: str  # which contestant was exported: "tuned" or "default"
     ratio: Ratio | None  # ONNX Runtime's latency over ours
+    over_greedy: Ratio | None  # with the strategy joint: greedy fusion's latency over that of the plan found
     verification: Verification
     kernels: Sequence[tuple[str, float]] | None  # (symbol, seconds) inside the running model
     tuning: Tuning | None
@@ -101,6 +102,11 @@ def make_report(o: Outcome) -> dict[str, Any]:
             "over_onnxruntime": round(o.ratio.median, 4) if o.ratio else None,
             "over_onnxruntime_interval": [round(o.ratio.low, 4), round(o.ratio.high, 4)] if o.ratio else None,
             "over_onnxruntime_rounds": o.ratio.pairs if o.ratio else None,
+            "over_greedy": round(o.over_greedy.median, 4) if o.over_greedy else None,
+            "over_greedy_interval": (
+                [round(o.over_greedy.low, 4), round(o.over_greedy.high, 4)] if o.over_greedy else None
+            ),
+            "over_greedy_rounds": o.over_greedy.pairs if o.over_greedy else None,
         },
         "verification": o.verification.to_json(),
         "cost_model": _cost_model(tuning),

@@ -302,6 +302,7 @@ class Session:
         outcome = Outcome(
             spec=self.spec, model=model, device=self.device, plan=plan, steps=steps, contest=result, winner=winner,
             ratio=ratio(result, winner, "onnxruntime"), verification=verification, kernels=kernels,
+            over_greedy=ratio(result, "tuned", "greedy") if _has(result, "tuned", "greedy") else None,
             tuning=self._tuning, predicted=self._predicted, curve=self.curve.points,
             machine=MachineState.since(self._machine), disturbed=self._disturbed,
             seconds=self._seconds | {"total": self.clock.seconds},
@@ -393,6 +394,11 @@ class Session:
                     f"{list(tensor.shape)}.",
                     code="bad-input",
                 )
+
+
+def _has(result: ContestResult, *names: str) -> bool:
+    """Whether all of these took part."""
+    return {*names} <= {standing.contestant.name for standing in result.standings}
 
 
 def residency(model: ImportedModel, device: Device) -> str:

@@ -205,11 +205,16 @@ class KnobSearch:
         return float(np.min(mean - STOPPING * std, initial=np.inf))
 
     def samples(self) -> tuple[np.ndarray, np.ndarray]:
-        """(features, targets) of everything tried; failures count as clearly worse than the worst measured."""
+        """(features, targets) of everything tried; failures count as clearly worse than the worst measured.
+
+        Targets are log-seconds over expected seconds, their median taken off: what the shared model learns is how
+        points of one question compare; how fast a question is as a whole, its own measurements tell at once.
+        """
         if self.best is None:
             return self._features.rows([]).reshape(0, 0), np.zeros(0)
         points = [self._knobs[k] for k in self.results]
-        return self._features.rows(points), self._log_seconds(FAILED_PENALTY) - self._features.expected(points)
+        targets = self._log_seconds(FAILED_PENALTY) - self._features.expected(points)
+        return self._features.rows(points), targets - np.median(targets)
 
     def _log_seconds(self, penalty: float) -> np.ndarray:
         """Of everything tried; failures count as ``penalty`` worse than the worst measured."""

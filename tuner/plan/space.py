@@ -124,9 +124,13 @@ class PlanSpace:
         return self.bound(question).workload
 
     def layouts(self, question: int) -> dict[str, str]:
-        """Layouts by the workload's tensor names."""
-        names, variant = self.bound(question).canonical, self.questions[question].variant
-        return {names[n]: v for n, v in {**variant.reads, **variant.writes}.items()}
+        """Layouts of what the block reads and writes, by the workload's tensor names; simulated devices have none."""
+        bound, variant = self.bound(question), self.questions[question].variant
+        if variant.template == SIMULATED:
+            return {}
+        names, workload = bound.canonical, bound.workload
+        plain = dict.fromkeys((*workload.inputs, *workload.outputs), PLAIN)
+        return plain | {names[n]: v for n, v in {**variant.reads, **variant.writes}.items()}
 
     def candidate(self, evaluation: Evaluation, knobs: Mapping[str, int], template_version: int = 1) -> Candidate:
         """What a runner is asked for an evaluation."""

@@ -43,16 +43,17 @@ class BlockPredictor:
         return self._features
 
     def predict(self, state: State) -> tuple[np.ndarray, np.ndarray]:
-        self._learn(state)
-        shape = state.seconds.shape
-        mean, std = self.model.predict(self.features.reshape(-1, self.features.shape[-1]))
-        return mean.reshape(shape), std.reshape(shape)
+        if self._learn(state) or self._last is None:
+            shape = state.seconds.shape
+            mean, std = self.model.predict(self.features.reshape(-1, self.features.shape[-1]))
+            self._last = mean.reshape(shape), std.reshape(shape)
+        return self._last
 
-    def _learn(self, state: State) -> None:
+    def _learn(self, state: State) -> bool:
         """Train on the first so many evaluations of the state: the same state always gives the same predictions."""
         known = tuple(sorted(state.order[: _step(len(state.order))]))
         if self._known == known:
-            return
+            return False
         at = tuple(np.asarray(known, dtype=int).reshape(-1, 2).T)
         rows, seconds = self.features[at], state.seconds[at]
         if self.rows is not None and self.seconds is not None:
@@ -60,6 +61,7 @@ class BlockPredictor:
         if len(rows):
             self.model.fit(rows, seconds)
         self._known = known
+        return True
 
 
 def _step(count: int) -> int:

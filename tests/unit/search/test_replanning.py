@@ -128,3 +128,14 @@ def test_a_whole_is_foreseen_as_the_default_was_stretched() -> None:
     parts = sum(q.uses * (q.main.seconds(q.space.default) or 0.0) for q in tuning.questions)
     assert stretched(parts * 1.2, distinct(asked)) == pytest.approx(1.2)
     assert stretched(None, distinct(asked)) is None
+
+
+def test_what_the_greedy_plan_asks_is_asked_by_the_space_in_the_same_words() -> None:
+    graph = residual_net()
+    tuning = Tuning([], DEVICE, MemoryStore())
+    space = replan(graph, CORES, "cache", tuning).space
+    plan = greedy(graph, DEVICE, 4)
+    asked = questions(plan, graph, DEVICE, cores=CORES, precision="fp32", seed=0, residency="cache")
+    for layers, question in asked.items():
+        offered = [space.blocks[b].question for b in space.block_of[frozenset(layers)]]
+        assert any(space.layouts(q) == question.layouts for q in offered)

@@ -78,10 +78,11 @@ class Tuning:
     @property
     def latency(self) -> float | None:
         """Seconds of the whole model if every block ran at its best known time; None until all are known."""
-        times = [q.answer().seconds for q in self.questions]
+        planned = [q for q in self.questions if q.uses]  # not those that were added
+        times = [q.answer().seconds for q in planned]
         if not times or any(t is None for t in times):
             return None
-        return sum(q.uses * (t or 0.0) for q, t in zip(self.questions, times, strict=True))
+        return sum(q.uses * (t or 0.0) for q, t in zip(planned, times, strict=True))
 
     @property
     def deciding_seconds(self) -> float:

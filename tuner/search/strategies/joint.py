@@ -2,13 +2,15 @@
 
 Each round finds the plan that is best under what is believed, and measures what is unknown in it; then the plans that
 are best if everything unknown is one standard deviation faster than predicted, two, three (optimism in the face of
-uncertainty), as long as they promise more than the best plan of known blocks and the round has room. Measured times
+uncertainty), as long as they promise more than the best plan of known blocks and the round has room. Of an optimistic
+plan those blocks come first from which most is hoped for; what is hardly uncertain is not measured. Measured times
 correct the predictions and teach the cost model, so either a plan holds what it promised, or another one takes its
 place. When not even the most optimistic plan promises a gain of ``settled``, nothing more is predicted to gain.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from typing import ClassVar
 
@@ -32,19 +34,16 @@ class Joint(Strategy):
             raise UserError("The strategy joint needs a cost model.", code="no-model")
         mean, std = _expected(state)
         known = _best_known(state, mean)
-        goal = np.inf if known is None else known.seconds * (1 - self.options["settled"])
+        settled = self.options["settled"]
+        goal = np.inf if known is None else known.seconds * (1 - settled)
         found: dict[Evaluation, None] = {}
         for optimism in np.arange(0.0, self.options["optimism"] + 0.5):
-            if len(found) >= count:
+            if len(found) >= count or (found and known is None):
                 break
             hoped = _seconds(state, mean - optimism * np.where(np.isnan(state.seconds), std, 0.0))
             promised = best_partition(state.space, hoped)
             if promised.seconds <= goal:
-                wanted = evaluations_of(state.space, promised)
-                # The dearest blocks first: they decide, and teach the model about what matters.
-                uses = {e: wanted.count(e) for e in wanted}
-                dearest = sorted(uses, key=lambda e: -uses[e] * float(np.exp(mean[e])))
-                found.update(dict.fromkeys(unknown(state, dearest, count)))
+                found.update(dict.fromkeys(_worth(state, promised, mean, optimism * std, goal * settled)))
         return list(found)[: min(count, state.left)]
 
     def choose(self, state: State) -> Choice:
@@ -58,6 +57,20 @@ class Joint(Strategy):
 def _expected(state: State) -> tuple[np.ndarray, np.ndarray]:
     """Mean and standard deviation of log-seconds under all that is known, each ``[questions, cores]``."""
     return corrected(*state.predicted, state.seconds, state.space.cores)
+
+
+def _worth(state: State, promised: Choice, mean: np.ndarray, hope: np.ndarray, settled: float) -> list[Evaluation]:
+    """What is unknown of a plan, that first from which most is hoped for.
+
+    ``hope``: log-seconds less than expected, [questions, cores]. What all of the rest could gain is not worth
+    ``settled`` seconds, unless nothing is hoped for: then the plan itself is to become known.
+    """
+    uses = Counter(evaluations_of(state.space, promised))
+    expected = {e: uses[e] * float(np.exp(mean[e])) for e in unknown(state, list(uses), state.left)}
+    gain = {e: seconds * -float(np.expm1(-hope[e])) for e, seconds in expected.items()}
+    ranked = sorted(expected, key=lambda e: (gain[e], expected[e]))
+    spared = np.searchsorted(np.cumsum([gain[e] for e in ranked]), settled) if any(gain.values()) else 0
+    return ranked[int(spared) :][::-1]
 
 
 def _seconds(state: State, logs: np.ndarray) -> Table:

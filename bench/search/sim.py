@@ -19,6 +19,7 @@ from typing import Any
 from bench.search.calibrated import Calibrations
 from bench.search.progress import follow, row
 from bench.search.spaces import SimSpace, sim_space
+from bench.search.tables import SEEDLESS, render
 from cost_model.block_model import BlockModel
 from tuner.measure.device import devices
 from tuner.search.blocks import machine_of
@@ -28,8 +29,6 @@ from tuner.types import Device
 
 MODELS = ("resnet18", "resnet50", "vgg19", "bvlc_alexnet", "mobilenetv2", "squeezenet", "inception_v1")
 DEPTHS = {"inception_v1": 8}  # most heavy layers in a block, where all blocks would be too many
-# Strategies whose plan follows from the space alone: the noise of measurements moves nothing.
-SEEDLESS = ("none", "fixed-layers", "fixed-greedy", "fixed-all")
 CALIBRATED = ("joint", "dlfusion")
 STRATEGIES = ("joint", "dlfusion", *SEEDLESS, "cores-layers", "cores-greedy", "cores-all", "joint-cold", "random",
               "tpe")  # fmt: skip
@@ -117,8 +116,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     options.out.mkdir(parents=True, exist_ok=True)
     if options.render:
-        from bench.search.tables import render
-
         render(read_rows(options.out / "sim.jsonl"), MODELS, STRATEGIES, options.seeds)
         return 0
     os.nice(10)

@@ -74,7 +74,7 @@ def drawing(story: Story) -> str:
     space, layers = story.space, story.space.graph.layers
     order = sorted(range(len(space.blocks)), key=lambda b: (len(space.blocks[b].layers), space.blocks[b].sink))
     start = LEFT + NAMES * len(layers) + 20
-    width, foot = start + AXIS + 250, TOP + ROW * len(order)
+    width, foot = start + AXIS + 200, TOP + ROW * len(order)
     low = float(np.exp(story.mean.min(axis=1) - 3 * story.std.min(axis=1)).min()) * 0.9
     high = float(np.exp(story.mean.min(axis=1)).max()) * 1.15
 
@@ -96,6 +96,7 @@ def drawing(story: Story) -> str:
         "(both without noise).</text>",
         *_legend(58),
     ]
+    parts.append(f'<text x="{start + AXIS + 12}" y="{TOP - 10}">predicted → measured</text>')
     for i, layer in enumerate(layers):
         x = LEFT + NAMES * i + NAMES / 2
         parts.append(f'<text x="{x}" y="{TOP - 10}" text-anchor="middle" font-size="11">{escape(layer.op)}</text>')
@@ -132,7 +133,7 @@ def _block(story: Story, index: int, y: float, across: object, text: float) -> l
                  f'y1="{y + 10}" y2="{y + 10}" stroke="#999" stroke-width="3" stroke-opacity="0.5"/>')  # fmt: skip
     parts.append(f'<line x1="{across(expected):.1f}" x2="{across(expected):.1f}" y1="{y + 4}" y2="{y + 16}" '
                  'stroke="#555" stroke-width="2"/>')  # fmt: skip
-    words = f"predicted {expected * 1e6:.1f}"
+    words = f"{expected * 1e6:.1f}"
     if measured:
         known, _ = corrected(story.mean, story.std, story.seconds, space.cores)
         if won:
@@ -141,7 +142,7 @@ def _block(story: Story, index: int, y: float, across: object, text: float) -> l
         else:
             at = int(np.where(np.isnan(seconds), np.inf, known[q]).argmin())
         parts.append(f'<circle cx="{across(float(seconds[at])):.1f}" cy="{y + 10}" r="4" fill="{colour}"/>')
-        words += f", measured {seconds[at] * 1e6:.1f} us on {space.cores[at]} cores"
+        words += f" → {seconds[at] * 1e6:.1f} us on {space.cores[at]} cores"
     weight = ' font-weight="bold"' if won else ""
     parts.append(f'<text x="{text}" y="{y + 14}"{weight}>{words}</text>')
     return parts

@@ -92,9 +92,15 @@ def run(device: Device, keys: Sequence[Key], out: Path) -> None:
         if model not in spaces:
             spaces[model] = sim_space(model, device, out, DEPTHS.get(model))
         found = {"model": model, "strategy": name, "seed": seed} | run_one(spaces[model], name, seed, calibrations)
-        with lines.open("a") as file:
-            file.write(json.dumps(found) + "\n")
+        _append(lines, found)
         print(_line(found), file=sys.stderr, flush=True)
+
+
+def _append(lines: Path, found: Mapping[str, Any]) -> None:
+    """As a line of its own, also behind one that a kill cut short."""
+    torn = lines.exists() and lines.read_bytes()[-1:] not in (b"", b"\n")
+    with lines.open("a") as file:
+        file.write(("\n" if torn else "") + json.dumps(found) + "\n")
 
 
 def _line(found: Mapping[str, Any]) -> str:

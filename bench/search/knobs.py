@@ -32,6 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--searches", default=",".join(SEARCHES), help="comma-separated; default: all")
     parser.add_argument("--recordings", default="", help="comma-separated names; default: all")
     parser.add_argument("--out", type=Path, default=Path("out/search"))
+    parser.add_argument("--most", type=int, default=200, help="measurements, after which a run ends; 'never' beyond")
     parser.add_argument("--render", action="store_true", help="run nothing; write tables and the picture")
     options = parser.parse_args(arguments)
     spaces = {r.name: r for r in map(Recording.load, sorted(RECORDINGS.glob("*.json.gz")))}
@@ -44,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             for name in names:
                 for seed in range(options.seeds):
                     if (name, search, seed) not in done:
-                        row = run_one(spaces[name], search, seed, list(spaces.values()), options.out)
+                        row = run_one(spaces[name], search, seed, list(spaces.values()), options.out, options.most)
                         with lines.open("a") as file:
                             file.write(json.dumps(row) + "\n")
                 print(f"{search} on {name}", file=sys.stderr, flush=True)
@@ -52,9 +53,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def run_one(recording: Recording, search: str, seed: int, every: Sequence[Recording], out: Path) -> dict[str, Any]:
+def run_one(
+    recording: Recording, search: str, seed: int, every: Sequence[Recording], out: Path, most: int | None = None
+) -> dict[str, Any]:
     """One search on one recording: measurements to each level (None = never), and the best after each of them."""
-    oracle = Oracle(recording)
+    oracle = Oracle(recording, most)
     with suppress(Exhausted):
         SEARCHES[search](oracle, seed, [r for r in every if r.name != recording.name], out)
     return {
@@ -117,7 +120,8 @@ def table(data: Mapping[str, Any]) -> str:
     """Markdown: median (quartiles) of measurements to each level, one block per recording and one over all."""
     head = " | ".join(f"to {level:.0%}" for level in data["levels"])
     lines = [f"Measurements until a point within 90, 95 or 99% of the best speed of the space is known: median and "
-             f"quartiles over {data['seeds']} seeds.", ""]  # fmt: skip
+             f"quartiles over {data['seeds']} seeds; never = not within the measurements that a run was allowed. Figures over "
+             "all recordings compare searches only where they have equally many runs.", ""]  # fmt: skip
     blocks = [("all recordings", data["all"])]
     for name, facts in data["recordings"].items():
         of = {s: by_name[name] for s, by_name in data["measurements"].items()}

@@ -12,14 +12,15 @@ LEVELS = (0.9, 0.95, 0.99)  # of the best speed of the space
 
 
 class Exhausted(Exception):
-    """The search is over: the highest level is reached, or all points are measured."""
+    """The search is over: the highest level is reached, or no more measurements are allowed."""
 
 
 class Oracle:
     """Answers by replay; counts what is new, and raises Exhausted when there is nothing more to learn."""
 
-    def __init__(self, recording: Recording) -> None:
+    def __init__(self, recording: Recording, most: int | None = None) -> None:
         self.recording = recording
+        self._most = min(most or len(recording.points), len(recording.points))
         self.curve: list[float] = []  # share of the best speed after each measurement
         self._runner = ReplayRunner([recording])
         self._known: dict[str, Trial] = {}
@@ -32,7 +33,7 @@ class Oracle:
                 (self._known[candidate.key],) = self._runner.run([candidate])
                 share = self.recording.best / (self._known[candidate.key].seconds or float("inf"))
                 self.curve.append(max([share, *self.curve[-1:]]))
-                if self.curve[-1] >= LEVELS[-1] or len(self.curve) >= len(self.recording.points):
+                if self.curve[-1] >= LEVELS[-1] or len(self.curve) >= self._most:
                     raise Exhausted
             trials.append(self._known[candidate.key])
         return trials

@@ -120,8 +120,8 @@ def table(data: Mapping[str, Any]) -> str:
     """Markdown: median (quartiles) of measurements to each level, one block per recording and one over all."""
     head = " | ".join(f"to {level:.0%}" for level in data["levels"])
     lines = [f"Measurements until a point within 90, 95 or 99% of the best speed of the space is known: median and "
-             f"quartiles over {data['seeds']} seeds; never = not within the measurements that a run was allowed. Figures over "
-             "all recordings compare searches only where they have equally many runs.", ""]  # fmt: skip
+             f"quartiles over {data['seeds']} seeds; never = not within the measurements that a run was allowed. "
+             "Figures over all recordings compare searches only where they have equally many runs.", ""]  # fmt: skip
     blocks = [("all recordings", data["all"])]
     for name, facts in data["recordings"].items():
         of = {s: by_name[name] for s, by_name in data["measurements"].items()}

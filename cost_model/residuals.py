@@ -46,7 +46,7 @@ class Residuals:
         if not len(self.values):
             return np.zeros(len(points)), np.full(len(points), self.amplitude)
         white = self._white(points)
-        mean = white.T @ solve_triangular(self._factor, self.values, lower=True)
+        mean = white.T @ solve_triangular(self._factor, self.values, lower=True, check_finite=False)
         left = self.amplitude**2 + OFFSET**2 - (white**2).sum(axis=0)
         return mean, np.sqrt(np.clip(left, NOISE**2, None))
 
@@ -63,7 +63,9 @@ class Residuals:
         return _cholesky(self._kernel(self.points, self.points))
 
     def _white(self, points: np.ndarray) -> np.ndarray:
-        return np.asarray(solve_triangular(self._factor, self._kernel(self.points, points), lower=True))
+        return np.asarray(
+            solve_triangular(self._factor, self._kernel(self.points, points), lower=True, check_finite=False)
+        )
 
     def _kernel(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
         return np.asarray(self.amplitude**2 * _matern(_distances(a, b) / self.length) + OFFSET**2)
@@ -85,5 +87,5 @@ def _cholesky(kernel: np.ndarray) -> np.ndarray:
 
 def _likelihood(kernel: np.ndarray, values: np.ndarray) -> float:
     factor = _cholesky(kernel + OFFSET**2)
-    white = solve_triangular(factor, values, lower=True)
+    white = solve_triangular(factor, values, lower=True, check_finite=False)
     return float(-0.5 * white @ white - np.log(np.diag(factor)).sum())

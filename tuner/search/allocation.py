@@ -14,7 +14,7 @@ from tuner.types import Candidate, Trial
 BATCH = 24  # candidates per round
 SHARES = 6  # questions that share a round
 SETTLED = 0.004  # of the model's time: less than this to win means the search is done
-RETRAIN = 1.15  # growth of the samples at which the model learns anew
+RETRAIN = 1.3  # growth of the samples at which the model learns anew
 
 
 @dataclass

@@ -78,6 +78,8 @@ class Posterior:
 
     def __init__(self, features: Features, space: Space) -> None:
         self._features, self._space = features, space
+        # What the shared model of a version said of points: the same ones are asked about after every measurement.
+        self._shared: tuple[int, Points, np.ndarray, np.ndarray] | None = None
 
     def points(self, every: Sequence[Knobs]) -> Points:
         features = self._features
@@ -90,7 +92,9 @@ class Posterior:
         return Residuals.fit(known.places, log_seconds[fastest] - self.shared(known, model)[0])
 
     def belief(self, points: Points, own: Residuals, model: BoostedTrees) -> Belief:
-        return Belief(points, *self.shared(points, model), own)
+        if self._shared is None or self._shared[0] != model.version or self._shared[1] is not points:
+            self._shared = (model.version, points, *self.shared(points, model))
+        return Belief(points, *self._shared[2:], own)
 
     def shared(self, points: Points, model: BoostedTrees) -> tuple[np.ndarray, np.ndarray]:
         """Mean and standard deviation of log-seconds without own results."""

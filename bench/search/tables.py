@@ -40,6 +40,11 @@ def document(rows: Rows, models: Sequence[str], strategies: Sequence[str], seeds
             "## Search on a simulated accelerator",
             "Every time in this section is **simulated**: `sim:mlu100`, whose parameters and their sources stand in "
             "`tuner/simulate/specs/mlu100.json`. `python -m bench.search.sim`, then `--render`.",
+            "How to read it: the cost model is told the spec's peak, bandwidth and sizes, as a data sheet would, and "
+            "computes halos with the same geometry as the simulator, so it is better informed here than about a real "
+            "machine. `joint`'s constants (how alike errors of one block are on other core counts, its optimism, the "
+            "order in which it measures) were settled while looking at these models with some of these seeds; nothing "
+            "here is a test on models or a machine that it had not seen.",
             spaces(rows, models),
             "Speed-up over `none` (every layer alone on one core), simulated, without noise; median over seeds. "
             f"DLFusion reports {PAPER[0]} to {PAPER[1]} for its five models on the real machine.",

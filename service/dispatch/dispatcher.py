@@ -18,7 +18,7 @@ import threading
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from db.blobs import Blobs
@@ -40,6 +40,15 @@ CLAIM_PERIOD = 1.0  # seconds between looks for jobs that other servers queued; 
 REST = 5.0  # seconds after the machine refused a process
 START_UP = 60.0  # seconds for which we renew a new driver's lease: it imports the engine before it can do so itself
 TAIL = 8192  # bytes of a driver's stderr that are kept
+
+
+@dataclass(frozen=True)
+class _Process:
+    """A driver process that waits for an assignment, with the engine imported or about to be."""
+
+    popen: subprocess.Popen[bytes]
+    work: Path
+    log_fd: int  # as the process knows it
 
 
 @dataclass
@@ -66,6 +75,8 @@ class Dispatcher:
         self._news = threading.Event()
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._loop, name="dispatcher", daemon=True)
+        self._spare: _Process | None = None  # the next job's driver: importing the engine takes seconds
+        self._spawned = 0
         self._work: Scratch | None = None  # the drivers' folders, swept by the next server if we are killed
         self._looked = self._reclaimed = -1e9
         self._rest = 0.0  # time.monotonic() before which no driver is started: the machine refused the last one
@@ -78,6 +89,7 @@ class Dispatcher:
             self._store.devices.offer(device.fingerprint, self.holder, self._settings.lease * 2)
         self._settings.work.mkdir(parents=True, exist_ok=True)
         self._work = Scratch(self._settings.work)
+        self._keep_spare()
         self._thread.start()
 
     def stop(self) -> None:
@@ -88,8 +100,11 @@ class Dispatcher:
             if self._thread.ident is not None:
                 self._thread.join()
             for driver in list(self._drivers):
-                self._kill(driver)
+                self._kill(driver.process)
                 self._let_go(driver, "the server was stopped; the job goes on when it is back")
+            if self._spare is not None:
+                self._kill(self._spare.popen)
+                self._spare = None
             if self._work is not None:
                 self._work.remove()
 
@@ -158,31 +173,53 @@ class Dispatcher:
         job = self._store.jobs.get(claim.job)
         if job is None:
             raise OSError("the job is gone")
+        process = self._take(f"{claim.job}-{claim.fence}")
+        assignment = Assignment(
+            db=self._url, blobs=str(self._settings.blobs), quota=self._settings.quota, work=str(process.work),
+            job=claim.job, fence=claim.fence, holder=claim.holder, lease=self._settings.lease,
+            device=self._devices[job.device].to_json(), log_json=self._settings.log_json, log_fd=process.log_fd,
+        )  # fmt: skip
+        assert process.popen.stdin is not None
+        try:
+            process.popen.stdin.write(assignment.to_line())
+            process.popen.stdin.flush()  # and stays open: the driver's lifeline
+        except BrokenPipeError:
+            pass  # it died: _reap says how
+        log.info("driver %d started", process.popen.pid, extra={"job": claim.job})
+        now = time.monotonic()
+        self._keep_spare()  # now, while the job reads its model and nothing is measured yet
+        return _Driver(claim, job.device, process.popen, process.work, now, now)
+
+    def _take(self, name: str) -> _Process:
+        """The spare process, or a new one; its folder is called ``name`` now."""
+        spare, self._spare = self._spare, None
+        if spare is not None and spare.popen.poll() is not None:
+            shutil.rmtree(spare.work, ignore_errors=True)
+            spare = None
+        process = spare or self._spawn()
+        return replace(process, work=process.work.rename(process.work.with_name(name)))
+
+    def _keep_spare(self) -> None:
+        """Have a process ready for the next job; without one that job waits for its own."""
+        if self._spare is None:
+            try:
+                self._spare = self._spawn()
+            except OSError as error:
+                log.info("no driver could be started ahead: %s", error)
+
+    def _spawn(self) -> _Process:
         assert self._work is not None  # since start
-        work = self._work.path / f"{claim.job}-{claim.fence}"
+        self._spawned += 1
+        work = (self._work.path / f"spare-{self._spawned}").absolute()
         work.mkdir(mode=0o700)
         log_fd = os.dup(2)
-        assignment = Assignment(
-            db=self._url, blobs=str(self._settings.blobs), quota=self._settings.quota,
-            work=str(work.absolute()), job=claim.job, fence=claim.fence, holder=claim.holder,
-            lease=self._settings.lease, device=self._devices[job.device].to_json(),
-            log_json=self._settings.log_json, log_fd=log_fd,
-        )  # fmt: skip
         with os.fdopen(log_fd, "wb"), (work / "stderr").open("wb") as stderr:
-            process = subprocess.Popen(
+            popen = subprocess.Popen(
                 [sys.executable, "-m", "service.dispatch.driver"],
                 stdin=subprocess.PIPE, stdout=stderr, stderr=stderr, start_new_session=True, pass_fds=(log_fd,),
                 env=child_environment(),
             )  # fmt: skip
-        assert process.stdin is not None
-        try:
-            process.stdin.write(assignment.to_line())
-            process.stdin.flush()  # and stays open: the driver's lifeline
-        except BrokenPipeError:
-            pass  # it died: _reap says how
-        log.info("driver %d started", process.pid, extra={"job": claim.job})
-        now = time.monotonic()
-        return _Driver(claim, job.device, process, work, now, now)
+        return _Process(popen, work, log_fd)
 
     def _reap(self) -> None:
         """See which drivers have ended, and what has to be done about their jobs."""
@@ -208,7 +245,7 @@ class Dispatcher:
         wanted = self._store.queue.wanted(self.holder) if self._drivers else {}
         for driver in list(self._drivers):
             if wanted.get(driver.claim, "nothing: it is another's") is not None:
-                self._kill(driver)
+                self._kill(driver.process)
                 self._let_go(driver, None)
             elif self.beat - driver.began < START_UP and self.beat - driver.renewed > self._settings.lease / 4:
                 driver.renewed = self.beat
@@ -228,11 +265,12 @@ class Dispatcher:
             log.error("the job could not be handed back: %s", error, extra={"job": driver.claim.job})
         self._clear(driver)
 
-    def _kill(self, driver: _Driver) -> None:
-        """Kill the driver's process group; whatever that started hangs on lifelines of its own."""
+    @staticmethod
+    def _kill(process: subprocess.Popen[bytes]) -> None:
+        """Kill a driver's process group; whatever that started hangs on lifelines of its own."""
         with suppress(ProcessLookupError):
-            os.killpg(driver.process.pid, signal.SIGKILL)
-        driver.process.wait()
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
     def _clear(self, driver: _Driver) -> None:
         if driver.process.stdin is not None:

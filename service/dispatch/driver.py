@@ -1,8 +1,8 @@
 """``python -m service.dispatch.driver``: works on one job, in a process of its own.
 
-The dispatcher hands it an Assignment as one JSON line on stdin and keeps the pipe open: when that closes, because the
-server ended however suddenly, the kernel kills this process, and what it started goes with it in the same way. The job
-then waits for the next dispatcher, which finds every committed trial.
+The dispatcher starts it ahead, hands it an Assignment as one JSON line on stdin, and keeps the pipe open: when that
+closes, because the server ended however suddenly, the kernel kills this process, and what it started goes with it in
+the same way. The job then waits for the next dispatcher, which finds every committed trial.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import sys
 import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -58,8 +59,9 @@ class Assignment:
 
 
 def main() -> int:
-    assignment = Assignment.from_line(_read_line(sys.stdin.fileno()))
     os.nice(NICENESS)
+    import_module("tuner.session")  # which takes seconds: a driver is started before there is a job for it
+    assignment = Assignment.from_line(_read_line(sys.stdin.fileno()))
     hold(sys.stdin.fileno())  # nothing more is written to it: whatever happens there now is its end
     os.environ["TMPDIR"] = tempfile.tempdir = assignment.work
     from service.logs import set_up

@@ -88,12 +88,13 @@ def serving(folder: Path, *options: object, db: str | None = None) -> Iterator[S
 
 
 def drivers(data: Path) -> list[int]:
-    """Driver processes whose output goes to this server's work folder."""
+    """Driver processes of this server that work on a job."""
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
             if b"service.dispatch.driver" in (process / "cmdline").read_bytes():
-                if os.readlink(process / "fd" / "1").startswith(str(data)):
+                output = os.readlink(process / "fd" / "1")
+                if output.startswith(str(data)) and "/spare-" not in output:
                     found.append(int(process.name))
     return found
 

@@ -124,8 +124,8 @@ def drivers() -> list[tuple[int, str]]:
     return found
 
 
-def leftovers(data: Path) -> list[str]:
-    """Processes that still have files of this server open or live in its folders."""
+def leftovers(data: Path, but: str = "nothing") -> list[str]:
+    """Processes that still have files of this server open or live in its folders, those in ``but`` left out."""
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         try:
@@ -133,7 +133,9 @@ def leftovers(data: Path) -> list[str]:
             command = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
         except OSError:
             continue
-        if int(process.name) != os.getpid() and any(link.startswith(str(data / "work")) for link in links):
+        if int(process.name) != os.getpid() and any(
+            link.startswith(str(data / "work")) and f"/{but}" not in link for link in links
+        ):
             found.append(command)
     return found
 

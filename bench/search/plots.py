@@ -123,11 +123,11 @@ def bars(speeds: Mapping[str, Mapping[str, float]], paper: tuple[float, float]) 
         x = left + between / 2 + group * wide
         for number, name in enumerate(names):
             if name in by_name:
-                value = by_name[name]
+                speed = by_name[name]
                 parts.append(
-                    f'<rect x="{x + number * thick:.1f}" y="{up(value):.1f}" width="{thick - 1}" '
-                    f'height="{top + high - up(value):.1f}" fill="{COLOURS[name]}">'
-                    f"<title>{escape(model)} {escape(name)}: {value:.2f}x</title></rect>"
+                    f'<rect x="{x + number * thick:.1f}" y="{up(speed):.1f}" width="{thick - 1}" '
+                    f'height="{top + high - up(speed):.1f}" fill="{COLOURS[name]}">'
+                    f"<title>{escape(model)} {escape(name)}: {speed:.2f}x</title></rect>"
                 )
         middle = x + len(names) * thick / 2
         parts.append(f'<text x="{middle:.1f}" y="{top + high + 18}" text-anchor="middle">{escape(model)}</text>')

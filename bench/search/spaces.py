@@ -88,7 +88,8 @@ def _kept(
     path: Path, about: list[object], count: int, shape: tuple[int, ...], dtype: type, make: Callable[[int], np.ndarray]
 ) -> np.ndarray:
     """``[count, *shape]`` with ``make(i)`` at i: from the file as far as it goes, saved now and then on the way."""
-    key, found, done = digest(about), np.zeros((count, *shape), dtype), 0
+    found: np.ndarray = np.zeros((count, *shape), dtype)
+    key, done = digest(about), 0
     if path.exists():
         with np.load(path) as data:
             if str(data["key"]) == key:

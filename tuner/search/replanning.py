@@ -32,7 +32,7 @@ from tuner.types import Candidate, Purpose, Trial
 
 BATCH = 4  # evaluations asked of the strategy at once
 HANDED_ON = 2  # best knobs of kindred blocks that a new block is tried with
-_NOTHING = 1e-9  # seconds of a view, which computes nothing; and of layers that are in no other block
+_NOTHING = 0.0  # seconds of a view, which computes nothing, and of layers that are in no other block
 
 Make = Callable[[Graph, dict[str, str], str], Question]  # (workload, layouts, template) -> question
 

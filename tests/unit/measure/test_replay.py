@@ -107,7 +107,11 @@ def test_recordings_of_two_devices_are_refused(recording: Recording) -> None:
         assert raised.value.code == "bad-recording"
 
 
-@pytest.mark.parametrize("content", [b"", b"not gzip", gzip.compress(b"{"), gzip.compress(json.dumps({}).encode())])
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"not gzip", gzip.compress(b"{"), gzip.compress(json.dumps({}).encode())],
+    ids=["empty", "no gzip", "no JSON", "no recording"],
+)
 def test_a_file_that_is_no_recording_is_named(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "odd.json.gz"
     path.write_bytes(content)

@@ -121,5 +121,5 @@ class Listening:
 def test_promised_defaults_do_not_come_from_the_store(spec: JobSpec, recalls: bool) -> None:
     store = Listening()
     session = Session(spec, Path("m.onnx"), DEVICE, store=store, search=False)
-    session._search({}, 0.0)
+    session._search(None, {}, 0.0)  # type: ignore[arg-type]
     assert store.asked is recalls

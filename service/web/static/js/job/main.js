@@ -61,7 +61,9 @@ async function changed(state) {
   const ended = ENDED.includes(state);
   const was = page.dataset.state;
   page.dataset.state = state;
-  $("job-head").innerHTML = await fragment(`${base}/head`);
+  const head = await fragment(`${base}/head`);
+  if (page.dataset.state !== state) return; // it has changed again meanwhile, and that is shown instead
+  $("job-head").innerHTML = head;
   times($("job-head"));
   $("now").hidden = ended || state === "QUEUED";
   if (ended && !ENDED.includes(was)) {

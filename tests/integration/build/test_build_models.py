@@ -204,7 +204,7 @@ def test_an_operator_nobody_knows_is_named(tmp_path: Path) -> None:
     ("change", "text"),
     [
         ({"template": "dense"}, "template 'dense' does not serve block"),
-        ({"template": "magic"}, "Unknown kernel template 'magic'"),
+        ({"template": "magic"}, "there is no template 'magic'"),
         ({"knobs": {"unroll": 3}}, "outside the space of template 'elementwise'"),
         ({"knobs": {"speed": 1}}, "outside the space of template 'elementwise'"),
     ],

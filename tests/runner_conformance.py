@@ -34,6 +34,7 @@ class RunnerConformance(ABC):
 
     def test_every_candidate_becomes_one_trial_with_samples_or_a_failure(self, runner: Runner) -> None:
         wanted = [*(self.candidate(n) for n in range(6)), self.failing(), *(self.candidate(n) for n in range(6, 12))]
+        wanted.append(self.candidate(0))  # asked twice, answered twice
         trials = list(runner.run(iter(wanted)))
         assert Counter(t.candidate.key for t in trials) == Counter(c.key for c in wanted)
         failed = [t.candidate.key for t in trials if t.failure is not None]
@@ -41,8 +42,9 @@ class RunnerConformance(ABC):
         assert all(s > 0 for t in trials for s in t.samples)
 
     def test_the_purpose_is_kept(self, runner: Runner) -> None:
-        (trial,) = runner.run([self.candidate(0)], Purpose.FINAL)
-        assert trial.purpose is Purpose.FINAL and trial.samples
+        trials = list(runner.run([self.candidate(0), self.failing()], Purpose.FINAL))
+        assert [t.purpose for t in trials] == [Purpose.FINAL, Purpose.FINAL]
+        assert {bool(t.samples) for t in trials} == {True, False}
 
     def test_no_candidates_no_trials(self, runner: Runner) -> None:
         assert list(runner.run([])) == []
@@ -50,12 +52,13 @@ class RunnerConformance(ABC):
     def test_candidates_are_taken_lazily_and_a_closed_iterator_frees_the_runner(self, runner: Runner) -> None:
         count = itertools.count()
         trials = runner.run(self.candidate(next(count) % 20) for _ in itertools.repeat(None))
+        assert next(count) == 0  # nothing is taken before it is asked for
         next(trials)
         with pytest.raises(InternalError) as raised:
             runner.run([])
         assert raised.value.code == "runner-busy"
         trials.close()  # type: ignore[attr-defined]
-        assert next(count) <= 1 + self.taken_ahead
+        assert next(count) <= 2 + self.taken_ahead
         assert len(list(runner.run([self.candidate(1)]))) == 1
 
     def test_what_the_candidates_raise_reaches_the_consumer(self, runner: Runner) -> None:

@@ -10,17 +10,17 @@ from __future__ import annotations
 import gzip
 import json
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from tuner.errors import DeviceError, InternalError, UserError
+from tuner.errors import UserError
 from tuner.graph.ir import Graph
 from tuner.kernels.base import Space
-from tuner.measure.runner import Runner
+from tuner.measure.answering import AnsweringRunner
 from tuner.types import Candidate, Device, Failure, FailureKind, Purpose, Trial
 
 VERSION = 1  # of the file format
@@ -140,57 +140,32 @@ def _from_json(data: Mapping[str, Any]) -> Recording:
     )
 
 
-class ReplayRunner(Runner):
+class ReplayRunner(AnsweringRunner):
     """Answers from recordings of one device, at once and always the same. See Runner for the contract.
 
-    What was not recorded is a failed trial. ``best_seconds`` changes nothing: all samples were taken already.
+    What was not recorded is a failed trial.
     """
 
     def __init__(self, recordings: Iterable[Recording]) -> None:
+        super().__init__()
         given = list(recordings)
         self._recordings = {r.candidate.record_key: r for r in given}
         self._devices = tuple({r.device.fingerprint: r.device for r in given}.values())
         if len(self._devices) != 1:
             text = f"Recordings of one device are needed, and these come from {len(self._devices)}."
             raise UserError(text, code="bad-recording")
-        self._closed = False
-        self._running: Any = None  # the generator in use
 
     def devices(self) -> tuple[Device, ...]:
         return self._devices
 
-    def run(
-        self,
-        candidates: Iterable[Candidate],
-        purpose: Purpose = Purpose.SEARCH,
-        best_seconds: Mapping[str, float] | None = None,
-    ) -> Iterator[Trial]:
-        if self._closed:
-            raise DeviceError("The runner is closed.", code="runner-closed")
-        if self._running is not None and self._running.gi_frame is not None:
-            raise InternalError("The runner is already measuring.", code="runner-busy")
-        self._running = self._trials(iter(candidates), purpose)
-        trials: Iterator[Trial] = self._running
-        return trials
-
-    def close(self) -> None:
-        self._closed = True
-
-    def _trials(self, candidates: Iterator[Candidate], purpose: Purpose) -> Iterator[Trial]:
-        while not self._closed:
-            candidate = next(candidates, None)
-            if candidate is None:
-                return
-            yield replace(self._answer(candidate), purpose=purpose)
-
-    def _answer(self, candidate: Candidate) -> Trial:
+    def _answer(self, candidate: Candidate, purpose: Purpose) -> Trial:
         recording = self._recordings.get(candidate.record_key)
         if recording is None:
             known = ", ".join(r.name for r in self._recordings.values())
             message = f"Nothing is recorded of this {candidate.template} question; recorded are: {known}."
-            return Trial(candidate, failure=Failure(FailureKind.ERROR, message))
+            return Trial(candidate, purpose, failure=Failure(FailureKind.ERROR, message))
         point = recording.find(candidate.knobs)
         if point is None:
             message = f"The recording {recording.name} has no point {dict(candidate.knobs)}."
-            return Trial(candidate, failure=Failure(FailureKind.ERROR, message))
-        return Trial(candidate, samples=point.samples, failure=point.failure)
+            return Trial(candidate, purpose, failure=Failure(FailureKind.ERROR, message))
+        return Trial(candidate, purpose, samples=point.samples, failure=point.failure)

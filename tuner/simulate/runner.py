@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
 
-from tuner.errors import DeviceError, FusetuneError, InternalError
+from tuner.errors import DeviceError, FusetuneError
 from tuner.graph.ir import Graph
-from tuner.measure.runner import Runner
+from tuner.measure.answering import AnsweringRunner
 from tuner.plan.halo import Floats
 from tuner.simulate.machine import noisy, times
 from tuner.simulate.spec import SimSpec, load
@@ -46,47 +45,22 @@ def runner_of(device: Device, seed: int = 0) -> SimRunner:
     return SimRunner(spec, seed, device)
 
 
-class SimRunner(Runner):
+class SimRunner(AnsweringRunner):
     """Answers Candidates of the template "simulated" with noisy samples. See Runner for the contract.
 
     The same candidate, purpose and seed give the same samples, whatever was asked before.
     """
 
     def __init__(self, spec: SimSpec, seed: int = 0, device: Device | None = None) -> None:
+        super().__init__()
         self._spec = spec
         self._seed = seed
         self._device = device or spec.device()
-        self._closed = threading.Event()
-        self._running: Any = None  # the generator in use
 
     def devices(self) -> tuple[Device, ...]:
         return (self._device,)
 
-    def run(
-        self,
-        candidates: Iterable[Candidate],
-        purpose: Purpose = Purpose.SEARCH,
-        best_seconds: Mapping[str, float] | None = None,
-    ) -> Iterator[Trial]:
-        if self._closed.is_set():
-            raise DeviceError("The runner is closed.", code="runner-closed")
-        if self._running is not None and self._running.gi_frame is not None:
-            raise InternalError("The runner is already measuring.", code="runner-busy")
-        self._running = self._trials(iter(candidates), purpose)
-        trials: Iterator[Trial] = self._running
-        return trials
-
-    def close(self) -> None:
-        self._closed.set()
-
-    def _trials(self, candidates: Iterator[Candidate], purpose: Purpose) -> Iterator[Trial]:
-        while not self._closed.is_set():
-            candidate = next(candidates, None)
-            if candidate is None or self._closed.is_set():
-                return
-            yield self._trial(candidate, purpose)
-
-    def _trial(self, candidate: Candidate, purpose: Purpose) -> Trial:
+    def _answer(self, candidate: Candidate, purpose: Purpose) -> Trial:
         if candidate.template != TEMPLATE:
             failure = f"{self._device.name} is simulated and knows no template {candidate.template!r}"
             return Trial(candidate, purpose, failure=Failure(FailureKind.BUILD, failure))

@@ -19,8 +19,10 @@ import psutil
 import pytest
 from conftest import OPTIONS, alive, children_of
 from measure_fakes import candidate
+from runner_conformance import RunnerConformance
 
 from tuner.errors import DeviceError, FusetuneError, InternalError
+from tuner.measure.device import detect_cpu
 from tuner.measure.local import LocalRunner
 from tuner.types import Candidate, FailureKind, Purpose
 
@@ -43,6 +45,16 @@ FAILURES = {
     "exit": (FailureKind.CRASH, "exit code 3"),
     "bad_alloc": (FailureKind.MEMORY, "SIGABRT"),
 }
+
+
+class TestLocalRunner(RunnerConformance):
+    taken_ahead = 2 * OPTIONS.chunk * detect_cpu().cores  # one chunk measured, the next one built
+
+    def candidate(self, number: int) -> Candidate:
+        return candidate("good", number)
+
+    def failing(self) -> Candidate:
+        return candidate("wrong")
 
 
 def test_every_failure_has_its_kind_and_none_touches_its_neighbours(runner: LocalRunner) -> None:
@@ -80,28 +92,6 @@ def test_libraries_are_given_back_after_their_measurement(runner: LocalRunner) -
     maps = Path(f"/proc/{runner._measurer.child.pid}/maps").read_text()
     assert "libtvm_runtime.so" in maps and f"{runner._scratch.path}/1.so" not in maps
     assert ".so" not in "".join(line for line in maps.splitlines() if str(runner._scratch.path) in line)
-
-
-def test_candidates_are_taken_lazily_and_a_closed_iterator_frees_the_runner(runner: LocalRunner) -> None:
-    taken = itertools.count()
-    trials = runner.run(candidate("good", next(taken)) for _ in itertools.repeat(None))
-    next(trials)
-    with pytest.raises(InternalError) as raised:
-        runner.run([])
-    assert raised.value.code == "runner-busy"
-    trials.close()  # type: ignore[attr-defined]
-    assert next(taken) <= 2 * runner._chunk
-    assert len(list(runner.run([candidate("good", 1)]))) == 1
-
-
-def test_what_the_candidates_raise_reaches_the_consumer(runner: LocalRunner) -> None:
-    def broken() -> Iterator[Candidate]:
-        yield candidate("good")
-        raise KeyError("strategy")
-
-    with pytest.raises(KeyError, match="strategy"):
-        list(runner.run(broken()))
-    assert len(list(runner.run([candidate("good", 1)]))) == 1
 
 
 def test_a_hint_stops_hopeless_candidates_but_never_finalists(make_runner: Callable[..., LocalRunner]) -> None:
@@ -155,13 +145,6 @@ def test_close_from_another_thread_ends_a_run_and_leaves_nothing(runner: LocalRu
     with pytest.raises(DeviceError) as raised:
         runner.run([])
     assert raised.value.code == "runner-closed"
-
-
-def test_close_ends_a_suspended_run(runner: LocalRunner) -> None:
-    trials = runner.run(candidate("good", n) for n in itertools.count())
-    next(trials)
-    runner.close()
-    assert list(trials) == []
 
 
 def test_an_error_of_the_service_is_of_the_one_tree() -> None:

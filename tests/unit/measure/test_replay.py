@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import gzip
 import json
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from runner_contract import RunnerContract
+from runner_conformance import RunnerConformance
 
 from tuner.errors import UserError
 from tuner.graph.ir import Constant, Graph, Layer, Tensor, freeze_attrs
@@ -50,10 +51,25 @@ def at(**knobs: int) -> Candidate:
     return replace(QUESTION, knobs=knobs)
 
 
-class TestReplayRunner(RunnerContract):
+class TestReplayRunner(RunnerConformance):
+    """On a recording that is large enough: 24 points that were measured, and one that failed."""
+
     @pytest.fixture
-    def candidates(self) -> list[Candidate]:
-        return [replace(QUESTION, knobs=p.knobs) for p in POINTS]
+    def runner(self) -> Iterator[ReplayRunner]:
+        points = [Point({"rows": n}, (1e-4 * (n + 1), 1.1e-4 * (n + 1))) for n in range(24)]
+        points.append(Point({"rows": 24}, failure=Failure(FailureKind.REJECTED, "It spills.")))
+        question = replace(QUESTION, knobs={"rows": 0})
+        values = {"rows": tuple(range(25))}
+        with ReplayRunner(
+            [Recording("large", "made by hand", DEVICE, "tvm-x", PROTOCOL, question, values, tuple(points))]
+        ) as made:
+            yield made
+
+    def candidate(self, number: int) -> Candidate:
+        return at(rows=number)
+
+    def failing(self) -> Candidate:
+        return at(rows=24)
 
 
 def test_a_recording_survives_its_file(recording: Recording, tmp_path: Path) -> None:

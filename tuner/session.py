@@ -19,10 +19,11 @@ from tuner.build.export import build_artifact
 from tuner.build.tuning_log import write_tuning_log
 from tuner.build.verify import Verification, compare, softmax_outputs
 from tuner.clock import Clock
-from tuner.errors import CandidateError, InternalError, UserError
+from tuner.errors import CandidateError, InternalError
 from tuner.events import Curve, Progress, Stage, Watch, silent
 from tuner.graph.ir import Graph
 from tuner.graph.load import ImportedModel, import_model
+from tuner.inputs import Inputs
 from tuner.measure.contest import Contestant, ContestResult, TurnOptions, contest, ratio, run_once
 from tuner.measure.device import toolchain
 from tuner.measure.local import LocalRunner
@@ -41,7 +42,6 @@ from tuner.store import NoStore, TrialStore
 from tuner.turns import Turn, alone
 from tuner.types import PROTOCOL, Device, JobSpec, Trial
 
-VERIFY_SETS = 3  # random input sets that the winner is checked on
 REPLAN_SHARE = 0.3  # of the search that the strategy joint spends on other plans than the one it begins with
 FINISH_SECONDS = 12.0  # kept back of a time budget for comparing, profiling and writing
 LESS_EXACT = ("winograd",)  # templates to do without when their rounding errors add up to too much
@@ -83,6 +83,7 @@ class Session:
         self._tuning: Tuning | None = None
         self._predicted: float | None = None  # seconds of the tuned plan as a whole, before it was built
         self._replanning: Replanning | None = None  # with strategy joint
+        self._inputs: list[dict[str, np.ndarray]] = []  # what whole models are run on
         self._reference: list[dict[str, np.ndarray]] | None = None  # ONNX Runtime's outputs for the input sets
 
     @property
@@ -107,7 +108,7 @@ class Session:
             self.model, shapes=self.spec.shapes, disabled=self.spec.disabled_passes, external=self.external
         )  # fmt: skip
         self.graph = model.graph
-        self._check_inputs(model)
+        self._inputs = Inputs(model.graph, self.inputs, self.spec.seed).sets
         with tempfile.TemporaryDirectory(prefix="fusetune-") as scratch:
             return self._run(model, Path(scratch))
 
@@ -237,6 +238,8 @@ class Session:
                 for _ in self._measured(model, tuning, runner, trials, limit):
                     self._say(Stage.SEARCH, tuning.message, tuning.latency, self._share(tuning))
                 self._disturbed = runner.disturbed
+        elif self._replans:
+            self._replan(model, tuning)
         self._seconds["building"] += tuning.build_seconds
         self._seconds["measuring"] += tuning.measure_seconds
         self._seconds["deciding"] += tuning.deciding_seconds
@@ -246,14 +249,26 @@ class Session:
         self, model: ImportedModel, tuning: Tuning, runner: LocalRunner, trials: int | None, limit: float | None
     ) -> Iterator[Trial]:
         """Trials of the search: the kernels of the plan begun with, and with the strategy joint those of others."""
-        if self.spec.strategy != "joint":
+        if not self._replans:
             yield from tuning.run(runner, trials, limit)
             return
         first = None if limit is None else limit - REPLAN_SHARE * max(0.0, limit - self.clock.seconds)
         yield from tuning.run(runner, None if trials is None else round(trials * (1 - REPLAN_SHARE)), first)
+        yield from self._replan(model, tuning).run(runner, trials, limit)
+
+    @property
+    def _replans(self) -> bool:
+        """Whether other plans than the one begun with are considered."""
+        return self.spec.strategy == "joint" and self.spec.plan is None and self.spec.budget.trials != 0
+
+    def _replan(self, model: ImportedModel, tuning: Tuning) -> Replanning:
+        """The search for other plans, with all that is known of their blocks."""
+        began = time.monotonic()
         cores = core_counts(self.spec.cores, self.device)
         self._replanning = replan(model.graph, cores, residency(model, self.device), tuning, self.samples)
-        yield from self._replanning.run(runner, trials, limit)
+        self._replanning.recall()
+        tuning.run_seconds += time.monotonic() - began
+        return self._replanning
 
     def _compare(self, model: ImportedModel, scratch: Path, names: Sequence[str]) -> ContestResult:
         self._say(Stage.COMPARE, "timing whole models in turns")
@@ -261,7 +276,7 @@ class Session:
         entries = [Contestant(n, "artifact", scratch / n, {} if n != "unoptimised" else {"rounds": 4}) for n in names]
         entries.append(Contestant("onnxruntime", "onnxruntime", self.model))
         result = contest(
-            entries, self._input_sets(model)[0], threads=self.device.cores, rounds=10,
+            entries, self._inputs[0], threads=self.device.cores, rounds=10,
             seconds=FINISH_SECONDS * 0.6, options=TurnOptions(turn_seconds=0.12), seed=self.spec.seed,
         )  # fmt: skip
         self._note(result)
@@ -281,13 +296,12 @@ class Session:
 
     def _verify(self, model: ImportedModel, folder: Path) -> Verification:
         self._say(Stage.COMPARE, "checking the result against ONNX Runtime")
-        sets = self._input_sets(model)
         try:
             if self._reference is None:
                 self._reference = run_once(
-                    Contestant("onnxruntime", "onnxruntime", self.model), sets, self.device.cores
+                    Contestant("onnxruntime", "onnxruntime", self.model), self._inputs, self.device.cores
                 )
-            ours = run_once(Contestant("tuned", "artifact", folder), sets, self.device.cores)
+            ours = run_once(Contestant("tuned", "artifact", folder), self._inputs, self.device.cores)
         except CandidateError as error:
             raise InternalError(f"The result could not be checked: {error}", code="not-verified") from error
         return compare(ours, self._reference, softmax_outputs(model.graph), self.spec.accuracy)
@@ -356,7 +370,7 @@ class Session:
             Contestant("onnxruntime", "onnxruntime", self.model),
         ]
         result = contest(
-            entries, self._input_sets(model)[0], threads=self.device.cores, rounds=3, seconds=FIRST_LOOK_SECONDS,
+            entries, self._inputs[0], threads=self.device.cores, rounds=3, seconds=FIRST_LOOK_SECONDS,
             options=TurnOptions(turn_seconds=0.12), seed=self.spec.seed,
         )  # fmt: skip
         self._note(result)
@@ -372,29 +386,6 @@ class Session:
         by_trials = tuning.measured / budget.trials if budget.trials else 0.0
         return min(0.99, max(by_time, by_trials))
 
-    def _input_sets(self, model: ImportedModel) -> list[dict[str, np.ndarray]]:
-        """Inputs to run the model on: the user's and random ones; random alone for those not given."""
-        graph = model.graph
-        sets = []
-        for number in range(1 if len(self.inputs) == len(graph.inputs) else VERIFY_SETS):
-            random = np.random.default_rng([self.spec.seed, number])
-            sets.append({n: self.inputs.get(n, _random(random, graph.tensors[n])) for n in graph.inputs})
-        return sets
-
-    def _check_inputs(self, model: ImportedModel) -> None:
-        for name, array in self.inputs.items():
-            if name not in model.graph.inputs:
-                raise UserError(
-                    f"The model has no input {name!r}.", code="bad-input", hint=f"It has {list(model.graph.inputs)}."
-                )
-            tensor = model.graph.tensors[name]
-            if array.shape != tensor.shape or str(array.dtype) != tensor.dtype:
-                raise UserError(
-                    f"Input {name!r} is {array.dtype} {list(array.shape)}, the model wants {tensor.dtype} "
-                    f"{list(tensor.shape)}.",
-                    code="bad-input",
-                )
-
 
 def _has(result: ContestResult, *names: str) -> bool:
     """Whether all of these took part."""
@@ -405,11 +396,3 @@ def residency(model: ImportedModel, device: Device) -> str:
     """Where weights come from at each call of the running model: "dram" when they outgrow the last-level cache."""
     total = sum(c.bytes for c in model.graph.constants.values())
     return "dram" if total > device.l3 * 3 // 4 else "cache"
-
-
-def _random(random: np.random.Generator, tensor: Any) -> np.ndarray:
-    if np.issubdtype(np.dtype(tensor.dtype), np.floating):
-        return random.standard_normal(tensor.shape).astype(tensor.dtype)
-    if tensor.dtype == "bool":
-        return random.integers(0, 2, tensor.shape).astype(bool)
-    return random.integers(0, 2, tensor.shape).astype(tensor.dtype)

@@ -37,6 +37,7 @@ class Planning:
     measure_seconds: float = 0.0
     deciding_seconds: float = 0.0
     message: str = "starting"
+    latency: float | None = None  # seconds of the best plan of measured blocks, found after each batch
 
     def __post_init__(self) -> None:
         self._stopped = False
@@ -47,15 +48,6 @@ class Planning:
     def stop(self) -> None:
         """End after the trial in flight."""
         self._stopped = True
-
-    @property
-    def latency(self) -> float | None:
-        """Seconds of the best plan of measured blocks; None until there is one."""
-        try:
-            choice = self.strategy.choose(self.state)
-        except InternalError:
-            return None
-        return choice.seconds if self._known(choice) else None
 
     def recall(self) -> None:
         """Take in what this job measured before it was interrupted; unless ``fresh``, also what others did.
@@ -76,10 +68,12 @@ class Planning:
             wanted = self.strategy.propose(self.state, room)
             candidates = self._candidates(wanted)
             unknown = self._answered(candidates)
+            self.latency = self._latency()
             self.deciding_seconds += time.monotonic() - began
             if not wanted:
                 return
             yield from self._measure(runner, unknown, trials, deadline)
+        self.latency = self._latency()
 
     def _goes_on(self, trials: int | None, deadline: float | None) -> bool:
         in_time = deadline is None or self.clock.seconds < deadline
@@ -134,6 +128,13 @@ class Planning:
     def _describe(self, trial: Trial, evaluation: Evaluation) -> str:
         cores = f"{trial.candidate.cores} core{'s' if trial.candidate.cores > 1 else ''}"
         return f"measuring {describe(self.state.space.workload(evaluation[0]))}, {cores}"
+
+    def _latency(self) -> float | None:
+        try:
+            choice = self.strategy.choose(self.state)
+        except InternalError:
+            return None
+        return choice.seconds if self._known(choice) else None
 
     def _known(self, choice: Choice) -> bool:
         space, index = self.state.space, {c: i for i, c in enumerate(self.state.space.cores)}

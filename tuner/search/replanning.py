@@ -7,6 +7,7 @@ layer, which mostly suit it too, so that one costs two or three trials.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -62,18 +63,32 @@ class Replanning:
     def space(self) -> PlanSpace:
         return self.state.space
 
+    def recall(self) -> None:
+        """Take in what this job or others have measured of blocks that the tuned plan does not have."""
+        new = {n: self._question(n) for n in range(len(self.space.questions)) if self._open(n)}
+        self.tuning.add(*new.values(), unknown=False)
+        known = {id(question) for question in self.tuning.questions}
+        for number, question in new.items():
+            if id(question) in known:
+                self._asked[number] = question
+                self._tell(number)
+
     def run(self, runner: Runner, trials: int | None, deadline: float | None) -> Iterator[Trial]:
         """Measure within the budget; yields each trial after it was stored."""
-        while wanted := self.strategy.propose(self.state, BATCH):
-            before = self.tuning.measured
-            candidates = [c for e in wanted for c in self._candidates(e)]
-            yield from self.tuning.measure(runner, candidates, Purpose.SEARCH, trials, deadline)
-            for number, _ in wanted:
-                self._tell(number)
-            if self.tuning.measured - before < len(candidates):
-                return  # the budget is spent
-            # Nothing came of some: they failed.
-            self.state.tell((e, None) for e in wanted if np.isnan(self.state.seconds[e]))
+        began = time.monotonic()
+        try:
+            while wanted := self.strategy.propose(self.state, BATCH):
+                before = self.tuning.measured
+                candidates = [c for e in wanted for c in self._candidates(e)]
+                yield from self.tuning.measure(runner, candidates, Purpose.SEARCH, trials, deadline)
+                for number, _ in wanted:
+                    self._tell(number)
+                if self.tuning.measured - before < len(candidates):
+                    return  # the budget is spent
+                # Nothing came of some: they failed.
+                self.state.tell((e, None) for e in wanted if np.isnan(self.state.seconds[e]))
+        finally:
+            self.tuning.run_seconds += time.monotonic() - began
 
     def choice(self) -> Choice | None:
         """The best plan of measured blocks; None while there is none."""
@@ -92,10 +107,8 @@ class Replanning:
     def _candidates(self, evaluation: Evaluation) -> list[Candidate]:
         number, index = evaluation
         if number not in self._asked:
-            asked = self.space.questions[number]
-            question = self.make(self.space.workload(number), self.space.layouts(number), asked.template)
-            self.tuning.add(question)
-            self._asked[number] = question
+            self._asked[number] = self._question(number)
+            self.tuning.add(self._asked[number])
         question, cores = self._asked[number], self.space.cores[index]
         found = []
         for (name, count), search in question.searches.items():
@@ -105,6 +118,14 @@ class Replanning:
             distinct = {tuple(sorted(k.items())): k for k in knobs if k in search.space and not search.knows(k)}
             found += [search.with_knobs(k) for k in distinct.values()]
         return found
+
+    def _open(self, number: int) -> bool:
+        """Whether it can be asked, and was not yet."""
+        return number not in self._asked and self.space.questions[number].template not in {VIEW, IMPORTED}
+
+    def _question(self, number: int) -> Question:
+        template = self.space.questions[number].template
+        return self.make(self.space.workload(number), self.space.layouts(number), template)
 
     def _handed_on(self, question: Question, template: str) -> list[dict[str, int]]:
         """The best knobs of known questions around the same heavy layer, the fastest first."""

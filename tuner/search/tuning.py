@@ -56,19 +56,26 @@ class Tuning:
         model = BoostedTrees(seed=self.seed)
         self.allocation = Allocation({s.candidate.record_key: s for q in self.questions for s in q.mains}, model)
 
-    def add(self, question: Question) -> None:
-        """Ask one more question; what this job or the store knows of it is taken in. Its knobs are not searched."""
-        self.questions.append(question)
-        searches = {s.candidate.record_key: s for s in question.searches.values()}
-        self._names |= {id(s): question for s in searches.values()}
-        self._every |= searches
-        mine = [t for t in self.trials if t.candidate.record_key in searches]
+    def add(self, *questions: Question, unknown: bool = True) -> None:
+        """Ask more questions; what this job or the store knows of them is taken in. Their knobs are not searched.
+
+        Without ``unknown`` those that nothing was ever measured of are left out.
+        """
+        by_key = {s.candidate.record_key: (q, s) for q in questions for s in q.searches.values()}
+        mine = [t for t in self.trials if t.candidate.record_key in by_key]
         ours = {t.candidate.key for t in mine}
-        stored = () if self.fresh else self.store.known(list(searches))
+        stored = () if self.fresh else self.store.known(list(by_key))
         theirs = [t for t in stored if t.candidate.key not in ours and not t.passing]
+        told = [*theirs, *mine]
+        having = {id(by_key[t.candidate.record_key][0]) for t in told}
+        for question in questions:
+            if unknown or id(question) in having:
+                self.questions.append(question)
+                self._names |= {id(s): question for s in question.searches.values()}
+                self._every |= {s.candidate.record_key: s for s in question.searches.values()}
         self.reused += len({t.candidate.key for t in theirs})
         self.trials += theirs
-        for trial in [*theirs, *mine]:
+        for trial in told:
             self._tell(trial)
 
     def stop(self) -> None:

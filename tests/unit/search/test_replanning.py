@@ -107,6 +107,32 @@ def test_known_trials_of_other_plans_cost_nothing() -> None:
     assert chosen is not None and before is not None and chosen.seconds <= before.seconds
 
 
+def test_what_is_stored_of_other_plans_gives_the_plan_without_measuring() -> None:
+    graph, runner = residual_net(), FakeRunner(seconds)
+    tuning, _ = tuned(runner, graph)
+    first = replan(graph, CORES, "cache", tuning)
+    run(first, runner)
+    plan = greedy(graph, DEVICE, max(CORES))
+    asked = questions(plan, graph, DEVICE, cores=CORES, precision="fp32", seed=0, residency="cache")
+    later = Tuning(distinct(asked), DEVICE, MemoryStore(tuning.trials))
+    later.recall()
+    second = replan(graph, CORES, "cache", later)
+    second.recall()
+    chosen, before = second.choice(), first.choice()
+    assert chosen is not None and before is not None and chosen.seconds == before.seconds
+    assert second.plan(chosen)[0].hash == first.plan(before)[0].hash
+    assert later.measured == 0 and later.reused == len({t.candidate.key for t in tuning.trials})
+
+
+def test_only_what_was_ever_measured_is_recalled() -> None:
+    graph, runner = residual_net(), FakeRunner(seconds)
+    tuning, _ = tuned(runner, graph)
+    before = len(tuning.questions)
+    replanning = replan(graph, CORES, "cache", tuning)
+    replanning.recall()
+    assert len(tuning.questions) == before
+
+
 def test_blocks_that_fail_are_left_alone() -> None:
     def failing(candidate: Candidate) -> float | FailureKind:
         ops = [layer["op"] for layer in candidate.workload["layers"]]

@@ -17,10 +17,9 @@ from pathlib import Path
 import numpy as np
 
 from bench.search.calibrated import Calibrations
+from bench.search.spaces import zoo_graph
 from cost_model.block_model import BlockModel
-from tuner.graph import zoo
 from tuner.graph.ir import Graph
-from tuner.graph.load import import_model
 from tuner.measure.device import devices
 from tuner.plan.partition import Choice, best_partition
 from tuner.plan.space import AnyChain, PlanSpace, plan_space
@@ -163,11 +162,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.search.example", description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("out/search"), help="where calibrations and models are kept")
     options = parser.parse_args(arguments)
-    options.out.mkdir(parents=True, exist_ok=True)
-    device, path = devices("sim:mlu100"), options.out / "resnet18.onnx"
-    if not path.exists():
-        zoo.write("resnet18", path)
-    graph = import_model(path).graph
+    device, graph = devices("sim:mlu100"), zoo_graph("resnet18", options.out)
     start = workload_of(graph, tuple(layer.id for layer in graph.layers[:LAYERS])).workload
     story = Story.of(start, device, Calibrations(device, options.out).of(0))
     DRAWING.write_text(drawing(story))

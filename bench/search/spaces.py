@@ -17,6 +17,7 @@ import numpy as np
 
 from cost_model.block_features import COLUMNS
 from tuner.graph import zoo
+from tuner.graph.ir import Graph
 from tuner.graph.load import import_model
 from tuner.plan.partition import Choice, Table, best_partition
 from tuner.plan.space import AnyChain, PlanSpace, plan_space
@@ -56,11 +57,7 @@ class SimSpace:
 
 def sim_space(model: str, device: Device, folder: Path, depth: int | None = None) -> SimSpace:
     """The model's space on the device, with what ``folder`` keeps of it."""
-    path = folder / f"{model}.onnx"
-    folder.mkdir(parents=True, exist_ok=True)
-    if not path.exists():
-        zoo.write(model, path)
-    graph, spec = import_model(path).graph, load(device.name)
+    graph, spec = zoo_graph(model, folder), load(device.name)
     plans = plan_space(graph, device, tuple(range(1, device.cores + 1)), AnyChain(depth))
     count, shape = len(plans.questions), (len(plans.cores),)
     about = [graph.hash, spec.digest, depth, len(plans.blocks), list(COLUMNS)]
@@ -78,6 +75,15 @@ def sim_space(model: str, device: Device, folder: Path, depth: int | None = None
     )
     # Without the workloads made on the way: they are large.
     return SimSpace(model, depth, spec, replace(plans), table, features)
+
+
+def zoo_graph(model: str, folder: Path) -> Graph:
+    """A model of the zoo, whose file ``folder`` keeps."""
+    path = folder / f"{model}.onnx"
+    folder.mkdir(parents=True, exist_ok=True)
+    if not path.exists():
+        zoo.write(model, path)
+    return import_model(path).graph
 
 
 def sources(paths: tuple[str, ...]) -> list[str]:

@@ -156,9 +156,10 @@ def test_a_driver_inherits_none_of_the_servers_secrets(
 ) -> None:
     model, seen = server.upload(), tmp_path / "seen"
     curious = tmp_path / "python"
-    curious.write_text(f'#!/bin/sh\nenv >{seen}\nread line\necho "$line" >>{seen}\nexit 3\n')
+    curious.write_text(f'#!/bin/sh\nread line || exit 3\n(env; echo "$line") >>{seen}\nexit 3\n')
     curious.chmod(0o755)
     monkeypatch.setattr("service.dispatch.dispatcher.sys", _Sys(str(curious)))
+    kill_spare(server)
     for name in ("FUSETUNE_DB", "FUSETUNE_DB_PASSWORD", "FUSETUNE_TOKEN"):
         monkeypatch.setenv(name, "hunter2")
     server.wait(server.submit(model), ended)
@@ -192,6 +193,14 @@ def test_a_deleted_file_fails_the_job_clearly(server: House) -> None:
 
 def drivers_of(data: Path) -> list[int]:
     return [pid for pid, work in drivers() if work.startswith(str(data))]
+
+
+def kill_spare(server: House) -> None:
+    """Kill the driver that waits for the next job, which then has to start one of its own."""
+    (spare,) = drivers_of(server.settings.data)
+    os.kill(spare, signal.SIGKILL)
+    while drivers_of(server.settings.data):
+        time.sleep(0.01)
 
 
 class _Sys:
@@ -239,6 +248,7 @@ def test_a_full_disk_pauses_what_it_cannot_start(server: House, monkeypatch: pyt
 
     model = server.upload()
     monkeypatch.setattr("service.dispatch.dispatcher.subprocess.Popen", full)
+    kill_spare(server)
     job = server.submit(model)
     paused = server.wait(job, lambda j: j.state is JobState.PAUSED, limit=10)
     assert paused.reason is not None
@@ -253,6 +263,7 @@ def test_a_machine_without_room_for_a_process_fails_no_job(server: House, monkey
 
     model = server.upload()
     monkeypatch.setattr("service.dispatch.dispatcher.subprocess.Popen", refused)
+    kill_spare(server)
     job = server.submit(model, trials=2)
     waiting = server.wait(job, lambda j: j.reason is not None, limit=10)
     assert (waiting.state, waiting.attempts) == (JobState.QUEUED, 0)

@@ -18,8 +18,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
 
+from bench.lines import append, read
 from bench.peers import BenchReport, bench
-from bench.results import RESULTS, disturbed, render
+from bench.results import disturbed, render
+from bench.sections import RESULTS
 from tuner.errors import FusetuneError, UserError
 from tuner.measure.contest import Ratio, ratio
 
@@ -85,8 +87,7 @@ def first_light(
             except (FusetuneError, OSError, subprocess.SubprocessError, ValueError) as error:
                 known["error"] = " ".join(f"{type(error).__name__}: {error}".split())[:500]
             known["wall_seconds"] = round(time.monotonic() - started, 1)
-            with lines.open("a") as file:
-                file.write(json.dumps(known) + "\n")
+            append(lines, known)
             if not keep:
                 _sweep(folder)
         print(f"{name}: {known['error'] or _gist(known)}", file=sys.stderr, flush=True)
@@ -95,15 +96,8 @@ def first_light(
 
 
 def read_rows(lines: Path) -> dict[str, dict[str, Any]]:
-    """The last line of each model. A half-written last line, left by a kill, does not count."""
-    rows = {}
-    for line in lines.read_text().splitlines() if lines.exists() else ():
-        try:
-            row = json.loads(line)
-        except ValueError:
-            continue
-        rows[row["model"]] = row
-    return rows
+    """The last line of each model."""
+    return {row["model"]: row for row in read(lines)}
 
 
 def _measure(

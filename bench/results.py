@@ -1,4 +1,4 @@
-"""Lines of bench/first_light.py as a markdown table between two markers of bench/RESULTS.md."""
+"""Lines of bench/first_light.py as a markdown table in bench/RESULTS.md."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-RESULTS = Path(__file__).parent / "RESULTS.md"
-_BEGIN = "<!-- first light: begin -->"
-_END = "<!-- first light: end -->"
+from bench.sections import write_section
+
+SECTION = "first light"
 _MISSING = "–"
 _COLUMNS = (
     "model", "ONNX Runtime ms", "OpenVINO f32 ms", "default ms", "tuned ms", "tuned x over ORT (95%)",
@@ -17,16 +17,8 @@ _COLUMNS = (
 
 
 def render(rows: Mapping[str, Mapping[str, Any]], path: Path, models: Sequence[str]) -> None:
-    """Put the table between the markers of ``path``; both are appended where they are missing.
-
-    ``models`` gives the order; those without a line are marked, not left out.
-    """
-    text = path.read_text() if path.exists() else "# Results\n"
-    if _BEGIN not in text or _END not in text:
-        text = f"{text.rstrip()}\n\n{_BEGIN}\n{_END}\n"
-    before, _, rest = text.partition(_BEGIN)
-    after = rest.partition(_END)[2]
-    path.write_text(f"{before}{_BEGIN}\n{section(rows, models)}\n{_END}{after}")
+    """Write the table into ``path``. ``models`` gives the order; those without a line are marked, not left out."""
+    write_section(SECTION, section(rows, models), path)
 
 
 def section(rows: Mapping[str, Mapping[str, Any]], models: Sequence[str]) -> str:

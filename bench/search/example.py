@@ -27,6 +27,7 @@ from tuner.plan.workload import workload_of
 from tuner.search.blocks import machine_of
 from tuner.search.kriging import corrected
 from tuner.search.predictor import BlockPredictor
+from tuner.search.samples import Samples
 from tuner.search.strategies.base import State
 from tuner.search.strategies.registry import strategy
 from tuner.simulate.machine import noisy
@@ -59,7 +60,8 @@ class Story:
         spec = load(device.name)
         space = plan_space(graph, device, tuple(range(1, device.cores + 1)), AnyChain())
         truth = table(spec, space)
-        state = State(space, seed, predictor=BlockPredictor(space, BlockModel(machine_of(device), seed), *samples))
+        predictor = BlockPredictor(space, BlockModel(machine_of(device), seed), Samples.of(*samples))
+        state = State(space, seed, predictor=predictor)
         mean, std = state.predicted
         searching, rounds = strategy("joint"), []
         while wanted := searching.propose(state, BATCH):

@@ -2,7 +2,8 @@
 
 Every search is asked on every recording with every seed; what it measures is answered from the recording. One JSON line
 per (recording, search, seed) goes to OUT/knobs.jsonl as soon as it is known, and an interrupted run goes on where it
-was. Lines become knobs.json, knobs.md and knobs.svg beside this file; what is missing there is marked.
+was. ``--render`` makes knobs.json and knobs.svg beside this file from the lines, if there are any, and writes the table
+of what knobs.json has into bench/RESULTS.md; what is missing is marked.
 """
 
 from __future__ import annotations
@@ -16,13 +17,17 @@ from pathlib import Path
 from statistics import quantiles
 from typing import Any
 
+from bench.lines import append, read
 from bench.search.curves import curves
 from bench.search.oracle import LEVELS, Exhausted, Oracle
 from bench.search.record import RECORDINGS
 from bench.search.searches import SEARCHES
+from bench.sections import RESULTS, write_section
 from tuner.measure.replay import Recording
 
 HERE = Path(__file__).parent
+SECTION = "search:knobs"  # of bench/RESULTS.md
+LEVEL = 0.95  # of the best, that the table is about
 Rows = Mapping[tuple[str, str, int], Mapping[str, Any]]
 
 
@@ -33,23 +38,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--recordings", default="", help="comma-separated names; default: all")
     parser.add_argument("--out", type=Path, default=Path("out/search"))
     parser.add_argument("--most", type=int, default=200, help="measurements, after which a run ends; 'never' beyond")
-    parser.add_argument("--render", action="store_true", help="run nothing; write tables and the picture")
+    parser.add_argument("--render", action="store_true", help="run nothing; write the figures, picture and table")
     options = parser.parse_args(arguments)
     spaces = {r.name: r for r in map(Recording.load, sorted(RECORDINGS.glob("*.json.gz")))}
     names = options.recordings.split(",") if options.recordings else list(spaces)
-    options.out.mkdir(parents=True, exist_ok=True)
     lines = options.out / "knobs.jsonl"
-    if not options.render:
-        done = read_rows(lines)
-        for search in options.searches.split(","):
-            for name in names:
-                for seed in range(options.seeds):
-                    if (name, search, seed) not in done:
-                        row = run_one(spaces[name], search, seed, list(spaces.values()), options.out, options.most)
-                        with lines.open("a") as file:
-                            file.write(json.dumps(row) + "\n")
-                print(f"{search} on {name}", file=sys.stderr, flush=True)
-    render(read_rows(lines), list(spaces.values()), options.seeds)
+    if options.render:
+        render(read_rows(lines), list(spaces.values()), options.seeds)
+        return 0
+    options.out.mkdir(parents=True, exist_ok=True)
+    done = read_rows(lines)
+    for search in options.searches.split(","):
+        for name in names:
+            for seed in range(options.seeds):
+                if (name, search, seed) not in done:
+                    append(lines, run_one(spaces[name], search, seed, list(spaces.values()), options.out, options.most))
+            print(f"{search} on {name}", file=sys.stderr, flush=True)
     return 0
 
 
@@ -70,29 +74,28 @@ def run_one(
 
 
 def read_rows(lines: Path) -> dict[tuple[str, str, int], dict[str, Any]]:
-    """Lines by (recording, search, seed). A half-written last line, left by a kill, does not count."""
-    found = {}
-    for line in lines.read_text().splitlines() if lines.exists() else ():
-        try:
-            row = json.loads(line)
-        except ValueError:
-            continue
-        found[row["recording"], row["search"], row["seed"]] = row
-    return found
+    """Lines by (recording, search, seed)."""
+    return {(row["recording"], row["search"], row["seed"]): row for row in read(lines)}
 
 
-def render(rows: Rows, spaces: Sequence[Recording], seeds: int, folder: Path = HERE) -> None:
-    """Write knobs.json, knobs.md and knobs.svg into ``folder``."""
-    data = {
+def render(rows: Rows, spaces: Sequence[Recording], seeds: int, folder: Path = HERE, results: Path = RESULTS) -> None:
+    """Write knobs.json and knobs.svg into ``folder`` unless there are no rows, and the table of what is there."""
+    file = folder / "knobs.json"
+    if rows:
+        file.write_text(json.dumps(summary(rows, spaces, seeds), indent=1) + "\n")
+        (folder / "knobs.svg").write_text(curves(rows, list(SEARCHES)))
+    write_section(SECTION, table(json.loads(file.read_text())), results)
+
+
+def summary(rows: Rows, spaces: Sequence[Recording], seeds: int) -> dict[str, Any]:
+    """Quartiles of the measurements to each level, by search, of each recording and of all together."""
+    return {
         "seeds": seeds,
         "levels": LEVELS,
         "recordings": {r.name: {"points": len(r.points), "best_us": round(r.best * 1e6, 2)} for r in spaces},
         "measurements": {s: {r.name: _figures(rows, r.name, s, seeds) for r in spaces} for s in SEARCHES},
         "all": {s: _figures(rows, None, s, seeds) for s in SEARCHES},
     }
-    (folder / "knobs.json").write_text(json.dumps(data, indent=1) + "\n")
-    (folder / "knobs.md").write_text(table(data))
-    (folder / "knobs.svg").write_text(curves(rows, list(SEARCHES)))
 
 
 def _figures(rows: Rows, recording: str | None, search: str, seeds: int) -> dict[str, Any]:
@@ -117,29 +120,34 @@ def _quartiles(counts: list[float]) -> list[float | None] | None:
 
 
 def table(data: Mapping[str, Any]) -> str:
-    """Markdown: median (quartiles) of measurements to each level, one block per recording and one over all."""
-    head = " | ".join(f"to {level:.0%}" for level in data["levels"])
-    lines = [f"Measurements until a point within 90, 95 or 99% of the best speed of the space is known: median and "
-             f"quartiles over {data['seeds']} seeds; never = not within the measurements that a run was allowed. "
-             "Figures over all recordings compare searches only where they have equally many runs.", ""]  # fmt: skip
-    blocks = [("all recordings", data["all"])]
-    for name, facts in data["recordings"].items():
-        of = {s: by_name[name] for s, by_name in data["measurements"].items()}
-        blocks.append((f"{name}: {facts['points']} points, best {facts['best_us']} us", of))
-    for title, searches in blocks:
-        lines += [f"| {title} | {head} | runs |", "|:--|--:|--:|--:|--:|"]
-        for search, figures in searches.items():
-            cells = [_cell(figures[str(level)]) for level in data["levels"]]
-            lines.append(f"| {search} | {' | '.join(cells)} | {figures['runs'] or 'missing'} |")
-        lines.append("")
-    return "\n".join(lines)
+    """The section of RESULTS.md: a row per search, a column per recording and one for all."""
+    recordings, seeds = data["recordings"], data["seeds"]
+    best = [f"{name} {facts['points']} points, best {facts['best_us']} us" for name, facts in recordings.items()]
+    lines = [
+        "## Knobs of one convolution, replayed",
+        "",
+        "Whole knob spaces, measured point by point on a real CPU (`python -m bench.search.record`), are replayed "
+        f"(`python -m bench.search.knobs`, then `--render`): {'; '.join(best)}. Measurements until a point within "
+        f"{LEVEL:.0%} of the best speed of the space is known: median and quartiles over {seeds} seeds (fewer where "
+        "*n* says so); never = not within the measurements that a run was allowed. Figures over all compare searches "
+        "only where they have equally many runs. [knobs.json](search/knobs.json) has other levels too.",
+        "",
+        "| | " + " | ".join([*recordings, "all"]) + " |",
+        "|:--|" + "--:|" * (len(recordings) + 1),
+    ]
+    for search, by_name in data["measurements"].items():
+        cells = [_cell(by_name[name], seeds) for name in recordings]
+        cells.append(_cell(data["all"][search], seeds * len(recordings)))
+        lines.append(f"| {search} | {' | '.join(cells)} |")
+    return "\n".join([*lines, "", "![share of the best speed against measurements](search/knobs.svg)"])
 
 
-def _cell(figure: Sequence[float | None] | None) -> str:
-    if figure is None:
-        return "–"
-    low, middle, high = ("never" if c is None else f"{c:g}" for c in figure)
-    return f"**{middle}** ({low}–{high})"
+def _cell(figures: Mapping[str, Any], wanted: int) -> str:
+    runs, found = figures["runs"], figures[str(LEVEL)]
+    if found is None:
+        return f"missing <sub>n={runs}</sub>" if runs else "missing"
+    low, middle, high = ("never" if c is None else f"{c:g}" for c in found)
+    return f"**{middle}** ({low}–{high})" + (f" <sub>n={runs}</sub>" if runs < wanted else "")
 
 
 if __name__ == "__main__":

@@ -109,8 +109,8 @@ def table(data: Mapping[str, Any]) -> str:
         f"Every time in this section is **simulated** (`{data['device']}`). `python -m bench.search.predictions`, then "
         f"`--render`. The cost model learned from {data['samples']} synthetic blocks of the default design, measured "
         "with noise; its predictions are compared with the simulator's times without noise, of at most "
-        f"{BLOCKS} blocks of each model with up to {DEPTH} layers that are not elementwise, drawn at random, on every core count. No "
-        "block of a model was measured.",
+        f"{BLOCKS} blocks of each model with up to {DEPTH} layers that are not elementwise, drawn at random, on every "
+        "core count. No block of a model was measured.",
         "",
         "| model | blocks | median error | 90% below | 99% below | errors within one / two deviations | worst block, "
         "median over core counts |",

@@ -9,13 +9,13 @@ again. ``--render`` writes the tables into bench/RESULTS.md and the plots into d
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from bench.lines import append, read
 from bench.search.calibrated import Calibrations
 from bench.search.progress import follow, row
 from bench.search.spaces import SimSpace, sim_space
@@ -24,6 +24,7 @@ from cost_model.block_model import BlockModel
 from tuner.measure.device import devices
 from tuner.search.blocks import machine_of
 from tuner.search.predictor import BlockPredictor
+from tuner.search.samples import Samples
 from tuner.search.strategies.registry import strategy
 from tuner.types import Device
 
@@ -46,15 +47,8 @@ def wanted(models: Sequence[str], strategies: Sequence[str], seeds: int) -> Iter
 
 
 def read_rows(lines: Path) -> dict[Key, dict[str, Any]]:
-    """Rows by key. A half-written last line, left by a kill, does not count."""
-    found = {}
-    for line in lines.read_text().splitlines() if lines.exists() else ():
-        try:
-            data = json.loads(line)
-        except ValueError:
-            continue
-        found[data["model"], data["strategy"], data["seed"]] = data
-    return found
+    """Rows by key."""
+    return {(row["model"], row["strategy"], row["seed"]): row for row in read(lines)}
 
 
 def budget_of(name: str, evaluations: int) -> int | None:
@@ -66,12 +60,12 @@ def budget_of(name: str, evaluations: int) -> int | None:
 def run_one(space: SimSpace, name: str, seed: int, calibrations: Calibrations) -> dict[str, Any]:
     """One search."""
     device = calibrations.device
-    rows, seconds = calibrations.of(seed) if name in CALIBRATED else (None, None)
+    samples = Samples.of(*calibrations.of(seed)) if name in CALIBRATED else None
     model = BlockModel(machine_of(device), seed)
-    predictor = BlockPredictor(space.plans, model, rows, seconds, _features=space.features)
+    predictor = BlockPredictor(space.plans, model, samples, _features=space.features)
     budget = budget_of(name, space.plans.evaluations)
     done = follow(space, strategy(name.removesuffix("-cold")), seed, budget, predictor)
-    calibrated = 0 if seconds is None else len(seconds)
+    calibrated = 0 if samples is None else len(samples)
     return row(space, done, unoptimised(space), budget) | {"calibration": calibrated}
 
 
@@ -92,15 +86,8 @@ def run(device: Device, keys: Sequence[Key], out: Path) -> None:
         if model not in spaces:
             spaces[model] = sim_space(model, device, out, DEPTHS.get(model))
         found = {"model": model, "strategy": name, "seed": seed} | run_one(spaces[model], name, seed, calibrations)
-        _append(lines, found)
+        append(lines, found)
         print(_line(found), file=sys.stderr, flush=True)
-
-
-def _append(lines: Path, found: Mapping[str, Any]) -> None:
-    """As a line of its own, also behind one that a kill cut short."""
-    torn = lines.exists() and lines.read_bytes()[-1:] not in (b"", b"\n")
-    with lines.open("a") as file:
-        file.write(("\n" if torn else "") + json.dumps(found) + "\n")
 
 
 def _line(found: Mapping[str, Any]) -> str:

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-RESULTS = Path(__file__).parents[1] / "RESULTS.md"
-_BEGIN, _END = "<!-- service: begin -->", "<!-- service: end -->"
+from bench.sections import RESULTS, write_section
+
+SECTION = "service"  # of bench/RESULTS.md
 # key -> (what it is, promised, unit); all are to be below.
 GOALS = {
     "post_p99_ms": ("`POST /jobs`, p99 at the load, a job running", 50.0, "ms"),
@@ -46,9 +47,5 @@ def missed(figures: Mapping[str, Any]) -> list[str]:
 
 
 def render(figures: Mapping[str, Any], path: Path = RESULTS) -> None:
-    """Put the table between the markers of ``path``; both are appended where they are missing."""
-    text = path.read_text() if path.exists() else "# Results\n"
-    if _BEGIN not in text or _END not in text:
-        text = f"{text.rstrip()}\n\n## The service\n\n{_BEGIN}\n{_END}\n"
-    before, _, rest = text.partition(_BEGIN)
-    path.write_text(f"{before}{_BEGIN}\n{table(figures)}\n{_END}{rest.partition(_END)[2]}")
+    """Write the table into the results."""
+    write_section(SECTION, f"## The service\n\n{table(figures)}", path)

@@ -66,9 +66,14 @@ def test_tables_mark_what_is_missing_and_the_picture_is_well_formed(tmp_path: Pa
     lines.write_text("\n".join(json.dumps(r) for r in rows) + '\n{"recording": "a", "sea')
     found = read_rows(lines)
     assert len(found) == 3
-    render(found, SPACES, 3, tmp_path)
-    table = (tmp_path / "knobs.md").read_text()
-    assert "| Optuna TPE | – | – | – | missing |" in table
+    page = tmp_path / "RESULTS.md"
+    render(found, SPACES, 4, tmp_path, page)
+    table = page.read_text()
+    assert "| Optuna TPE | missing | missing | missing |" in table
+    random = next(line for line in table.splitlines() if line.startswith("| random |"))
+    assert random.count("<sub>n=3</sub>") == 2 and random.split("|")[3].strip() == "missing"
+    render({}, SPACES, 4, tmp_path, page)  # without rows: from what was kept of them
+    assert page.read_text() == table
     assert json.loads((tmp_path / "knobs.json").read_text())["measurements"]["random"]["a"]["runs"] == 3
     picture = ElementTree.parse(tmp_path / "knobs.svg").getroot()
     assert picture.tag.endswith("svg")

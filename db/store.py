@@ -5,6 +5,7 @@ from __future__ import annotations
 from types import TracebackType
 
 from db.access import Access
+from db.blocks import Blocks
 from db.calibrations import Calibrations
 from db.devices import Devices
 from db.engine import Database
@@ -45,6 +46,7 @@ class Store:
         self.turns = Turns(database)
         self.trials = Trials(database)
         self.records = Records(database)
+        self.blocks = Blocks(database)
         self.devices = Devices(database)
         self.calibrations = Calibrations(database)
         self.models = Models(database)

@@ -37,6 +37,7 @@ from tuner.report import Outcome, make_report
 from tuner.search.fusion import greedy, unfused
 from tuner.search.questions import Question, answered, core_counts, defaults, distinct, questions
 from tuner.search.replanning import Replanning, replan, stretched
+from tuner.search.samples import Samples
 from tuner.search.tuning import Tuning
 from tuner.store import NoStore, TrialStore
 from tuner.turns import Turn, alone
@@ -71,7 +72,7 @@ class Session:
     curve: Curve = field(default_factory=Curve)  # and what its best latency was when
     turn: Turn = alone
     external: bool = True  # whether the model may keep weights in files beside it; False for one that somebody sent
-    samples: tuple[np.ndarray, np.ndarray] | None = None  # features and seconds of the device's calibration
+    samples: Samples | None = None  # what the cost model of blocks learns from before anything is measured
 
     def __post_init__(self) -> None:
         self._stopped = False

@@ -27,6 +27,7 @@ from tuner.report import failures, preamble
 from tuner.search.blocks import machine_of
 from tuner.search.planning import Planning
 from tuner.search.predictor import BlockPredictor
+from tuner.search.samples import Samples
 from tuner.search.strategies.base import State, evaluations_of
 from tuner.search.strategies.registry import strategy
 from tuner.simulate.runner import runner_of
@@ -52,7 +53,7 @@ class SimulatedSession:
     out: Path | None = None  # where plan and report go; None = nowhere
     store: TrialStore = field(default_factory=NoStore)
     watch: Watch = silent
-    samples: tuple[np.ndarray, np.ndarray] | None = None  # features and seconds of the device's calibration
+    samples: Samples | None = None  # what the cost model of blocks learns from before anything is measured
     clock: Clock = field(default_factory=Clock)
     curve: Curve = field(default_factory=Curve)
     turn: Turn = alone
@@ -100,9 +101,8 @@ class SimulatedSession:
 
     def _search(self, space: PlanSpace) -> tuple[Choice, Planning]:
         budget = self.spec.budget
-        rows, seconds = self.samples or (None, None)
         model = BlockModel(machine_of(self.device), self.spec.seed)
-        trained = BlockPredictor(space, model, rows, seconds)
+        trained = BlockPredictor(space, model, self.samples)
         state = State(space, seed=self.spec.seed, budget=budget.trials, predictor=trained)
         planning = Planning(state, strategy(self.spec.strategy), self.store, fresh=self.spec.fresh, clock=self.clock)
         self._planning = planning

@@ -38,7 +38,7 @@ def tune(args: argparse.Namespace) -> int:
     from tuner.clock import Clock  # the engine brings TVM: bad options are refused before
     from tuner.output import check_writable
     from tuner.plan.describe import describe
-    from tuner.search.calibration import load_samples
+    from tuner.search.samples import load_samples
     from tuner.session import Session
     from tuner.simulated import SimulatedSession
 

@@ -100,7 +100,7 @@ def _drive(a: Assignment, store: Store) -> int:
     from tuner.events import Curve
     from tuner.measure.device import toolchain
     from tuner.plan.describe import describe
-    from tuner.search.calibration import load_samples
+    from tuner.search.samples import load_samples
     from tuner.session import Session
     from tuner.types import Device, JobState
 

@@ -144,6 +144,8 @@ class _Calibrations(Protocol):
 
 class _Known(Protocol):
     @property
+    def device(self) -> Device: ...
+    @property
     def peak_flops(self) -> float | None: ...
     @property
     def bandwidth(self) -> float | None: ...
@@ -151,6 +153,7 @@ class _Known(Protocol):
 
 class _Devices(Protocol):
     def get(self, fingerprint: str) -> _Known | None: ...
+    def list(self) -> Sequence[_Known]: ...
 
 
 class CalibrationStore(Protocol):
@@ -163,7 +166,7 @@ class CalibrationStore(Protocol):
 
 
 def load_model(store: CalibrationStore, device: Device) -> BlockModel | None:
-    """The model of a calibrated device; None before its first calibration.
+    """The model that a device's calibration left, of its samples alone; None before its first calibration.
 
     One that another version of the model wrote is learned anew from the stored samples.
     """
@@ -176,12 +179,6 @@ def load_model(store: CalibrationStore, device: Device) -> BlockModel | None:
         except (ValueError, KeyError, TypeError):
             pass  # another version's
     return train([Sample.from_json(s) for s in found.samples], device, known_machine_of(store, device))
-
-
-def load_samples(store: CalibrationStore, device: Device) -> tuple[np.ndarray, np.ndarray] | None:
-    """Features ``[n, columns]`` and seconds ``[n]`` that the device's calibration measured; None without one."""
-    found = store.calibrations.get(device.fingerprint, place(device))
-    return None if found is None else sample_rows([Sample.from_json(s) for s in found.samples], device)
 
 
 def known_machine_of(store: CalibrationStore, device: Device) -> Machine:

@@ -9,6 +9,7 @@ import numpy as np
 from cost_model.block_model import BlockModel
 from tuner.plan.space import Evaluation, PlanSpace
 from tuner.search.blocks import block_rows
+from tuner.search.samples import Samples
 from tuner.search.strategies.base import State
 
 GROWTH = 1.1  # of the samples, at which the model learns anew ...
@@ -17,12 +18,11 @@ FEWEST = 8  # ... and by so many at least
 
 @dataclass
 class BlockPredictor:
-    """The Predictor of a space. ``rows`` and ``seconds``: what a calibration measured, if there was one."""
+    """The Predictor of a space. ``samples``: what was known of the device before, if anything was."""
 
     space: PlanSpace
     model: BlockModel
-    rows: np.ndarray | None = None  # [n, columns]
-    seconds: np.ndarray | None = None  # [n]
+    samples: Samples | None = None
     _known: tuple[Evaluation, ...] | None = None  # what the model knows of the space
     _features: np.ndarray | None = field(default=None, repr=False)  # [questions, cores, columns]
     _last: tuple[np.ndarray, np.ndarray] | None = field(default=None, repr=False)  # what it said since it learned
@@ -55,11 +55,10 @@ class BlockPredictor:
         if self._known == known:
             return False
         at = tuple(np.asarray(known, dtype=int).reshape(-1, 2).T)
-        rows, seconds = self.features[at], state.seconds[at]
-        if self.rows is not None and self.seconds is not None:
-            rows, seconds = np.concatenate([self.rows, rows]), np.concatenate([self.seconds, seconds])
-        if len(rows):
-            self.model.fit(rows, seconds)
+        own = Samples.of(self.features[at], state.seconds[at])
+        every = own if self.samples is None else Samples.joined([self.samples, own])
+        if len(every):
+            self.model.fit(every.rows, every.seconds, every.weights, every.groups)
         self._known = known
         return True
 

@@ -25,6 +25,7 @@ from tuner.plan.space import Evaluation, PlanSpace, plan_space
 from tuner.search.blocks import machine_of
 from tuner.search.predictor import BlockPredictor
 from tuner.search.questions import Question, question_of
+from tuner.search.samples import Samples
 from tuner.search.served import Served
 from tuner.search.strategies.base import State, Strategy
 from tuner.search.strategies.joint import Joint
@@ -146,17 +147,16 @@ class Replanning:
 
 def replan(
     graph: Graph, cores: Sequence[int], residency: str, tuning: Tuning,
-    samples: tuple[np.ndarray, np.ndarray] | None = None,
+    samples: Samples | None = None,
 ) -> Replanning:  # fmt: skip
     """The search for a better plan of a Graph than the one that ``tuning`` is about.
 
-    ``samples``: features and seconds of the device's calibration; without one the model learns from ``tuning`` alone.
+    ``samples``: what is known of the device; without any the model learns from ``tuning`` alone.
     """
     device, machine = tuning.device, machine_of(tuning.device)
     conversions = {name: 2 * tensor.bytes / machine.bandwidth for name, tensor in graph.tensors.items()}
     space = plan_space(graph, device, cores, Served(device), residency=residency, conversions=conversions)
-    rows, seconds = samples or (None, None)
-    predictor = BlockPredictor(space, BlockModel(machine, tuning.seed), rows, seconds)
+    predictor = BlockPredictor(space, BlockModel(machine, tuning.seed), samples)
 
     def make(workload: Graph, layouts: dict[str, str], template: str) -> Question:
         return question_of(

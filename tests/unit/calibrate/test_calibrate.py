@@ -17,6 +17,7 @@ from service.exports.drawing.plots import Axis, Dots, Line, Plot
 from tuner.measure.device import devices
 from tuner.search import calibration as engine
 from tuner.search.blocks import block_rows
+from tuner.search.samples import load_samples
 from tuner.search.synthetic import synthetic_workload
 from tuner.simulate.machine import times
 from tuner.simulate.spec import load
@@ -46,9 +47,9 @@ class TestCommand:
         assert run(url, "--blocks", "80") == 0
         model = engine.load_model(store, DEVICE)
         assert model is not None
-        samples = engine.load_samples(store, DEVICE)
+        samples = load_samples(store, DEVICE)
         assert samples is not None
-        assert model.samples == len(samples[1]) > 70
+        assert model.samples == len(samples) > 70
         unseen = [pair[0] for pair in engine.designed(DEVICE, 200)][120:]
         rows = np.concatenate([block_rows(synthetic_workload(b), [b.cores], DEVICE) for b in unseen])
         truth = np.log([times(load(SIM), synthetic_workload(b), [b.cores])[0] for b in unseen])

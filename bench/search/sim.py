@@ -25,7 +25,6 @@ from tuner.measure.device import devices
 from tuner.search.blocks import machine_of
 from tuner.search.predictor import BlockPredictor
 from tuner.search.samples import Samples
-from tuner.search.samples import Samples
 from tuner.search.strategies.registry import strategy
 from tuner.types import Device
 

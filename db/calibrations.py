@@ -29,6 +29,17 @@ class Calibration:
     updated_at: datetime  # UTC
 
 
+@dataclass(frozen=True)
+class CalibrationFigures:
+    """How good a calibration's model is, without its samples and itself."""
+
+    device: str  # fingerprint
+    toolchain: str
+    quality: Mapping[str, Any] | None  # of predictions of held-out workloads; None = too few were measured to say
+    seconds: float  # spent measuring, in all
+    updated_at: datetime  # UTC
+
+
 class Calibrations:
     """The calibrations table. A device is put before it is calibrated."""
 
@@ -46,6 +57,13 @@ class Calibrations:
         with self._database.read() as connection:
             row = connection.execute(query).one_or_none()
         return None if row is None else Calibration(**row._mapping)
+
+    def figures(self, protocol: str = PROTOCOL) -> dict[str, CalibrationFigures]:
+        """Fingerprint -> figures of the device's newest calibration, for all that have one."""
+        columns = [calibrations.c[name] for name in ("device", "toolchain", "quality", "seconds", "updated_at")]
+        query = select(*columns).where(calibrations.c.protocol == protocol).order_by(calibrations.c.updated_at)
+        with self._database.read() as connection:
+            return {row.device: CalibrationFigures(**row._mapping) for row in connection.execute(query)}
 
     def put(
         self, device: str, toolchain: str, samples: Sequence[Mapping[str, Any]], *, seconds: float,

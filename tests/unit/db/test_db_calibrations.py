@@ -51,3 +51,13 @@ def test_the_device_comes_first(store: Store) -> None:
     with pytest.raises(InternalError) as error:
         store.calibrations.put("f" * 16, TOOLCHAIN, SAMPLES, seconds=1.0)
     assert error.value.code == "database-invariant"
+
+
+def test_figures_are_those_of_each_devices_newest_calibration(store: Store) -> None:
+    assert store.calibrations.figures() == {}
+    store.calibrations.put(DEVICE.fingerprint, "old", SAMPLES, seconds=1.0, quality={"median_error": 0.5})
+    store.calibrations.put(DEVICE.fingerprint, TOOLCHAIN, SAMPLES, seconds=2.0, quality={"median_error": 0.02})
+    store.calibrations.put(DEVICE.fingerprint, "other", SAMPLES, seconds=3.0, protocol="another")
+    (found,) = store.calibrations.figures().values()
+    assert (found.device, found.toolchain) == (DEVICE.fingerprint, TOOLCHAIN)
+    assert (found.quality, found.seconds) == ({"median_error": 0.02}, 2.0)

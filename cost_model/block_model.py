@@ -112,7 +112,8 @@ class BlockModel:
 
     def _learn(self, start: Roofline, rows: np.ndarray, logs: np.ndarray, weights: np.ndarray, own: np.ndarray) -> None:
         """Train the members; ``logs`` are free of offsets."""
-        workload, count = _workloads(rows)
+        workload = workloads_of(rows)
+        count = int(workload.max()) + 1
         start = start.fit(rows, logs, weights)
         if count < 2:
             self._members = [_Member(start)]
@@ -180,10 +181,9 @@ class BlockModel:
         )  # fmt: skip
 
 
-def _workloads(rows: np.ndarray) -> tuple[np.ndarray, int]:
-    """(number of each row's workload, how many there are): rows that differ in cores alone are of one workload."""
-    found, numbers = np.unique(rows[:, STATIC], axis=0, return_inverse=True)
-    return numbers.reshape(-1), len(found)
+def workloads_of(rows: np.ndarray) -> np.ndarray:
+    """Number of each row's workload, 0 and up: rows that differ in cores alone are of one workload."""
+    return np.unique(rows[:, STATIC].astype(np.float32), axis=0, return_inverse=True)[1].reshape(-1)
 
 
 def _offsets(start: Roofline, rows: np.ndarray, logs: np.ndarray, groups: np.ndarray) -> dict[int, float]:

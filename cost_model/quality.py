@@ -73,14 +73,20 @@ def held_out(
 
     Needs at least two workloads.
     """
-    _, number = np.unique(workloads, return_inverse=True)
-    count = int(number.max()) + 1
-    fold = (np.random.default_rng(seed).permutation(count) % min(folds, count))[number.reshape(-1)]
+    fold = folds_of(workloads, folds, seed)
     mean, std = np.empty(len(measured)), np.empty(len(measured))
-    for k in range(min(folds, count)):
+    for k in range(int(fold.max()) + 1):
         out = fold == k
         mean[out], std[out] = predict(rows[~out], measured[~out], rows[out])
     return mean, std
+
+
+def folds_of(workloads: np.ndarray, folds: int, seed: int = 0) -> np.ndarray:
+    """Number of each sample's fold ``[n]``: workloads are dealt at random, as evenly as possible, and never split."""
+    _, number = np.unique(workloads, return_inverse=True)
+    count = int(number.max()) + 1
+    dealt: np.ndarray = np.random.default_rng(seed).permutation(count) % min(folds, count)
+    return dealt[number.reshape(-1)]
 
 
 def top_recall(predicted: np.ndarray, measured: np.ndarray, k: int) -> float | None:

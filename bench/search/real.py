@@ -1,8 +1,9 @@
 """``python -m bench.search.real``: what the strategy joint gains on this machine's CPU, model by model.
 
-Each model is tuned once with ``--strategy joint`` from an empty database. That run times the plan found and the greedy
-plan it began with, both with their best kernels, in turns as whole models; and it notes what it predicted for the plan
-found before building it. A row is written at a time to OUT/real.jsonl; rows that exist are not measured again.
+Each model is tuned with ``--strategy joint`` from an empty database. That run times the plan found and the greedy plan
+it began with, both with their best kernels, in turns as whole models; and it fixes what it predicts for the plan found
+before that plan is built as a whole. All models come with the first seed before some are repeated with others. A row
+is written at a time to OUT/real.jsonl; what has a row is not measured again. ``--render`` writes them into RESULTS.md.
 """
 
 from __future__ import annotations
@@ -13,94 +14,166 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from bench.lines import append, read
 from bench.sections import write_section
 from tuner.graph import zoo
-from tuner.measure.device import detect_cpu, toolchain
 
+SECTION = "search:real"  # of bench/RESULTS.md
 MODELS = ("bvlc_alexnet", "densenet121", "inception_v1", "inception_v2", "resnet50", "shufflenet", "squeezenet",
           "vgg19", "zfnet512")  # fmt: skip
+REPEATED = ("squeezenet", "inception_v1")  # with further seeds
+CLOSE = 0.1  # error of a prediction that is to be kept
+_GRACE = 900.0  # seconds that a tuning may take beyond three times its budget before it counts as hanging
+_COMMAND = (sys.executable, "-m", "service.cli")  # how fusetune is called here
+
+Key = tuple[str, int, float]  # model, seed, seconds of budget
+Rows = Mapping[Key, Mapping[str, Any]]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; gives 1 if a model could not be tuned."""
     parser = argparse.ArgumentParser(prog="python -m bench.search.real", description=__doc__.partition("\n")[0])
     parser.add_argument("--models", default=",".join(MODELS), help="of the zoo, comma-separated")
+    parser.add_argument("--repeated", default=",".join(REPEATED), help="those that are measured with every seed")
+    parser.add_argument("--seeds", type=int, default=3, help="of the repeated models; the others have one")
     parser.add_argument("--seconds", type=float, default=180.0, help="budget of each job")
-    parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("bench_out"))
+    parser.add_argument("--retry", action="store_true", help="measure again what failed")
     parser.add_argument("--render", action="store_true", help="measure nothing; write the rows into RESULTS.md")
     options = parser.parse_args(arguments)
-    file = options.out / "real.jsonl"
-    rows = {(r["model"], r["seed"]): r for r in _read(file)}
-    models = options.models.split(",")
+    lines = options.out / "real.jsonl"
+    keys = list(wanted(options.models.split(","), options.repeated.split(","), options.seeds, options.seconds))
     if options.render:
-        write_section("search:real", table(models, rows, options.seed))
+        write_section(SECTION, table(keys, read_rows(lines)))
         return 0
-    for model in models:
-        if (model, options.seed) in rows:
-            continue
-        row = measure(model, options.seconds, options.seed)
-        options.out.mkdir(parents=True, exist_ok=True)
-        with file.open("a") as out:
-            out.write(json.dumps(row) + "\n")
-        rows[model, options.seed] = row
-        print(json.dumps(row), flush=True)
-    return int(any("error" in rows[model, options.seed] for model in models))
+    for key in keys:
+        known = read_rows(lines).get(key)
+        if known is None or (options.retry and "error" in known):
+            row = measure(*key)
+            append(lines, row)
+            print(json.dumps(row), flush=True)
+    rows = read_rows(lines)
+    return int(any("error" in rows[key] for key in keys))
 
 
-def measure(model: str, seconds: float, seed: int) -> dict[str, Any]:
-    """One run; a failed one says why."""
+def wanted(models: Sequence[str], repeated: Sequence[str], seeds: int, seconds: float) -> Iterator[Key]:
+    """The rows of the bench: every model with seed 0, then the repeated ones seed by seed."""
+    for seed in range(seeds):
+        for model in models:
+            if seed == 0 or model in repeated:
+                yield model, seed, seconds
+
+
+def read_rows(lines: Path) -> dict[Key, dict[str, Any]]:
+    """The last row of each key."""
+    return {(row["model"], row["seed"], row["budget"]): row for row in read(lines)}
+
+
+def measure(model: str, seed: int, seconds: float) -> dict[str, Any]:
+    """One run; a failed one says why. The seed is the search's: the model's weights are the same for all."""
+    today = datetime.now(UTC).date().isoformat()
+    row: dict[str, Any] = {"model": model, "seed": seed, "budget": seconds, "date": today}
     with tempfile.TemporaryDirectory(prefix="fusetune-bench-") as folder:
         out = Path(folder)
-        path = zoo.write(model, out / f"{model}.onnx", seed)
-        done = subprocess.run(
-            [sys.executable, "-m", "service.cli", "tune", str(path), "--strategy", "joint", "--seconds", str(seconds),
-             "--seed", str(seed), "--db", f"sqlite:///{out}/fusetune.db", "--out", str(out / "out"), "--json"],
-            capture_output=True, text=True, check=False,
-        )  # fmt: skip
-        row: dict[str, Any] = {"model": model, "seed": seed, "budget": seconds}
-        if done.returncode:
-            return row | {"error": done.stderr.strip()[-500:]}
-        report = json.loads(done.stdout)
-    device = detect_cpu()
-    speedup, latency = report["speedup"], report["latency_ms"]
-    return row | {
-        "machine": f"{device.model}, {device.cores} cores, {toolchain()}",
+        path = zoo.write(model, out / f"{model}.onnx")
+        limit = 3 * seconds + _GRACE
+        try:
+            done = subprocess.run(
+                [*_COMMAND, "tune", str(path), "--strategy", "joint", "--seconds", f"{seconds:g}", "--seed", str(seed),
+                 "--db", f"sqlite:///{out}/fusetune.db", "--out", str(out / "out"), "--json"],
+                stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=limit,
+            )  # fmt: skip
+        except subprocess.TimeoutExpired:
+            return row | {"error": f"It did not end within {limit:g} s."}
+    if done.returncode:
+        return row | {"error": done.stderr.strip()[-500:] or f"exit code {done.returncode}"}
+    return row | figures(json.loads(done.stdout))
+
+
+def figures(report: Mapping[str, Any]) -> dict[str, Any]:
+    """What is kept of a report of ``fusetune tune``."""
+    device, speedup, latency = report["device"], report["speedup"], report["latency_ms"]
+    return {
+        "machine": f"{device['model']}, {device['cores']} cores, {report['toolchain']}",
         "over_greedy": speedup["over_greedy"], "interval": speedup["over_greedy_interval"],
         "rounds": speedup["over_greedy_rounds"], "over_onnxruntime": speedup["over_onnxruntime"],
         "prediction": report["prediction"], "trials": report["trials"]["measured"],
-        "greedy_ms": latency["greedy"] and latency["greedy"]["median"], "best_ms": latency["tuned"]["median"],
+        "greedy_ms": latency["greedy"] and latency["greedy"]["median"],
+        "best_ms": latency["tuned"] and latency["tuned"]["median"],
         "deciding": report["seconds"]["deciding"], "total": report["seconds"]["total"], "load": report["machine"],
     }  # fmt: skip
 
 
-def table(models: Sequence[str], rows: Mapping[tuple[str, int], Mapping[str, Any]], seed: int) -> str:
-    """Markdown; models without a row say so."""
-    lines = ["| model | joint over greedy | 95% interval, rounds | predicted ms | measured ms | error | trials |",
-             "|:--|--:|--:|--:|--:|--:|--:|"]  # fmt: skip
-    return "\n".join([*lines, *(_line(model, rows.get((model, seed))) for model in models)])
+def table(keys: Sequence[Key], rows: Rows) -> str:
+    """The section of RESULTS.md: a line per key, those without a row marked; and what it adds up to."""
+    found = [rows[key] for key in keys if key in rows and "error" not in rows[key]]
+    lines = [
+        "## Joint on a real CPU",
+        "",
+        _circumstances(keys, found),
+        "",
+        "*joint over greedy*: latency of the greedy plan over that of the plan that joint chose, both as whole models "
+        "with the best kernels found in the same run, paired in turns: above 1 joint's is faster. *no pair*: the two "
+        "were not both timed, because they are the same plan, or one is the default plan, or one was not exact enough. "
+        "*predicted*: milliseconds of the chosen plan as a whole, fixed before it was built or timed as a whole; "
+        "*measured*: the median of that whole, timed afterwards; *error*: predicted over measured, less 1. *stolen*: "
+        "the share of processor time that other guests of the host took during the run.",
+        "",
+        "| model | seed | joint over greedy | 95% interval, rounds | predicted ms | measured ms | error | trials "
+        "| stolen |",
+        "|:--|--:|--:|--:|--:|--:|--:|--:|--:|",
+        *(_line(key, rows.get(key)) for key in keys),
+        "",
+        _sum(keys, found),
+    ]
+    if problems := [f"- {k[0]}, seed {k[1]}: {_plain(rows[k]['error'])}" for k in keys if "error" in rows.get(k, ())]:
+        lines += ["", "What went wrong:", "", *problems]
+    return "\n".join(lines)
 
 
-def _line(model: str, row: Mapping[str, Any] | None) -> str:
+def _circumstances(keys: Sequence[Key], found: Sequence[Mapping[str, Any]]) -> str:
+    budgets = sorted({seconds for _, _, seconds in keys})
+    command = "; ".join(f"`python -m bench.search.real --seconds {s:g}`" for s in budgets)
+    if not found:
+        return f"{command}. Nothing has been measured yet."
+    dates, machines = sorted({row["date"] for row in found}), sorted({row["machine"] for row in found})
+    when = dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}"
+    return f"{command}, then `--render`; {when}, on {' and on '.join(machines)}."
+
+
+def _line(key: Key, row: Mapping[str, Any] | None) -> str:
     if row is None or "error" in row:
-        return f"| {model} | {'not measured' if row is None else 'failed'} | | | | | |"
-    foreseen = row["prediction"]
-    times = "| | | |"
-    if foreseen:
-        times = f"| {foreseen['predicted_ms']:.2f} | {foreseen['measured_ms']:.2f} | {100 * foreseen['error']:+.0f}% |"
-    if row["over_greedy"] is None:
-        return f"| {model} | the same plan | {times} {row['trials']} |"
-    low, high = row["interval"]
-    return f"| {model} | {row['over_greedy']:.2f}x | {low:.2f} to {high:.2f}, {row['rounds']} {times} {row['trials']} |"
+        return f"| {key[0]} | {key[1]} | {'not measured' if row is None else 'failed'} | | | | | | |"
+    pair = ["no pair", ""]
+    if row["over_greedy"] is not None:
+        low, high = row["interval"]
+        pair = [f"{row['over_greedy']:.2f}x", f"{low:.2f} to {high:.2f}, {row['rounds']}"]
+    foreseen, times = row["prediction"], ["none", "", ""]
+    if foreseen is not None:
+        times = [f"{foreseen['predicted_ms']:.2f}", f"{foreseen['measured_ms']:.2f}", f"{foreseen['error']:+.1%}"]
+    stolen = row["load"]["steal"]
+    cells = [*key[:2], *pair, *times, row["trials"], "–" if stolen is None else f"{stolen:.1%}"]
+    return f"| {' | '.join(map(str, cells))} |"
 
 
-def _read(file: Path) -> Iterator[dict[str, Any]]:
-    if file.exists():
-        for line in file.read_text().splitlines():
-            yield json.loads(line)
+def _sum(keys: Sequence[Key], found: Sequence[Mapping[str, Any]]) -> str:
+    pairs = [row["interval"] for row in found if row["over_greedy"] is not None]
+    errors = [abs(row["prediction"]["error"]) for row in found if row["prediction"] is not None]
+    return (
+        f"{len(found)} of {len(keys)} runs measured. Of {len(pairs)} pairs joint's plan is faster in "
+        f"{sum(low > 1.0 for low, _ in pairs)} and slower in {sum(high < 1.0 for _, high in pairs)}, the interval "
+        f"being all on that side of 1. Of {len(errors)} predictions {sum(e <= CLOSE for e in errors)} are within "
+        f"{CLOSE:.0%}."
+    )
+
+
+def _plain(message: str) -> str:
+    """The last line of what a failed run wrote."""
+    return message.strip().splitlines()[-1]
 
 
 if __name__ == "__main__":

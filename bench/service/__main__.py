@@ -38,6 +38,20 @@ BATCH = 100  # trials on a page
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; gives 1 if a promise was not kept."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    file = options.out / "service.json"
+    if options.render:
+        figures.render(json.loads(file.read_text()))
+        return 0
+    found = measure(options) | {"about": _about(parser, options)}
+    options.out.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(found, indent=1) + "\n")
+    print(figures.table(found))
+    return int(bool(figures.missed(found)))
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m bench.service", description=__doc__.partition("\n")[0])
     parser.add_argument("--model", default="squeezenet", help="of the zoo")
     parser.add_argument("--seconds", type=float, default=120.0, help="budget of the job whose overhead is measured")
@@ -48,16 +62,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--only", default="job,trials,page,load,watchers", help="which parts, comma-separated")
     parser.add_argument("--out", type=Path, default=Path("bench_out"))
     parser.add_argument("--render", action="store_true", help="measure nothing; write the figures into RESULTS.md")
-    options = parser.parse_args(arguments)
-    file = options.out / "service.json"
-    if options.render:
-        figures.render(json.loads(file.read_text()))
-        return 0
-    found = measure(options) | {"about": _about(options, arguments)}
-    options.out.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(found, indent=1) + "\n")
-    print(figures.table(found))
-    return int(bool(figures.missed(found)))
+    return parser
+
+
+def command(parser: argparse.ArgumentParser, options: argparse.Namespace) -> str:
+    """How to measure the same again: what differs from the defaults, less where the figures were put."""
+    given = [
+        f"--{name.replace('_', '-')} {value:g}" if isinstance(value, float) else f"--{name.replace('_', '-')} {value}"
+        for name, value in vars(options).items()
+        if name not in ("out", "render") and value != parser.get_default(name)
+    ]
+    return " ".join(["python -m bench.service", *given])
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
@@ -185,13 +200,12 @@ def _refuse_errors(results: dict[str, Latencies]) -> None:
         raise InternalError(f"Requests failed: {failed}", code="bench-failed")
 
 
-def _about(options: argparse.Namespace, arguments: Sequence[str] | None) -> dict[str, Any]:
+def _about(parser: argparse.ArgumentParser, options: argparse.Namespace) -> dict[str, Any]:
     from tuner.measure.device import detect_cpu, toolchain
 
     device = detect_cpu()
-    given = " ".join(sys.argv[1:] if arguments is None else arguments)
     return {
-        "command": f"python -m bench.service {given}".strip(),
+        "command": command(parser, options),
         "date": datetime.now(UTC).date().isoformat(),
         "machine": f"{device.model}, {device.cores} cores, Linux {platform.release()}, {toolchain()}",
         "counts": {"trials": options.trials, "page_trials": options.page_trials},

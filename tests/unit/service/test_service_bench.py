@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import math
 from pathlib import Path
 
 import pytest
 from client_tools import Running, running
 
+from bench.service import __main__ as command
 from bench.service import figures
 from bench.service.load import Latencies, Request, load
 
@@ -39,6 +41,17 @@ def test_figures_replace_earlier_ones(tmp_path: Path) -> None:
     assert page.read_text().count("2.5 ms") == 1
     assert "1.25 ms" not in page.read_text()
     assert page.read_text().startswith("# Results\n\nbefore\n")
+
+
+def test_the_command_kept_says_what_was_measured_but_no_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(command, "measure", lambda options: {"get_p99_ms": 1.0})
+    for where in (["--out", str(tmp_path)], [f"--out={tmp_path}"], [f"--ou={tmp_path}"]):
+        command.main([*where, "--load-seconds", "15", "--only", "load", "--trials", "100000"])
+        text = (tmp_path / "service.json").read_text()
+        assert json.loads(text)["about"]["command"] == "python -m bench.service --load-seconds 15 --only load"
+        assert str(tmp_path) not in text
+    again = command._parser().parse_args(["--load-seconds", "15", "--only", "load"])
+    assert (again.load_seconds, again.only) == (15.0, "load")
 
 
 def test_every_request_of_the_load_is_sent_and_counted(tmp_path: Path) -> None:

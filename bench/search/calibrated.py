@@ -7,11 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.search.spaces import FEATURES, sources
+from bench.search.spaces import FEATURES, SIMULATOR, sources
 from cost_model.block_features import COLUMNS
 from tuner.search.calibration import designed, measure, sample_rows
 from tuner.simulate.runner import runner_of
 from tuner.types import Device, digest
+
+DESIGN = "cost_model/synthetic.py"
 
 
 @dataclass
@@ -25,7 +27,7 @@ class Calibrations:
     def of(self, seed: int) -> tuple[np.ndarray, np.ndarray]:
         """Features ``[n, columns]`` and seconds ``[n]``."""
         if seed not in self._rows:
-            key = digest([self.device.fingerprint, list(COLUMNS), *sources(FEATURES)])
+            key = digest([self.device.fingerprint, list(COLUMNS), *sources((*FEATURES, *SIMULATOR, DESIGN))])
             path = self.folder / f"calibration-{self.device.name.partition(':')[2]}-{seed}.npz"
             self._rows[seed] = self._load(path, key) or self._measure(path, key, seed)
         return self._rows[seed]

@@ -96,10 +96,8 @@ def test_the_prediction_its_outcome_and_its_error_have_a_column_each() -> None:
     assert "| a | 0 | 1.20x | 1.10 to 1.30, 10 | 5.50 | 5.00 | +10.0% | 77 | 1.2% |" in found
     assert "| a | 1 | 1.20x | 1.10 to 1.30, 10 | none |  |  | 77 | 1.2% |" in found
     assert any("fixed before it was built or timed as a whole" in line for line in found)
-    assert (
-        "`python -m bench.search.real --seconds 180`, then `--render`; 2026-01-02, on Some CPU, 2 cores, tvm-0.27."
-        in (found)
-    )
+    command = "`python -m bench.search.real --seconds 180`, then `--render`"
+    assert f"{command}; 2026-01-02, on Some CPU, 2 cores, tvm-0.27." in found
 
 
 def test_what_is_missing_or_failed_is_marked_not_left_out() -> None:

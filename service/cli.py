@@ -56,11 +56,13 @@ def _parser() -> argparse.ArgumentParser:
 
     plan = commands.add_parser("plan", help="show layers and blocks; nothing is measured", allow_abbrev=False)
     _model_options(plan)
-    plan.add_argument("--strategy", default="greedy", metavar="NAME")
+    plan.add_argument(
+        "--strategy", metavar="NAME", help="greedy (default), none; on simulated devices fixed-greedy (default) ..."
+    )
     plan.add_argument("--cores", type=_core_list, metavar="auto|1,2,4")
     plan.add_argument("--plan", type=Path, metavar="PLAN.json", help="check and show this plan instead")
     plan.add_argument("--json", action="store_true", help="print the plan as JSON (what --plan reads)")
-    plan.set_defaults(run=_lazy("service.commands.show", "plan"))
+    plan.set_defaults(run=_lazy("service.commands.plan", "plan"))
 
     bench = commands.add_parser("bench", help="time a tuned model against libraries, in turns", allow_abbrev=False)
     _model_options(bench)
@@ -179,7 +181,7 @@ def _search_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--strategy",
         metavar="NAME",
-        help="greedy (default), joint, none; on simulated devices joint (default) and others",
+        help="greedy (default), joint, dlfusion, ...; on simulated devices joint (default); options: tpe:plans=200",
     )
     parser.add_argument("--cores", type=_core_list, metavar="auto|1,2,4", help="core counts to consider per block")
     parser.add_argument("--precision", default="fp32", metavar="P", help="fp32")

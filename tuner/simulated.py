@@ -30,6 +30,7 @@ from tuner.search.predictor import BlockPredictor
 from tuner.search.samples import Samples
 from tuner.search.strategies.base import State, evaluations_of
 from tuner.search.strategies.registry import strategy
+from tuner.search.strategies.unmeasured import unmeasured
 from tuner.simulate.runner import runner_of
 from tuner.store import NoStore, TrialStore
 from tuner.turns import Turn, alone
@@ -120,7 +121,9 @@ class SimulatedSession:
 
     def _compare(self, space: PlanSpace, tuned: Choice) -> dict[str, list[float]]:
         """Name of a whole plan -> simulated seconds of some runs, each the sum of its blocks' samples."""
-        chosen = {"tuned": tuned} | {name: self._fixed(space, which) for name, which in BASELINES.items()}
+        left_out = _left_out(space)
+        baselines = {name: unmeasured(space, which) for name, which in BASELINES.items() if name not in left_out}
+        chosen = {"tuned": tuned} | baselines
         found = {}
         with runner_of(self.device, self.spec.seed) as runner:
             for name, choice in chosen.items():
@@ -131,19 +134,11 @@ class SimulatedSession:
                 found[name] = [sum(run) for run in runs]
         return found
 
-    @staticmethod
-    def _fixed(space: PlanSpace, name: str) -> Choice:
-        """The plan of a strategy that chooses without measuring: its evaluations are taken to be equal."""
-        state, fixed = State(space), strategy(name)
-        while wanted := fixed.propose(state, space.evaluations):
-            state.tell((e, 1.0) for e in wanted)
-        return fixed.choose(state)
-
     def _report(
         self, model: ImportedModel, space: PlanSpace, choice: Choice, planning: Planning,
         whole: Mapping[str, Sequence[float]],
     ) -> dict[str, Any]:  # fmt: skip
-        latency: dict[str, Any] = {
+        latency: dict[str, Any] = dict.fromkeys(BASELINES) | {
             name: {"median": round(median(s) * 1e3, 5), "min": round(min(s) * 1e3, 5), "samples": len(s)}
             for name, s in whole.items()
         }
@@ -162,8 +157,9 @@ class SimulatedSession:
                 "measuring": round(planning.measure_seconds, 3), "deciding": round(planning.deciding_seconds, 3),
             },
             "latency_ms": latency | {"onnxruntime": None},
-            "speedup": {f"over_{name}": round(latency[name]["median"] / tuned, 4) for name in BASELINES}
+            "speedup": {f"over_{n}": round(latency[n]["median"] / tuned, 4) if n in whole else None for n in BASELINES}
             | {"over_onnxruntime": None, "over_onnxruntime_interval": None, "over_onnxruntime_rounds": None},
+            "left_out": _left_out(space),
             "verification": None,
             "cost_model": self._quality(planning.trials),
             "machine": None,
@@ -209,6 +205,14 @@ class SimulatedSession:
         self.watch(
             replace(progress, failed=planning.failed, reused=planning.reused) if planning is not None else progress
         )
+
+
+def _left_out(space: PlanSpace) -> dict[str, str]:
+    """Baselines that the core counts considered do not permit -> why. The others run on the most cores considered."""
+    if 1 in space.cores:
+        return {}
+    allowed = ", ".join(map(str, space.cores))
+    return {"unoptimised": f"It runs on 1 core, and the core counts allowed are {allowed}."}
 
 
 def _blocks(space: PlanSpace, choice: Choice, seconds: np.ndarray) -> list[dict[str, Any]]:

@@ -84,6 +84,8 @@ def show(console: Console, report: Mapping[str, Any]) -> None:
             label = "ONNX Runtime" if name == "onnxruntime" else name
             table.add_row(label, f"{entry['median']:.3f}", f"{entry['min']:.3f}", times, style=style)
     console.print(table)
+    for name, reason in report.get("left_out", {}).items():
+        console.print(f"{name} is left out. {reason}", highlight=False, soft_wrap=True)
     console.print(_blocks(report))
     trials = report["trials"]
     reused = f", {trials['reused']} known ones reused" if trials["reused"] else ""

@@ -1,4 +1,4 @@
-"""Commands that only show things: plan, zoo, devices, records."""
+"""Commands that only show things: zoo, devices, records."""
 
 from __future__ import annotations
 
@@ -11,56 +11,6 @@ from rich.console import Console
 from rich.table import Table
 
 from tuner.errors import UserError
-
-
-def plan(args: argparse.Namespace) -> int:
-    """``fusetune plan``: layers and blocks as they would be built with default knobs."""
-    from service.commands.spec import read_json
-    from service.rules import STRATEGIES, check_cores
-    from tuner.graph.costs import layer_cost, total_macs
-    from tuner.graph.load import import_model
-    from tuner.measure.device import devices
-    from tuner.plan.legality import validate
-    from tuner.plan.plan import Plan
-    from tuner.search.fusion import greedy, unfused
-    from tuner.search.questions import core_counts
-
-    device = devices(args.device)
-    if args.strategy not in STRATEGIES:
-        known = f"Known: {', '.join(STRATEGIES)}."
-        raise UserError(f"Unknown strategy {args.strategy!r}.", code="unknown-strategy", hint=known)
-    check_cores(args.cores, device)
-    model = import_model(args.model, shapes=dict(args.shape), disabled=args.disable_pass)
-    graph = model.graph
-    cores = max(core_counts(args.cores, device))
-    if args.plan:
-        chosen = Plan.from_json(read_json(args.plan))
-        validate(chosen, graph, device.cores)
-    elif args.strategy == "none":
-        chosen = unfused(graph, device, 1)
-    else:
-        chosen = greedy(graph, device, cores)
-    if args.json:
-        print(json.dumps(chosen.to_json(), indent=1))
-        return 0
-    console = Console()
-    blocks = list(chosen.blocks)
-    table = Table(title=f"{model.name}: {len(graph.layers)} layers in {len(blocks)} blocks, "
-                        f"{total_macs(graph) / 1e9:.3f} GMACs, graph {graph.hash[:12]}")  # fmt: skip
-    for column in ("#", "layers", "output", "layout", "template", "cores", "MFLOP", "kB read + written"):
-        table.add_column(column, justify="right" if column in {"#", "cores", "MFLOP", "kB read + written"} else "left")
-    for number, block in enumerate(blocks, 1):
-        costs = [layer_cost(graph, graph.by_id[i]) for i in block.layers]
-        out = graph.by_id[block.layers[-1]].outputs[0]
-        table.add_row(
-            str(number), " ".join(block.layers), "x".join(map(str, graph.tensors[out].shape)), chosen.layout(out),
-            block.template, str(block.cores), f"{sum(c.ops for c in costs) / 1e6:.2f}",
-            f"{sum(c.bytes_read + c.bytes_written for c in costs) / 1e3:.1f}",
-        )  # fmt: skip
-    console.print(table)
-    switched = ", ".join(f"{p.name}{'' if p.enabled else ' (off)'}" for p in model.passes)
-    console.print(f"Cleaning passes: {switched}", highlight=False, soft_wrap=True)
-    return 0
 
 
 def zoo(args: argparse.Namespace) -> int:

@@ -39,6 +39,39 @@ def test_plan_prints_what_plan_and_tune_read(tuned: Tuned) -> None:
     assert "Conv_1 Relu_1" in shown.out
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--strategy", "joint"), ("greedy, none", "`fusetune tune MODEL --strategy joint`")),
+        (
+            ("--device", "sim:mlu100", "--strategy", "joint"),
+            ("fixed-greedy", "none", "`fusetune tune MODEL --device sim:mlu100 --strategy joint`"),
+        ),
+        (("--device", "sim:mlu100", "--strategy", "greedy"), ("Unknown strategy 'greedy'",)),
+        (("--device", "sim:mlu100", "--strategy", "none", "--cores", "4,8"), ("cores=1", "4, 8")),
+        (("--device", "sim:mlu100", "--plan", "net.fusetune/plan.json"), ("--plan",)),
+    ],
+)
+def test_plan_refuses_what_it_would_have_to_measure(
+    tuned: Tuned, options: tuple[str, ...], said: tuple[str, ...]
+) -> None:
+    done = fusetune(tuned.home, "plan", "net.onnx", *options)
+    assert done.code == 2 and "Traceback" not in done.err and not done.out
+    assert all(words in done.err for words in said), done.err
+
+
+def test_plan_of_a_simulated_device(tuned: Tuned) -> None:
+    def cores(*options: object) -> list[int]:
+        done = fusetune(tuned.home, "plan", "net.onnx", "--device", "sim:mlu100", "--json", *options)
+        assert done.code == 0, done.err
+        return [block["cores"] for s in done.json["stages"] for lane in s["lanes"] for block in lane["blocks"]]
+
+    fused, alone = cores("--cores", "4,8"), cores("--strategy", "none")
+    assert set(fused) == {8} and set(alone) == {1} and len(fused) < len(alone)
+    shown = fusetune(tuned.home, "plan", "net.onnx", "--device", "sim:mlu100")
+    assert shown.code == 0 and "simulated" in shown.out and "Conv_1 Relu_1" in shown.out
+
+
 def test_devices(tuned: Tuned) -> None:
     done = fusetune(tuned.home, "devices", "--json")
     assert done.code == 0, done.err

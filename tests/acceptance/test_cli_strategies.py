@@ -47,6 +47,15 @@ def test_a_simulated_device_leaves_a_plan_and_says_what_it_is(tmp_path: Path, mo
     assert second["trials"]["reused"] > 0 and second["trials"]["measured"] < report["trials"]["measured"]
 
 
+def test_a_baseline_that_the_cores_do_not_allow_is_left_out(tmp_path: Path, model: Path) -> None:
+    done = fusetune(tmp_path, "tune", model, "--device", "sim:mlu100", "--cores", "4,8", "--trials", 40,
+                    "--db", f"sqlite:///{tmp_path}/db", "--out", tmp_path / "out")  # fmt: skip
+    assert done.code == 0, done.err
+    assert "unoptimised is left out" in done.out and "4, 8" in done.out
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert report["latency_ms"]["unoptimised"] is None and report["latency_ms"]["unfused"]["median"] > 0
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [

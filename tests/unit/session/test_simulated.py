@@ -12,6 +12,7 @@ import onnx
 import pytest
 from onnx import helper, numpy_helper
 
+from service.rules import SIMULATED_STRATEGIES
 from tuner.errors import UserError
 from tuner.measure.device import devices
 from tuner.plan.plan import Plan
@@ -59,9 +60,9 @@ class Kept(NoStore):
 
 def session(
     model: Path, *, trials: int | None = None, seed: int = 0, strategy: str = "joint", store: TrialStore | None = None,
-    out: Path | None = None,
+    out: Path | None = None, cores: tuple[int, ...] = (1, 2, 4, 8),
 ) -> SimulatedSession:  # fmt: skip
-    spec = JobSpec("0" * 64, MLU.name, strategy, Budget(trials=trials), cores=(1, 2, 4, 8), seed=seed)
+    spec = JobSpec("0" * 64, MLU.name, strategy, Budget(trials=trials), cores=cores, seed=seed)
     return SimulatedSession(spec, model, MLU, out, store or NoStore())
 
 
@@ -78,11 +79,30 @@ def test_the_report_says_what_was_simulated_and_how_much(model: Path) -> None:
     space, trials = report["space"], report["trials"]
     assert space["evaluations"] == space["questions"] * 4 and space["exact"] and space["complete"]
     assert 0 < trials["measured"] <= space["evaluations"] and trials["failed"] == 0
-    assert {"tuned", "unoptimised", "unfused", "default"} <= set(report["latency_ms"])
+    assert all(report["latency_ms"][name] for name in ("tuned", "unoptimised", "unfused", "default"))
+    assert report["left_out"] == {}
     assert report["speedup"]["over_unoptimised"] > 1.0
     assert [i for block in report["blocks"] for i in block["layers"]]
     assert sum(block["share"] for block in report["blocks"]) == pytest.approx(1.0, abs=1e-3)
     assert {block["cores"] for block in report["blocks"]} <= {1, 2, 4, 8}
+
+
+@pytest.mark.parametrize("strategy", SIMULATED_STRATEGIES)
+def test_what_cores_leave_out_is_not_compared_with(model: Path, strategy: str) -> None:
+    """Without 1 there is no unoptimised plan; the others run on the most cores allowed, not on all of the device's."""
+    asked = session(model, strategy=strategy, cores=(4, 8))
+    if strategy == "none":
+        with pytest.raises(UserError, match="cores=1"):
+            asked.run()
+        return
+    report = asked.run()
+    assert report["latency_ms"]["unoptimised"] is None and report["speedup"]["over_unoptimised"] is None
+    assert report["left_out"].keys() == {"unoptimised"} and "4, 8" in report["left_out"]["unoptimised"]
+    only = session(model, strategy="fixed-layers", cores=(8,)).run()["latency_ms"]
+    assert report["latency_ms"]["unfused"] == only["unfused"] == only["tuned"]
+    assert report["latency_ms"]["default"]["median"] < only["unfused"]["median"]
+    assert report["speedup"]["over_unfused"] >= 1.0
+    assert {block["cores"] for block in report["blocks"]} <= {4, 8}
 
 
 def test_the_plan_it_leaves_is_one(model: Path, tmp_path: Path) -> None:

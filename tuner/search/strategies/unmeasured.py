@@ -14,6 +14,8 @@ UNMEASURED = ("fixed-greedy", "fixed-layers", "fixed-all", "none")  # the one th
 def unmeasured(space: PlanSpace, name: str) -> Choice:
     """The plan of a strategy in UNMEASURED. Its ``seconds`` mean nothing: every block is taken to last as long.
 
+    In a space with several layouts, unlike those of simulated devices, measuring would decide between them.
+
     Raises:
         UserError: the space lacks the core count that the strategy needs (``bad-option``).
         InternalError: the strategy's plan depends on measurements (``not-fixed``).

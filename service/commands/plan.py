@@ -52,7 +52,7 @@ def check_without_measuring(strategy: str, device: Device) -> None:
     """Raise UserError for a strategy that the device does not know, or whose plan depends on measurements."""
     check_strategy(strategy, device.name)
     possible = _unmeasured(device)
-    if strategy not in possible:
+    if strategy.partition(":")[0] not in possible:
         option = f" --device {device.name}" if device.simulated else ""
         raise UserError(
             f"The strategy {strategy} has no plan before it has measured; without measuring there are "

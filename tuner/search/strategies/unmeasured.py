@@ -11,18 +11,19 @@ from tuner.search.strategies.registry import strategy
 UNMEASURED = ("fixed-greedy", "fixed-layers", "fixed-all", "none")  # the one that stands for a default plan first
 
 
-def unmeasured(space: PlanSpace, name: str) -> Choice:
-    """The plan of a strategy in UNMEASURED. Its ``seconds`` mean nothing: every block is taken to last as long.
+def unmeasured(space: PlanSpace, name: str, **options: float) -> Choice:
+    """The plan of a strategy in UNMEASURED with these options. Its ``seconds`` mean nothing.
 
-    In a space with several layouts, unlike those of simulated devices, measuring would decide between them.
+    Every block is taken to last as long: in a space with several layouts, unlike those of simulated devices, measuring
+    would decide between them.
 
     Raises:
-        UserError: the space lacks the core count that the strategy needs (``bad-option``).
+        UserError: no such option, or the space lacks the core count that the strategy needs (``bad-option``).
         InternalError: the strategy's plan depends on measurements (``not-fixed``).
     """
-    if name not in UNMEASURED:
+    state, fixed = State(space), strategy(name, **options)
+    if fixed.name not in UNMEASURED:
         raise InternalError(f"The plan of {name} depends on measurements.", code="not-fixed")
-    state, fixed = State(space), strategy(name)
     while wanted := fixed.propose(state, space.evaluations):
         state.tell((e, 1.0) for e in wanted)
     return fixed.choose(state)

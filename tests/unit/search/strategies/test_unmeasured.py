@@ -37,3 +37,7 @@ def test_the_others_make_do_without_one_core() -> None:
     with pytest.raises(UserError, match="cores=1"):
         unmeasured(space, "none")
     assert {c for name in UNMEASURED if name != "none" for c in unmeasured(space, name).cores} == {4}
+
+
+def test_options_reach_the_strategy() -> None:
+    assert set(unmeasured(SPACES["chain"], "fixed-greedy", cores=2).cores) == {2}

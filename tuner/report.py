@@ -19,6 +19,7 @@ from tuner.graph.load import ImportedModel
 from tuner.measure.contest import ContestResult, Ratio
 from tuner.measure.machine import MachineState
 from tuner.plan.plan import VIEW, Plan
+from tuner.search.examination import Figures, examine_knobs
 from tuner.search.tuning import Tuning
 from tuner.types import Device, JobSpec, Trial
 
@@ -48,6 +49,7 @@ class Outcome:
     seconds: Mapping[str, float]
     toolchain: str
     protocol: str
+    blocks: Figures | None = None  # of the model of blocks, where other plans than the one begun with were searched
 
 
 def preamble(spec: JobSpec, model: ImportedModel, device: Device, toolchain: str, protocol: str) -> dict[str, Any]:
@@ -109,7 +111,7 @@ def make_report(o: Outcome) -> dict[str, Any]:
             "over_greedy_rounds": o.over_greedy.pairs if o.over_greedy else None,
         },
         "verification": o.verification.to_json(),
-        "cost_model": _cost_model(tuning),
+        "cost_model": _cost_model(o),
         "prediction": _prediction(o),
         "machine": asdict(o.machine) | {"disturbed_samples": o.disturbed},
         "plan": o.plan.hash,
@@ -142,18 +144,35 @@ def failures(trials: Iterable[Trial]) -> dict[str, int]:
     return counts
 
 
-def _cost_model(tuning: Tuning | None) -> dict[str, Any] | None:
-    """How well proposals were predicted before they were measured, over this job."""
-    pairs = tuning.allocation.predictions if tuning else []
-    if len(pairs) < 3:
+def cost_model(
+    pairs: Sequence[tuple[float, float]], blocks: Figures | None, knobs: Figures | None
+) -> dict[str, Any] | None:
+    """How well times were predicted before they were measured, and how well of workloads not seen.
+
+    Args:
+        pairs: (predicted, measured) log-seconds of what was proposed in this job.
+        blocks: the model of blocks examined, where plans were searched; ``knobs``: the model that ranks knobs.
+    """
+    enough = len(pairs) >= 3
+    if not enough and blocks is None and knobs is None:
         return None
-    predicted, measured = (np.asarray(column) for column in zip(*pairs, strict=True))
+    predicted, measured = np.asarray(pairs, dtype=np.float64).reshape(-1, 2).T
     correlation = rank_correlation(predicted, measured)
     return {
         "predictions": len(pairs),
         "rank_correlation": None if correlation is None else round(correlation, 4),
-        "median_ratio_error": round(float(np.exp(np.median(np.abs(predicted - measured)))) - 1, 4),
+        "median_ratio_error": round(float(np.expm1(np.median(np.abs(predicted - measured)))), 4) if enough else None,
+        "blocks": None if blocks is None else blocks.to_json(),
+        "knobs": None if knobs is None else knobs.to_json(),
     }
+
+
+def _cost_model(o: Outcome) -> dict[str, Any] | None:
+    tuning = o.tuning
+    if tuning is None:
+        return None
+    knobs = examine_knobs(tuning.allocation.searches.values()) if tuning.measured else None
+    return cost_model(tuning.allocation.predictions, o.blocks, knobs)
 
 
 def _prediction(o: Outcome) -> dict[str, Any] | None:

@@ -11,7 +11,7 @@ from typing import Any
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from service.exports import facts
+from service.exports import facts, quality
 from service.exports.drawing.boxes import Network, network
 from service.exports.drawing.lines import shares, steps
 from service.exports.drawing.network import draw, level
@@ -93,6 +93,7 @@ def report_html(
             planned=bool(drawn and drawn.planned),
             rows=facts.rows(report, drawn, tried or {}, peak, bandwidth),
             trust=facts.trust(report),
+            judged=quality.of_report(report),
             spent=spent,
             bar=_drawn(shares(spent, "Time spent building, measuring and deciding")),
             failures=sorted(groups, key=lambda group: -group.count),

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
 
+from db.calibrations import CalibrationFigures
 from db.jobs import Job
 from service.devices import DeviceStatus
+from service.exports import quality
 from service.web.render import Web
 from service.web.roofline import Roofline, roofline
 from service.web.views import job_row, model_name
@@ -27,6 +30,7 @@ class DeviceCard:
     queue: list[Job]  # the next ones first
     more_waiting: bool  # the queue is longer than what was counted
     roofline: Roofline | None
+    calibration: CalibrationFigures | None  # the newest; None = never calibrated
 
     @property
     def names(self) -> dict[str, str]:
@@ -40,17 +44,20 @@ def router(web: Web) -> APIRouter:
 
     @routes.get("/devices")
     def devices(request: Request) -> HTMLResponse:
-        return web.page(request, "devices.html", cards=[_card(web, status) for status in web.devices.list()])
+        figures = web.store.calibrations.figures()
+        return web.page(request, "devices.html", cards=[_card(web, s, figures) for s in web.devices.list()])
 
     @routes.get("/devices/{fingerprint}")
     def device(request: Request, fingerprint: str) -> HTMLResponse:
         status = web.devices.get(fingerprint)
         this = status.known.device.fingerprint
         jobs = web.jobs.list(device=this, limit=JOBS)
+        card = _card(web, status, web.store.calibrations.figures())
         return web.page(
             request,
             "device.html",
-            card=_card(web, status),
+            card=card,
+            judged=quality.of_calibration(card.calibration.quality) if card.calibration else None,
             jobs=[job_row(job) for job in jobs.items],
             more=web.url("/jobs", device=this) if jobs.next else None,
         )
@@ -58,7 +65,7 @@ def router(web: Web) -> APIRouter:
     return routes
 
 
-def _card(web: Web, status: DeviceStatus) -> DeviceCard:
+def _card(web: Web, status: DeviceStatus, calibrations: Mapping[str, CalibrationFigures]) -> DeviceCard:
     device = status.known.device.fingerprint
     running = web.jobs.list(state=[JobState.RUNNING, JobState.CANCELLING], device=device, limit=QUEUE)
     queue = web.jobs.list(state=[JobState.QUEUED], device=device, order="-priority", limit=QUEUE)
@@ -72,4 +79,5 @@ def _card(web: Web, status: DeviceStatus) -> DeviceCard:
         waiting,
         queue.next is not None,
         roofline(status.known.peak_flops, status.known.bandwidth),
+        calibrations.get(device),
     )

@@ -149,7 +149,7 @@ def headline(job: Job) -> str:
 
 def sections(web: Web, views: Any, job: Job, request: Request) -> dict[str, Any]:
     """All the rest of the page."""
-    from service.exports import facts
+    from service.exports import facts, quality
 
     report = job.report if job.state in ENDED else None
     searched = views.searched(job) if job.state in ENDED and (job.measured or job.answered_by) else None
@@ -165,6 +165,7 @@ def sections(web: Web, views: Any, job: Job, request: Request) -> dict[str, Any]
         "picture": views.picture(job),
         "rows": views.rows(job) if report else [],
         "trust": facts.trust(report) if report else [],
+        "judged": quality.of_report(report) if report else [],
         "spent": spent,
         "bar": bar,
         "searched": searched,

@@ -24,7 +24,7 @@ from tuner.search.strategies.base import State
 
 FEWEST_BLOCKS = 12  # evaluations, below which the block model is not judged
 FEWEST_TRIALS = 30  # successful trials, below which the knob model is not judged
-MOST_BLOCKS, MOST_TRIALS = 300, 1500  # what is judged of more, evenly taken
+MOST_BLOCKS, MOST_TRIALS = 300, 600  # what is judged of more, evenly taken
 FOLDS = 3
 
 

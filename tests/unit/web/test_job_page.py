@@ -147,6 +147,23 @@ def test_predictions_come_by_template(site: Site) -> None:
     assert all(predicted > 0 and measured > 0 for points in found.values() for predicted, measured, _ in points)
 
 
+def test_the_page_says_how_well_the_cost_model_predicted(site: Site) -> None:
+    knobs = {"samples": 140, "workloads": 5, "rank_correlation": 0.8123, "top1": 0.4, "top8": 0.8,
+             "median_error": 0.1571, "within_one": 0.3333, "within_two": 0.6667, "reason": None}  # fmt: skip
+    blocks = dict.fromkeys(knobs) | {"samples": 9, "workloads": 2, "reason": "Only 9 evaluations <to> compare."}
+
+    def changed(report: dict[str, Any]) -> dict[str, Any]:
+        held_out = {"blocks": blocks, "knobs": knobs}
+        return {**report, "cost_model": report["cost_model"] | held_out | {"rank_correlation": None}}
+
+    text = site.page(f"/jobs/{site.finished(report=changed)}")
+    assert "How well the cost model predicted" in text
+    assert "140 times of 5 workloads" in text and "15.7%" in text
+    assert "Only 9 evaluations &lt;to&gt; compare." in text
+    assert "Nothing was held out to judge it" in site.page(f"/jobs/{site.finished()}")
+    assert "How well the cost model predicted" not in site.page(site.job("running"))
+
+
 def test_the_other_plan_shows_every_layer_alone_and_without_times(site: Site) -> None:
     id = site.finished()
     assert len(re.findall(r'data-block="\d+"', site.page(f"/jobs/{id}/network?plan=unoptimised"))) == 65

@@ -182,6 +182,28 @@ def test_devices_say_what_they_do_and_what_was_not_measured(dashboard: Dashboard
     assert "not recorded yet" in one
 
 
+def test_devices_say_how_good_their_cost_model_is(empty: Service, browser: TestClient) -> None:
+    def page(path: str) -> str:
+        return read(browser.get(path).text).text
+
+    calibrations, device = empty.store.calibrations, empty.store.devices.list()[0].device
+    assert "not calibrated" in page("/devices")
+    before = page(f"/devices/{device.fingerprint}")
+    assert "Never calibrated" in before and f"fusetune calibrate --device {device.name}" in before
+    calibrations.put(device.fingerprint, "tvm-0.27.0", [], seconds=12.0)
+    assert "with too few blocks to say" in page("/devices")
+    assert "Too few blocks were measured" in page(f"/devices/{device.fingerprint}")
+    quality = {
+        "samples": 252, "workloads": 240, "rank_correlation": 0.987, "recall": {"1": 1.0, "8": None},
+        "median_error": 0.0421, "p90_error": 0.2, "within_1_std": 0.7, "within_2_std": 0.96, "median_std": 0.06,
+    }  # fmt: skip
+    calibrations.put(device.fingerprint, "tvm-0.27.0", [], seconds=300.0, quality=quality)
+    text = page(f"/devices/{device.fingerprint}")
+    for words in ("252 times of 240 workloads", "0.99", "4.2%", "5 min", "tvm-0.27.0"):
+        assert words in text
+    assert "typical error 4.2% on workloads not seen" in page("/devices")
+
+
 def test_a_record_tells_how_it_was_found(dashboard: Dashboard) -> None:
     found = dashboard.service.store.records.search(words="gemm", device="cpu").items[0]
     text = read(dashboard.client.get(f"/records/{found.trial}").text).text

@@ -6,6 +6,7 @@ import json
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from math import log
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -23,8 +24,9 @@ from tuner.measure.device import toolchain
 from tuner.output import check_writable, install
 from tuner.plan.partition import Choice, to_plan
 from tuner.plan.space import AnyChain, PlanSpace, plan_space
-from tuner.report import failures, preamble
+from tuner.report import cost_model, failures, preamble
 from tuner.search.blocks import machine_of
+from tuner.search.examination import examined
 from tuner.search.planning import Planning
 from tuner.search.predictor import BlockPredictor
 from tuner.search.samples import Samples
@@ -161,7 +163,7 @@ class SimulatedSession:
             | {"over_onnxruntime": None, "over_onnxruntime_interval": None, "over_onnxruntime_rounds": None},
             "left_out": _left_out(space),
             "verification": None,
-            "cost_model": self._quality(planning.trials),
+            "cost_model": self._cost_model(planning),
             "machine": None,
             "space": {
                 "blocks": len(space.blocks), "questions": len(space.questions), "evaluations": space.evaluations,
@@ -172,13 +174,10 @@ class SimulatedSession:
             "blocks": _blocks(space, choice, planning.state.believed()),
         }  # fmt: skip
 
-    @staticmethod
-    def _quality(trials: Sequence[Trial]) -> dict[str, Any] | None:
-        """How well evaluations were predicted before they were measured."""
-        errors = [abs(np.log(t.predicted / t.seconds)) for t in trials if t.predicted and t.seconds]
-        if len(errors) < 3:
-            return None
-        return {"predictions": len(errors), "median_ratio_error": round(float(np.expm1(np.median(errors))), 4)}
+    def _cost_model(self, planning: Planning) -> dict[str, Any] | None:
+        """How well evaluations were predicted, and with joint, which decides by predictions, those not seen."""
+        pairs = [(log(t.predicted), log(t.seconds)) for t in planning.trials if t.predicted and t.seconds]
+        return cost_model(pairs, examined(planning.state) if self.spec.strategy == "joint" else None, None)
 
     def _export(self, space: PlanSpace, choice: Choice, report: Mapping[str, Any], trials: Sequence[Trial]) -> None:
         if self.out is None:

@@ -79,6 +79,14 @@ def examine_blocks(predictor: BlockPredictor, state: State) -> Figures:
     return Figures.of(quality, quality.recall)
 
 
+def examined(state: State) -> Figures | None:
+    """``examine_blocks`` for the model that predicted a state; None if none was asked."""
+    predictor = state.predictor
+    if not isinstance(predictor, BlockPredictor) or not predictor.asked:
+        return None
+    return examine_blocks(predictor, state)
+
+
 def examine_knobs(searches: Iterable[KnobSearch]) -> Figures:
     """The model that ranks knobs, on the trials that a job knows of questions with at least two.
 

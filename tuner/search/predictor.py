@@ -42,6 +42,11 @@ class BlockPredictor:
             self._features = np.stack(made).astype(np.float32)
         return self._features
 
+    @property
+    def asked(self) -> bool:
+        """Whether anything was predicted yet."""
+        return self._last is not None
+
     def predict(self, state: State) -> tuple[np.ndarray, np.ndarray]:
         if self._learn(state) or self._last is None:
             shape = state.seconds.shape

@@ -105,6 +105,15 @@ def test_what_cores_leave_out_is_not_compared_with(model: Path, strategy: str) -
     assert {block["cores"] for block in report["blocks"]} <= {4, 8}
 
 
+def test_the_report_says_how_well_unseen_blocks_were_predicted(model: Path) -> None:
+    report = session(model, cores=tuple(range(1, 33))).run()
+    found, measured = report["cost_model"], report["trials"]["measured"]
+    assert (found["predictions"], found["blocks"]["samples"]) == (measured, measured)
+    assert (found["blocks"]["rank_correlation"] is None) == (found["blocks"]["reason"] is not None)
+    assert found["knobs"] is None  # nothing simulated has knobs
+    assert session(model, strategy="fixed-layers").run()["cost_model"]["blocks"] is None  # it decided without a model
+
+
 def test_the_plan_it_leaves_is_one(model: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     report = session(model, out=out).run()

@@ -34,6 +34,7 @@ from tuner.output import check_writable, install
 from tuner.plan.legality import validate
 from tuner.plan.plan import Plan
 from tuner.report import Outcome, make_report
+from tuner.search.examination import examined
 from tuner.search.fusion import greedy, unfused
 from tuner.search.questions import Question, answered, core_counts, defaults, distinct, questions
 from tuner.search.replanning import Replanning, replan, stretched
@@ -322,6 +323,7 @@ class Session:
             machine=MachineState.since(self._machine), disturbed=self._disturbed,
             seconds=self._seconds | {"total": self.clock.seconds},
             toolchain=toolchain(), protocol=PROTOCOL,
+            blocks=examined(self._replanning.state) if self._replanning else None,
         )  # fmt: skip
         return make_report(outcome)
 

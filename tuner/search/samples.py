@@ -23,10 +23,12 @@ from tuner.search.blocks import block_rows
 from tuner.search.calibration import CalibrationStore, Sample, place, sample_rows
 from tuner.types import Device, Purpose
 
-QUESTIONS = 600  # newest of the device's that are learned from: the model learns anew every few measurements
+MOST = 800  # samples learned from, this device's first: the model learns anew every few measurements
+QUESTIONS = 500  # newest of the device's
 RELATIVES = 3  # other devices that are learned from
-OF_EACH = 150  # newest questions of each of them, and samples of its calibration
+OF_EACH = 100  # newest questions of each of them, and samples of its calibration
 SEARCHED = 4  # successful trials of a question from which on its knobs count as searched
+DOUBT = 3  # questions of a template of which the gain is halved
 DEFAULT = 0.5  # weight of a time with default knobs, once it is known what searching gains
 
 
@@ -41,6 +43,10 @@ class Samples:
 
     def __len__(self) -> int:
         return len(self.seconds)
+
+    def first(self, count: int) -> Samples:
+        """At most so many."""
+        return Samples(self.rows[:count], self.seconds[:count], self.weights[:count], self.groups[:count])
 
     @staticmethod
     def of(rows: np.ndarray, seconds: np.ndarray, weight: float = 1.0) -> Samples:
@@ -115,30 +121,26 @@ class _Answer:
 
 @dataclass(frozen=True)
 class Gain:
-    """What searching the knobs gains on a device, in log-seconds: the median, by template as far as there is one."""
+    """What searching the knobs gains on a device, in log-seconds, by template; nothing where nobody searched."""
 
-    whole: float = 0.0
-    by_template: Mapping[str, float] | None = None
-    known: bool = False
+    by_template: Mapping[str, float]
+
+    @property
+    def known(self) -> bool:
+        return bool(self.by_template)
 
     def of(self, template: str) -> float:
-        return (self.by_template or {}).get(template, self.whole)
+        return self.by_template.get(template, 0.0)
 
     @staticmethod
     def among(found: Iterable[tuple[str, float]]) -> Gain:
-        """From (template, gain) of questions; few of a template say little, so theirs is drawn to that of all."""
+        """From (template, gain) of questions: the medians, smaller where they stand on few.
+
+        Questions are searched because much is hoped for there, so that what few of them gained is more than others do.
+        """
         pairs = sorted(found)
-        if not pairs:
-            return Gain()
-        whole = median(gain for _, gain in pairs) * len(pairs) / (len(pairs) + 1)
-        own = {}
-        for template, group in groupby(pairs, key=lambda pair: pair[0]):
-            gains = [gain for _, gain in group]
-            own[template] = (median(gains) * len(gains) + whole * _DRAWN) / (len(gains) + _DRAWN)
-        return Gain(whole, own, True)
-
-
-_DRAWN = 3  # questions that the gain of all templates counts as beside those of one
+        grouped = {t: [gain for _, gain in group] for t, group in groupby(pairs, key=lambda pair: pair[0])}
+        return Gain({t: median(gains) * len(gains) / (len(gains) + DOUBT) for t, gains in grouped.items()})
 
 
 def load_samples(store: SampleStore, device: Device) -> Samples | None:
@@ -149,7 +151,7 @@ def load_samples(store: SampleStore, device: Device) -> Samples | None:
         groups = np.full(len(found), number)
         parts.append(Samples(found.rows, found.seconds, found.weights * RELATIVE, groups))
     joined = Samples.joined(parts)
-    return joined if len(joined) else None
+    return joined.first(MOST) if len(joined) else None
 
 
 def relatives(store: SampleStore, device: Device) -> list[Device]:
@@ -176,7 +178,7 @@ def _of_device(store: SampleStore, device: Device, questions: int, calibrated: i
     """What is known of one device, as samples of group 0; at most so many of its calibration."""
     answers = _answers(store.blocks.newest(device.fingerprint, place(device), questions))
     pairs = [(a.block.template, a.gain) for a in answers]
-    gain = Gain() if device.simulated else Gain.among((t, g) for t, g in pairs if g is not None)
+    gain = Gain({}) if device.simulated else Gain.among((t, g) for t, g in pairs if g is not None)
     parts = [_block_samples(answers, device, gain)]
     found = store.calibrations.get(device.fingerprint, place(device))
     if found is not None:

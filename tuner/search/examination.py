@@ -66,7 +66,7 @@ def examine_blocks(predictor: BlockPredictor, state: State) -> Figures:
     workload, asked = workloads_of(every.rows), len(own)
     found = len(np.unique(workload[:asked]))
     if asked < FEWEST_BLOCKS or found < 2:
-        return Figures(asked, found, reason=_few("evaluations", asked, FEWEST_BLOCKS, found))
+        return Figures(asked, found, reason=_few("evaluations were measured", asked, FEWEST_BLOCKS, found))
     fold = folds_of(workload, FOLDS)
     mean, std = np.empty(asked), np.empty(asked)
     for number in np.unique(fold[:asked]):
@@ -107,7 +107,9 @@ def examine_knobs(searches: Iterable[KnobSearch]) -> Figures:
         names += [search.candidate.workload_hash] * len(points)
     count, found = len(names), len(set(names))
     if count < FEWEST_TRIALS or found < 2:
-        return Figures(count, found, reason=_few("trials", count, FEWEST_TRIALS, found))
+        return Figures(
+            count, found, reason=_few("trials are of kernels tried with several knobs", count, FEWEST_TRIALS, found)
+        )
     every, measured, numbers = np.concatenate(rows), np.concatenate(targets), np.array(question)
     workload = np.unique(names, return_inverse=True)[1].reshape(-1)
     fold = folds_of(workload, FOLDS)
@@ -124,5 +126,5 @@ def examine_knobs(searches: Iterable[KnobSearch]) -> Figures:
 def _few(what: str, count: int, fewest: int, workloads: int) -> str:
     """Why nothing can be said."""
     if count < fewest:
-        return f"Only {count} {what} to compare with; it takes {fewest}."
-    return f"All {what} are of {workloads} workload; it takes two to hold one out."
+        return f"Only {count} {what}; it takes {fewest}."
+    return f"All {count} are of {workloads} workload; it takes two to hold one out."

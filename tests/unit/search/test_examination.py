@@ -98,7 +98,7 @@ def test_samples_of_other_workloads_help(space: PlanSpace) -> None:
 def test_too_few_blocks_or_one_workload_have_a_reason(space: PlanSpace) -> None:
     predictor = BlockPredictor(space, BlockModel(machine_of(DEVICE)))
     empty = examine_blocks(predictor, State(space, predictor=predictor))
-    assert empty == Figures(0, 0, reason=f"Only 0 evaluations to compare with; it takes {FEWEST_BLOCKS}.")
+    assert empty == Figures(0, 0, reason=f"Only 0 evaluations were measured; it takes {FEWEST_BLOCKS}.")
     failed = State(space, predictor=predictor)
     failed.tell(((0, c), None) for c in range(len(CORES)))
     assert examine_blocks(predictor, failed).samples == 0
@@ -130,13 +130,15 @@ def test_luck_is_not_ranked() -> None:
 
 
 def test_few_trials_or_one_workload_have_a_reason() -> None:
-    assert examine_knobs([]) == Figures(0, 0, reason=f"Only 0 trials to compare with; it takes {FEWEST_TRIALS}.")
+    assert examine_knobs([]) == Figures(
+        0, 0, reason=f"Only 0 trials are of kernels tried with several knobs; it takes {FEWEST_TRIALS}."
+    )
     assert (
         examine_knobs([searched(64, FEWEST_TRIALS - 1), searched(32, 1)]).reason is not None
     )  # one trial compares nothing
     alone = examine_knobs([searched(64, 60)])
     assert (alone.samples, alone.workloads, alone.top1) == (60, 1, None)
-    assert alone.reason == "All trials are of 1 workload; it takes two to hold one out."
+    assert alone.reason == "All 60 are of 1 workload; it takes two to hold one out."
 
 
 def test_many_trials_are_sampled() -> None:

@@ -10,12 +10,11 @@ from dataclasses import replace
 from typing import Any
 
 from tuner.errors import UserError
+from tuner.search.strategies.options import OPTIONS, check, parse
 from tuner.types import SIMULATED, Budget, Device, JobSpec
 
-STRATEGIES = ("greedy", "joint", "none")  # on real devices
-# On simulated ones: tuner.search.strategies.registry, which brings NumPy.
-SIMULATED_STRATEGIES = ("joint", "dlfusion", "exhaustive", "random", "tpe", "none", "fixed-layers", "fixed-greedy",
-                        "fixed-all", "cores-layers", "cores-greedy", "cores-all")  # fmt: skip
+SIMULATED_STRATEGIES = tuple(OPTIONS)
+STRATEGIES = ("greedy", *OPTIONS)  # on real devices
 PRECISIONS = ("fp32",)
 DEFAULT_SECONDS = 300.0  # of a job that names no budget
 
@@ -42,12 +41,14 @@ def checked(spec: JobSpec, device: Device | None = None) -> JobSpec:
     return spec
 
 
-def check_strategy(name: str, device: str) -> None:
-    """Raise UserError when there is no such strategy on the device of this name."""
+def check_strategy(asked: str, device: str) -> None:
+    """Raise UserError when there is no such strategy on the device of this name, or not with these options."""
     strategies = SIMULATED_STRATEGIES if device.startswith(SIMULATED) else STRATEGIES
+    name, options = parse(asked)
     if name not in strategies:
         known = f"Known on {device}: {', '.join(strategies)}."
         raise UserError(f"Unknown strategy {name!r}.", code="unknown-strategy", hint=known)
+    check(name, options)
 
 
 def default_strategy(device: str) -> str:

@@ -34,17 +34,18 @@ from tuner.output import check_writable, install
 from tuner.plan.legality import validate
 from tuner.plan.plan import Plan
 from tuner.report import Outcome, make_report
+from tuner.search.courses import Planned, course
 from tuner.search.examination import examined
 from tuner.search.fusion import greedy, unfused
-from tuner.search.questions import Question, answered, core_counts, defaults, distinct, questions
-from tuner.search.replanning import Replanning, replan, stretched
+from tuner.search.questions import answered, core_counts, defaults, distinct, questions
+from tuner.search.replanning import Replanning, replan
 from tuner.search.samples import Samples
+from tuner.search.strategies.base import Strategy
 from tuner.search.tuning import Tuning
 from tuner.store import NoStore, TrialStore
 from tuner.turns import Turn, alone
 from tuner.types import PROTOCOL, Device, JobSpec, Trial
 
-REPLAN_SHARE = 0.3  # of the search that the strategy joint spends on other plans than the one it begins with
 FINISH_SECONDS = 12.0  # kept back of a time budget for comparing, profiling and writing
 LESS_EXACT = ("winograd",)  # templates to do without when their rounding errors add up to too much
 FIRST_LOOK_SECONDS = 1.0  # for timing the default plan and ONNX Runtime before the search
@@ -84,7 +85,7 @@ class Session:
         self._seconds = {"building": 0.0, "measuring": 0.0, "deciding": 0.0}
         self._tuning: Tuning | None = None
         self._predicted: float | None = None  # seconds of the tuned plan as a whole, before it was built
-        self._replanning: Replanning | None = None  # with strategy joint
+        self._replanning: Replanning | None = None  # with strategies that consider other plans than the one begun with
         self._inputs: list[dict[str, np.ndarray]] = []  # what whole models are run on
         self._reference: list[dict[str, np.ndarray]] | None = None  # ONNX Runtime's outputs for the input sets
 
@@ -117,18 +118,18 @@ class Session:
     # stages -----------------------------------------------------------------------------------------------------
 
     def _run(self, model: ImportedModel, scratch: Path) -> dict[str, Any]:
-        open_plan, asked = self._plan(model)
-        plan = defaults(open_plan, asked)
+        begun = self._plan(model)
+        plan = defaults(begun.plan, begun.asked)
         with self._turn("the default plan"):
             began = time.monotonic()
             steps = {"default": self._build(model, plan, scratch / "default", "default plan")}
             build_seconds = time.monotonic() - began
             if self.baselines:
                 self._first_look(model, scratch)
-        trials = self._search(model, asked, build_seconds)
+        found, trials = self._search(model, begun, build_seconds)
         with self._turn("whole models"):
             plans = {"default": plan}
-            checked = self._build_tuned(model, open_plan, asked, plans, scratch, steps)
+            checked = self._build_found(model, found, plans, scratch, steps)
             if self.baselines:
                 lone = unfused(model.graph, self.device, 1)
                 steps["unoptimised"] = self._build(model, lone, scratch / "unoptimised", "unoptimised plan")
@@ -151,38 +152,30 @@ class Session:
         self._say(Stage.EXPORT, "done", best=report["latency_ms"]["tuned"]["median"] / 1e3, done=1.0)
         return report
 
-    def _build_tuned(
-        self, model: ImportedModel, open_plan: Plan, asked: Mapping[tuple[str, ...], Question],
-        plans: dict[str, Plan], scratch: Path, steps: dict[str, list[Step]],
+    def _build_found(
+        self, model: ImportedModel, found: Mapping[str, Planned], plans: dict[str, Plan], scratch: Path,
+        steps: dict[str, list[Step]],
     ) -> dict[str, Verification]:  # fmt: skip
-        """Build the best known plans, as far as they are exact enough and differ; what is built enters ``plans``.
+        """Build what the search found, as far as it is exact enough and differs; what is built enters ``plans``.
 
-        "tuned" is the strategy's plan. With the strategy joint "greedy" is the plan it began with, tuned as well: of
-        the two, and the default, the fastest as measured whole is exported.
+        Of these and the default the fastest as measured whole is exported.
         """
-        wanted = [("tuned", open_plan, asked)]
-        replanned = self._replanning.choice() if self._replanning else None
-        if self._replanning is not None and replanned is not None:
-            wanted = [("tuned", *self._replanning.plan(replanned)), ("greedy", open_plan, asked)]
-            stretch = stretched(self._known_seconds.get("default"), distinct(asked))
-            self._predicted = replanned.seconds * stretch if stretch else None
         checked = {}
-        for name, unanswered, found in wanted:
-            built = self._build_exact(model, unanswered, found, plans, scratch / name, name)
+        for name, planned in found.items():
+            built = self._build_exact(model, planned, plans, scratch / name, name)
             if built is not None:
                 plans[name], steps[name], checked[name] = built
         return checked
 
     def _build_exact(
-        self, model: ImportedModel, open_plan: Plan, asked: Mapping[tuple[str, ...], Question],
-        plans: Mapping[str, Plan], folder: Path, name: str,
+        self, model: ImportedModel, planned: Planned, plans: Mapping[str, Plan], folder: Path, name: str
     ) -> tuple[Plan, list[Step], Verification] | None:  # fmt: skip
         """A plan with the best known kernels, built and verified; None if it is among ``plans`` or never exact enough.
 
         Rounding errors of Winograd kernels add up over a deep model; where they exceed the limit it does without.
         """
         for without in ((), LESS_EXACT):
-            tuned = answered(open_plan, asked, without)
+            tuned = answered(planned.plan, planned.asked, without)
             if tuned.hash in {plan.hash for plan in plans.values()}:
                 return None
             shutil.rmtree(folder, ignore_errors=True)
@@ -192,7 +185,7 @@ class Session:
                 return tuned, built, verification
         return None
 
-    def _plan(self, model: ImportedModel) -> tuple[Plan, dict[tuple[str, ...], Question]]:
+    def _plan(self, model: ImportedModel) -> Planned:
         self._say(Stage.PLAN, f"fusing {len(model.graph.layers)} layers")
         cores = core_counts(self.spec.cores, self.device)
         if self.spec.plan is not None:
@@ -206,7 +199,7 @@ class Session:
             plan, model.graph, self.device, cores=cores, precision=self.spec.precision, seed=self.spec.seed,
             residency=residency(model, self.device), alternatives=self.spec.plan is None,
         )  # fmt: skip
-        return plan, asked
+        return Planned(plan, asked)
 
     def _build(self, model: ImportedModel, plan: Plan, folder: Path, what: str) -> list[Step]:
         self._say(Stage.BUILD, f"building the {what}")
@@ -217,59 +210,41 @@ class Session:
         return steps
 
     def _search(
-        self, model: ImportedModel, asked: Mapping[tuple[str, ...], Question], build_seconds: float
-    ) -> Sequence[Trial]:
+        self, model: ImportedModel, begun: Planned, build_seconds: float
+    ) -> tuple[Mapping[str, Planned], Sequence[Trial]]:
         budget = self.spec.budget
-        wanted = self.search and self.spec.strategy != "none" and budget.trials != 0 and not self._stopped
         limit = None
         if budget.seconds is not None:
             builds = FINISH_BUILDS + (BASELINE_BUILDS if self.baselines else 0.0)
             limit = budget.seconds - FINISH_SECONDS - builds * build_seconds
         options = MeasureOptions(memory_limit=self.spec.memory_limit, seed=self.spec.seed)
         tuning = Tuning(
-            distinct(asked), self.device, self.store, self.spec.seed, fresh=self.spec.fresh, retry=self.retry,
+            distinct(begun.asked), self.device, self.store, self.spec.seed, fresh=self.spec.fresh, retry=self.retry,
             clock=self.clock, turn=self._turn,
         )  # fmt: skip
         self._tuning = tuning
-        if self.spec.strategy != "none" and budget.trials != 0:  # those two promise the default knobs
-            tuning.recall()
-        if wanted:
+        if self.spec.strategy == "none" or budget.trials == 0:  # those two promise the default knobs
+            return {"tuned": begun}, ()
+        strategy = self.spec.strategy if self.spec.plan is None else "greedy"  # a plan that was given stays
+        way = course(strategy, begun, tuning, lambda known, chosen: self._replan(model, known, chosen))
+        way.recall()
+        if self.search and not self._stopped:
             with LocalRunner(self.device, options) as runner:
                 plan_trials = 1  # the tuned model as a whole
                 trials = None if budget.trials is None else max(0, budget.trials - plan_trials)
-                for _ in self._measured(model, tuning, runner, trials, limit):
+                for _ in way.run(runner, trials, limit):
                     self._say(Stage.SEARCH, tuning.message, tuning.latency, self._share(tuning))
                 self._disturbed = runner.disturbed
-        elif self._replans:
-            self._replan(model, tuning)
+        found = way.found()
+        self._predicted = way.foreseen(self._known_seconds.get("default"))
         self._seconds["building"] += tuning.build_seconds
         self._seconds["measuring"] += tuning.measure_seconds
         self._seconds["deciding"] += tuning.deciding_seconds
-        return tuning.trials
+        return found, tuning.trials
 
-    def _measured(
-        self, model: ImportedModel, tuning: Tuning, runner: LocalRunner, trials: int | None, limit: float | None
-    ) -> Iterator[Trial]:
-        """Trials of the search: the kernels of the plan begun with, and with the strategy joint those of others."""
-        if not self._replans:
-            yield from tuning.run(runner, trials, limit)
-            return
-        first = None if limit is None else limit - REPLAN_SHARE * max(0.0, limit - self.clock.seconds)
-        yield from tuning.run(runner, None if trials is None else round(trials * (1 - REPLAN_SHARE)), first)
-        yield from self._replan(model, tuning).run(runner, trials, limit)
-
-    @property
-    def _replans(self) -> bool:
-        """Whether other plans than the one begun with are considered."""
-        return self.spec.strategy == "joint" and self.spec.plan is None and self.spec.budget.trials != 0
-
-    def _replan(self, model: ImportedModel, tuning: Tuning) -> Replanning:
-        """The search for other plans, with all that is known of their blocks."""
-        began = time.monotonic()
+    def _replan(self, model: ImportedModel, tuning: Tuning, strategy: Strategy) -> Replanning:
         cores = core_counts(self.spec.cores, self.device)
-        self._replanning = replan(model.graph, cores, residency(model, self.device), tuning, self.samples)
-        self._replanning.recall()
-        tuning.run_seconds += time.monotonic() - began
+        self._replanning = replan(model.graph, cores, residency(model, self.device), tuning, strategy, self.samples)
         return self._replanning
 
     def _compare(self, model: ImportedModel, scratch: Path, names: Sequence[str]) -> ContestResult:

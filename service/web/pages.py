@@ -20,7 +20,12 @@ LIVE_ROWS = 200  # rows that one page keeps up to date
 NEWER = 99  # jobs counted as newer at most
 STRATEGY_NAMES = {
     "greedy": "greedy: fuse first, then tune the kernels",
+    "joint": "joint: fusion, cores and kernels together",
     "none": "none: each layer alone, one core, default knobs",
+    "dlfusion": "dlfusion: the paper's heuristic, then the kernels",
+    "tpe": "tpe: Optuna over whole plans, to compare",
+    "random": "random: plans drawn at random, to compare",
+    "exhaustive": "exhaustive: every block of a small model",
 }
 
 

@@ -27,6 +27,7 @@ ARROWS = {
             "tuner.events",
             "tuner.lifeline",
             "tuner.scratch",
+            "tuner.search.strategies.options",
             "tuner.versions",
         },
         {"tuner", "bench"},
@@ -39,7 +40,7 @@ ARROWS = {
 # Parts of tuner that others read without an engine.
 WITHOUT_TVM = (
     "tuner.types", "tuner.errors", "tuner.environment", "tuner.events", "tuner.lifeline", "tuner.versions",
-    "tuner.graph", "tuner.plan",
+    "tuner.graph", "tuner.plan", "tuner.search.strategies.options",
 )  # fmt: skip
 
 

@@ -12,9 +12,8 @@ from tuner.clock import Clock
 from tuner.errors import InternalError
 from tuner.measure.runner import Runner
 from tuner.plan.describe import describe
-from tuner.plan.partition import Choice
 from tuner.plan.space import Evaluation
-from tuner.search.strategies.base import State, Strategy
+from tuner.search.strategies.base import State, Strategy, is_known
 from tuner.store import TrialStore
 from tuner.types import Candidate, Trial
 
@@ -134,9 +133,4 @@ class Planning:
             choice = self.strategy.choose(self.state)
         except InternalError:
             return None
-        return choice.seconds if self._known(choice) else None
-
-    def _known(self, choice: Choice) -> bool:
-        space, index = self.state.space, {c: i for i, c in enumerate(self.state.space.cores)}
-        pairs = zip(choice.blocks, choice.cores, strict=True)
-        return not any(np.isnan(self.state.seconds[space.blocks[b].question, index[c]]) for b, c in pairs)
+        return choice.seconds if is_known(self.state, choice) else None

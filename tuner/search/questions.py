@@ -66,6 +66,11 @@ class Question:
         seconds, cores, name, knobs = min(found, key=lambda f: f[:3])
         return Answer(name, knobs, cores, seconds)
 
+    def settle(self, cores: int) -> None:
+        """Ask about this core count alone from now on."""
+        self.planned = cores
+        self.searches = {key: search for key, search in self.searches.items() if key[1] == cores}
+
     def compare(self) -> None:
         """Tell each template's search how fast its best rival is: being slower than that is no gain."""
         for search in self.mains:

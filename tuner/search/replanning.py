@@ -7,7 +7,6 @@ layer, which mostly suit it too, so that one costs two or three trials.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,7 +18,7 @@ from tuner.errors import InternalError
 from tuner.graph.ir import Graph
 from tuner.measure.runner import Runner
 from tuner.plan.elementwise import ELEMENTWISE
-from tuner.plan.partition import Choice, best_partition, to_plan
+from tuner.plan.partition import Choice, to_plan
 from tuner.plan.plan import IMPORTED, VIEW, Plan
 from tuner.plan.space import Evaluation, PlanSpace, plan_space
 from tuner.search.blocks import machine_of
@@ -27,8 +26,7 @@ from tuner.search.predictor import BlockPredictor
 from tuner.search.questions import Question, question_of
 from tuner.search.samples import Samples
 from tuner.search.served import Served
-from tuner.search.strategies.base import State, Strategy
-from tuner.search.strategies.joint import Joint
+from tuner.search.strategies.base import State, Strategy, evaluations_of, is_known
 from tuner.search.tuning import Tuning
 from tuner.types import Candidate, Purpose, Trial
 
@@ -76,8 +74,7 @@ class Replanning:
 
     def run(self, runner: Runner, trials: int | None, deadline: float | None) -> Iterator[Trial]:
         """Measure within the budget; yields each trial after it was stored."""
-        began = time.monotonic()
-        try:
+        with self.tuning.deciding():
             while wanted := self.strategy.propose(self.state, BATCH):
                 before = self.tuning.measured
                 candidates = [c for e in wanted for c in self._candidates(e)]
@@ -88,15 +85,23 @@ class Replanning:
                     return  # the budget is spent
                 # Nothing came of some: they failed.
                 self.state.tell((e, None) for e in wanted if np.isnan(self.state.seconds[e]))
-        finally:
-            self.tuning.run_seconds += time.monotonic() - began
 
     def choice(self) -> Choice | None:
-        """The best plan of measured blocks; None while there is none."""
+        """The strategy's plan of measured blocks; None while there is none."""
         try:
-            return best_partition(self.space, self.state.seconds)
+            choice = self.strategy.choose(self.state)
         except InternalError:
             return None
+        return choice if is_known(self.state, choice) else None
+
+    def settle(self, choice: Choice) -> None:
+        """Leave the chosen blocks their core counts alone; of equal blocks on several the faster count."""
+        counts: dict[int, set[int]] = {}
+        for number, index in evaluations_of(self.space, choice):
+            counts.setdefault(number, set()).add(index)
+        for number in counts.keys() & self._asked.keys():
+            fastest = min(counts[number], key=lambda i: float(self.state.seconds[number, i]))
+            self._asked[number].settle(self.space.cores[fastest])
 
     def plan(self, choice: Choice) -> tuple[Plan, dict[tuple[str, ...], Question]]:
         """The choice as a plan, and the questions that its blocks ask."""
@@ -146,10 +151,10 @@ class Replanning:
 
 
 def replan(
-    graph: Graph, cores: Sequence[int], residency: str, tuning: Tuning,
+    graph: Graph, cores: Sequence[int], residency: str, tuning: Tuning, strategy: Strategy,
     samples: Samples | None = None,
 ) -> Replanning:  # fmt: skip
-    """The search for a better plan of a Graph than the one that ``tuning`` is about.
+    """A strategy's search for a better plan of a Graph than the one that ``tuning`` is about.
 
     ``samples``: what is known of the device; without any the model learns from ``tuning`` alone.
     """
@@ -164,7 +169,7 @@ def replan(
             residency=residency, alternatives=True, planned=max(cores),
         )  # fmt: skip
 
-    return Replanning(State(space, tuning.seed, predictor=predictor), Joint(), tuning, make)
+    return Replanning(State(space, tuning.seed, predictor=predictor), strategy, tuning, make)
 
 
 def stretched(whole: float | None, questions: Iterable[Question]) -> float | None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 from cost_model.boosted import BoostedTrees
@@ -53,8 +54,7 @@ class Tuning:
             for search in question.searches.values():
                 searches[search.candidate.record_key] = search
         self._every = searches
-        model = BoostedTrees(seed=self.seed)
-        self.allocation = Allocation({s.candidate.record_key: s for q in self.questions for s in q.mains}, model)
+        self.allocation = self._allocate()
 
     def add(self, *questions: Question, unknown: bool = True) -> None:
         """Ask more questions; what this job or the store knows of them is taken in. Their knobs are not searched.
@@ -77,6 +77,36 @@ class Tuning:
         self.trials += theirs
         for trial in told:
             self._tell(trial)
+
+    def focus(self, asked: Mapping[tuple[str, ...], Question]) -> None:
+        """Search the knobs of these questions from now on, each as important as it has blocks; all were added."""
+        for question in self.questions:
+            question.uses, question.layers = 0, []
+        for layers, question in asked.items():
+            question.uses += 1
+            question.layers.append(layers)
+        for question in self.questions:
+            for search in question.searches.values():
+                search.weight = question.uses
+        self.allocation = self._allocate()
+
+    def _allocate(self) -> Allocation:
+        searches = {s.candidate.record_key: s for q in self.questions if q.uses for s in q.mains}
+        return Allocation(searches, BoostedTrees(seed=self.seed))
+
+    @contextmanager
+    def deciding(self) -> Iterator[None]:
+        """Time in here was spent on choosing what to measure, as far as nothing was measured meanwhile."""
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            self.run_seconds += time.monotonic() - began
+
+    @property
+    def stopped(self) -> bool:
+        """Whether it was asked to end."""
+        return self._stopped
 
     def stop(self) -> None:
         """End after the trial in flight."""
@@ -118,10 +148,9 @@ class Tuning:
 
     def run(self, runner: Runner, trials: int | None, deadline: float | None) -> Iterator[Trial]:
         """Measure; yields each trial after it was stored. ``deadline`` is in the clock's seconds."""
-        began = time.monotonic()
         last = None if deadline is None else deadline - LAST_SHARE * max(0.0, deadline - self.clock.seconds)
-        reserve = 0 if trials is None else min(trials // 4, 3 * len(self.questions))
-        try:
+        reserve = 0 if trials is None else min(trials // 4, 3 * sum(1 for q in self.questions if q.uses))
+        with self.deciding():
             yield from self.measure(runner, self._again, Purpose.SEARCH, None, None)  # asked for, whatever is spent
             while self._goes_on(trials, last, reserve):
                 room = BATCH if trials is None else min(BATCH, trials - reserve - self.measured)
@@ -131,8 +160,6 @@ class Tuning:
                 yield from self.measure(runner, batch, Purpose.SEARCH, trials, last)
             yield from self.measure(runner, self._core_candidates(), Purpose.CORES, trials, deadline)
             yield from self.measure(runner, self._finalists(), Purpose.FINAL, trials, deadline)
-        finally:
-            self.run_seconds += time.monotonic() - began
 
     def _goes_on(self, trials: int | None, deadline: float | None, reserve: int = 0) -> bool:
         in_time = deadline is None or self.clock.seconds < deadline
@@ -212,7 +239,8 @@ class Tuning:
         return found
 
     def _heaviest(self) -> list[Question]:
-        return sorted(self.questions, key=lambda q: -q.uses * (q.answer().seconds or 0.0))
+        """The plan's questions, the one that takes most of its time first."""
+        return sorted((q for q in self.questions if q.uses), key=lambda q: -q.uses * (q.answer().seconds or 0.0))
 
     def _describe(self, trial: Trial, purpose: Purpose) -> str:
         search = self._every.get(trial.candidate.record_key)

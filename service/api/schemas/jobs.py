@@ -59,7 +59,8 @@ class JobIn(Input):
     device: Name = Field(default="cpu", description="Name of the device, as GET /devices lists them.", examples=["cpu"])
     strategy: Word = Field(
         default=STRATEGIES[0],
-        description=f"How the space is searched: {', '.join(STRATEGIES)}; 'none' measures the unoptimised plan.",
+        description=f"How the space is searched: {', '.join(STRATEGIES)}; 'none' measures the unoptimised plan. "
+        "Options follow a colon: `tpe:plans=200,startup=10`.",
         examples=list(STRATEGIES),
     )  # fmt: skip
     budget: BudgetIn = Field(

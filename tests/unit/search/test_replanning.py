@@ -12,6 +12,7 @@ from tuner.plan.legality import validate
 from tuner.search.fusion import greedy
 from tuner.search.questions import Question, answered, distinct, questions
 from tuner.search.replanning import Replanning, replan, stretched
+from tuner.search.strategies.joint import Joint
 from tuner.search.tuning import Tuning
 from tuner.types import Candidate, FailureKind
 
@@ -59,7 +60,7 @@ def test_a_better_fusion_is_found_and_may_be_built() -> None:
     graph, runner = residual_net(), FakeRunner(seconds)
     tuning, asked = tuned(runner, graph)
     before = tuning.latency
-    replanning = replan(graph, CORES, "cache", tuning)
+    replanning = replan(graph, CORES, "cache", tuning, Joint())
     assert run(replanning, runner) > 0
     choice = replanning.choice()
     assert choice is not None and before is not None and choice.seconds < 0.7 * before
@@ -74,7 +75,7 @@ def test_a_better_fusion_is_found_and_may_be_built() -> None:
 def test_nothing_is_measured_twice_and_the_end_is_reached() -> None:
     graph, runner = residual_net(), FakeRunner(seconds)
     tuning, _ = tuned(runner, graph)
-    replanning = replan(graph, CORES, "cache", tuning)
+    replanning = replan(graph, CORES, "cache", tuning, Joint())
     run(replanning, runner)
     searched = [c.key for c, purpose in runner.asked if purpose.value != "final"]
     assert len(searched) == len(set(searched))
@@ -85,21 +86,21 @@ def test_the_budget_is_kept() -> None:
     graph, runner = residual_net(), FakeRunner(seconds)
     tuning, _ = tuned(runner, graph)
     budget = tuning.measured + 3
-    run(replan(graph, CORES, "cache", tuning), runner, budget)
+    run(replan(graph, CORES, "cache", tuning, Joint()), runner, budget)
     assert tuning.measured == budget
 
 
 def test_known_trials_of_other_plans_cost_nothing() -> None:
     graph, runner = residual_net(), FakeRunner(seconds)
     tuning, _ = tuned(runner, graph)
-    first = replan(graph, CORES, "cache", tuning)
+    first = replan(graph, CORES, "cache", tuning, Joint())
     run_before = run(first, runner)
     again = FakeRunner(seconds)
     plan = greedy(graph, DEVICE, max(CORES))
     asked = questions(plan, graph, DEVICE, cores=CORES, precision="fp32", seed=0, residency="cache")
     later = Tuning(distinct(asked), DEVICE, MemoryStore(tuning.trials))
     later.recall()
-    second = replan(graph, CORES, "cache", later)
+    second = replan(graph, CORES, "cache", later, Joint())
     assert run(second, again) < run_before / 4  # knowing more from the start, it may look elsewhere
     known = {c.key for c, _ in runner.asked}
     assert not known.intersection(again.keys)
@@ -110,13 +111,13 @@ def test_known_trials_of_other_plans_cost_nothing() -> None:
 def test_what_is_stored_of_other_plans_gives_the_plan_without_measuring() -> None:
     graph, runner = residual_net(), FakeRunner(seconds)
     tuning, _ = tuned(runner, graph)
-    first = replan(graph, CORES, "cache", tuning)
+    first = replan(graph, CORES, "cache", tuning, Joint())
     run(first, runner)
     plan = greedy(graph, DEVICE, max(CORES))
     asked = questions(plan, graph, DEVICE, cores=CORES, precision="fp32", seed=0, residency="cache")
     later = Tuning(distinct(asked), DEVICE, MemoryStore(tuning.trials))
     later.recall()
-    second = replan(graph, CORES, "cache", later)
+    second = replan(graph, CORES, "cache", later, Joint())
     second.recall()
     chosen, before = second.choice(), first.choice()
     assert chosen is not None and before is not None and chosen.seconds == before.seconds
@@ -128,7 +129,7 @@ def test_only_what_was_ever_measured_is_recalled() -> None:
     graph, runner = residual_net(), FakeRunner(seconds)
     tuning, _ = tuned(runner, graph)
     before = len(tuning.questions)
-    replanning = replan(graph, CORES, "cache", tuning)
+    replanning = replan(graph, CORES, "cache", tuning, Joint())
     replanning.recall()
     assert len(tuning.questions) == before
 
@@ -140,7 +141,7 @@ def test_blocks_that_fail_are_left_alone() -> None:
 
     graph, runner = residual_net(), FakeRunner(failing)
     tuning, _ = tuned(runner, graph)
-    replanning = replan(graph, CORES, "cache", tuning)
+    replanning = replan(graph, CORES, "cache", tuning, Joint())
     run(replanning, runner)
     choice = replanning.choice()
     assert choice is not None
@@ -159,7 +160,7 @@ def test_a_whole_is_foreseen_as_the_default_was_stretched() -> None:
 def test_what_the_greedy_plan_asks_is_asked_by_the_space_in_the_same_words() -> None:
     graph = residual_net()
     tuning = Tuning([], DEVICE, MemoryStore())
-    space = replan(graph, CORES, "cache", tuning).space
+    space = replan(graph, CORES, "cache", tuning, Joint()).space
     plan = greedy(graph, DEVICE, 4)
     asked = questions(plan, graph, DEVICE, cores=CORES, precision="fp32", seed=0, residency="cache")
     for layers, question in asked.items():

@@ -10,6 +10,7 @@ import pytest
 
 from tuner.errors import UserError
 from tuner.output import check_writable, install
+from tuner.search.courses import Planned
 from tuner.session import Session
 from tuner.types import Budget, Device, JobSpec, Trial
 
@@ -121,5 +122,5 @@ class Listening:
 def test_promised_defaults_do_not_come_from_the_store(spec: JobSpec, recalls: bool) -> None:
     store = Listening()
     session = Session(spec, Path("m.onnx"), DEVICE, store=store, search=False)
-    session._search(None, {}, 0.0)  # type: ignore[arg-type]
+    session._search(None, Planned(None, {}), 0.0)  # type: ignore[arg-type]
     assert store.asked is recalls

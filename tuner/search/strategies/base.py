@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Protocol
 
@@ -11,8 +11,7 @@ import numpy as np
 
 from tuner.plan.partition import Choice, Table
 from tuner.plan.space import Evaluation, PlanSpace
-
-Options = Mapping[str, float]
+from tuner.search.strategies.options import OPTIONS, Options
 
 
 class Predictor(Protocol):
@@ -80,15 +79,13 @@ class Strategy(ABC):
 
     Contract: what a strategy does follows from the state alone, so that a search which was interrupted goes on where it
     was. It never proposes what is known already, nor more than ``state.left``. ``propose`` raises UserError, before
-    anything is measured, when it cannot handle the space. ``options`` are numbers by name; the class lists those it has
-    with their defaults.
+    anything is measured, when it cannot handle the space. ``options`` are numbers by name: see ``options.OPTIONS``.
     """
 
     name: ClassVar[str]
-    defaults: ClassVar[Options] = {}
 
     def __init__(self, **options: float) -> None:
-        self.options: Options = {**self.defaults, **options}
+        self.options: Options = {**OPTIONS[self.name], **options}
 
     @abstractmethod
     def propose(self, state: State, count: int) -> list[Evaluation]:
@@ -113,3 +110,8 @@ def evaluations_of(space: PlanSpace, choice: Choice) -> list[Evaluation]:
     """What a choice's blocks stand on, in running order; equal blocks more than once."""
     index = {cores: i for i, cores in enumerate(space.cores)}
     return [(space.blocks[b].question, index[c]) for b, c in zip(choice.blocks, choice.cores, strict=True)]
+
+
+def is_known(state: State, choice: Choice) -> bool:
+    """Whether every block of the choice was measured."""
+    return not any(np.isnan(state.seconds[e]) for e in evaluations_of(state.space, choice))

@@ -23,7 +23,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 
@@ -32,7 +31,7 @@ from tuner.graph.costs import LayerCost, layer_cost
 from tuner.graph.ir import Graph
 from tuner.plan.space import PlanSpace
 from tuner.search.strategies import schemes
-from tuner.search.strategies.base import Options, State
+from tuner.search.strategies.base import State
 from tuner.search.strategies.restricted import Part, Restricted
 
 
@@ -40,7 +39,6 @@ class DLFusion(Restricted):
     """Options: ``saturation``, the share of its peak rate that a core has to reach; ``per_core``, see above."""
 
     name = "dlfusion"
-    defaults: ClassVar[Options] = {"saturation": 0.9, "per_core": 0}
 
     def part(self, state: State) -> Part:
         if state.predictor is None:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 from tuner.errors import UserError
 from tuner.plan.space import PlanSpace
 from tuner.search.strategies import schemes
-from tuner.search.strategies.base import Options, State
+from tuner.search.strategies.base import State
 from tuner.search.strategies.restricted import Part, Restricted, few_counts, part_of
 
 
@@ -20,7 +18,6 @@ class Exhaustive(Restricted):
     """
 
     name = "exhaustive"
-    defaults: ClassVar[Options] = {"limit": 20_000, "reduced": 0}
 
     def part(self, state: State) -> Part:
         space, limit = state.space, self.options["limit"]

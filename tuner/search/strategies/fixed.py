@@ -8,18 +8,15 @@ cores, and fusion with a fixed count; ``cores-greedy`` and ``cores-all`` complet
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import ClassVar
 
 from tuner.plan.space import PlanSpace
 from tuner.search.strategies import schemes
-from tuner.search.strategies.base import Options, State
+from tuner.search.strategies.base import State
 from tuner.search.strategies.restricted import Part, Restricted, blocks_of, column_of, few_counts, part_of
 
 
 class _Fixed(Restricted):
     """Option: ``cores`` of every block; 0 = as many as there are."""
-
-    defaults: ClassVar[Options] = {"cores": 0}
 
     @abstractmethod
     def scheme(self, space: PlanSpace) -> schemes.Scheme:
@@ -61,8 +58,6 @@ class FixedAll(_Fixed):
 
 class _Cores(Restricted):
     """Option: ``powers`` = 1 tries powers of two, and all cores, alone."""
-
-    defaults: ClassVar[Options] = {"powers": 0}
 
     @abstractmethod
     def scheme(self, space: PlanSpace) -> schemes.Scheme:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
-from typing import ClassVar
 
 import numpy as np
 
@@ -20,7 +19,7 @@ from tuner.errors import InternalError, UserError
 from tuner.plan.partition import Choice, Table, best_partition, choice_seconds
 from tuner.plan.space import Evaluation
 from tuner.search.kriging import corrected
-from tuner.search.strategies.base import Options, State, Strategy, evaluations_of, unknown
+from tuner.search.strategies.base import State, Strategy, evaluations_of, unknown
 
 
 class Joint(Strategy):
@@ -31,7 +30,6 @@ class Joint(Strategy):
     """
 
     name = "joint"
-    defaults: ClassVar[Options] = {"optimism": 5.0, "settled": 0.002}
 
     def propose(self, state: State, count: int) -> list[Evaluation]:
         if state.predictor is None:

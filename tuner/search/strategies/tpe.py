@@ -10,13 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import ClassVar
 
 import numpy as np
 import optuna
 
 from tuner.plan.space import PlanSpace
-from tuner.search.strategies.base import Options, State
+from tuner.search.strategies.base import State
 from tuner.search.strategies.whole import Whole, WholePlans
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -26,7 +25,6 @@ class Tpe(WholePlans):
     """Options: ``plans``, how many it draws at most; ``startup``, how many of these are drawn at random first."""
 
     name = "tpe"
-    defaults: ClassVar[Options] = {"plans": 500, "startup": 20}
     _study: _Study | None = None  # as far as it was replayed
 
     def plans(self, state: State) -> Iterator[Whole]:

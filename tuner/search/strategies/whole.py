@@ -9,14 +9,13 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar
 
 import numpy as np
 
 from tuner.errors import InternalError
 from tuner.plan.partition import Choice, Table, choice_seconds
 from tuner.plan.space import Evaluation, PlanSpace
-from tuner.search.strategies.base import Options, State, Strategy, evaluations_of, unknown
+from tuner.search.strategies.base import State, Strategy, evaluations_of, unknown
 
 
 @dataclass(frozen=True)
@@ -45,8 +44,6 @@ class Whole:
 
 class WholePlans(Strategy):
     """Option: ``plans``, how many it draws at most."""
-
-    defaults: ClassVar[Options] = {"plans": 1000}
 
     @abstractmethod
     def plans(self, state: State) -> Iterator[Whole]:

@@ -13,7 +13,8 @@ from tuner.search.samples import Samples
 from tuner.search.strategies.base import State
 
 GROWTH = 1.1  # of the samples, at which the model learns anew ...
-FEWEST = 8  # ... and by so many at least
+FEWEST = 8  # ... and by so many at least,
+SHARE = 50  # ... or by one in so many of those known before: fitting to many takes longer
 
 
 @dataclass
@@ -56,7 +57,7 @@ class BlockPredictor:
 
     def _learn(self, state: State) -> bool:
         """Train on the first so many evaluations of the state: the same state always gives the same predictions."""
-        known = tuple(sorted(state.order[: _step(len(state.order))]))
+        known = tuple(sorted(state.order[: self._step(len(state.order))]))
         if self._known == known:
             return False
         at = tuple(np.asarray(known, dtype=int).reshape(-1, 2).T)
@@ -67,10 +68,10 @@ class BlockPredictor:
         self._known = known
         return True
 
-
-def _step(count: int) -> int:
-    """The largest number of samples up to ``count`` at which the model learns anew."""
-    step = 0
-    while (following := max(step + FEWEST, int(step * GROWTH))) <= count:
-        step = following
-    return step
+    def _step(self, count: int) -> int:
+        """The largest number of samples up to ``count`` at which the model learns anew."""
+        fewest = max(FEWEST, len(self.samples) // SHARE if self.samples else 0)
+        step = 0
+        while (following := max(step + fewest, int(step * GROWTH))) <= count:
+            step = following
+        return step

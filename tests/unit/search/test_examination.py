@@ -152,3 +152,18 @@ def test_figures_are_json_numbers(space: PlanSpace) -> None:
     assert set(data) == {"samples", "workloads", "rank_correlation", "top1", "top8", "median_error", "within_one",
                          "within_two", "reason"}  # fmt: skip
     assert data["rank_correlation"] == round(data["rank_correlation"], 4)
+
+
+@pytest.mark.parametrize(("before", "learned"), [(0, [0, 8, 16]), (300, [0, 8, 16]), (600, [0, 12])])
+def test_with_many_samples_the_model_learns_anew_less_often(
+    space: PlanSpace, monkeypatch: pytest.MonkeyPatch, before: int, learned: list[int]
+) -> None:
+    fits: list[int] = []
+    monkeypatch.setattr(BlockModel, "fit", lambda self, rows, *_: fits.append(len(rows) - before))
+    width = BlockPredictor(space, BlockModel(machine_of(DEVICE))).features.shape[-1]
+    known = Samples.of(np.ones((before, width)), np.ones(before)) if before else None
+    state = State(space, predictor=BlockPredictor(space, BlockModel(machine_of(DEVICE)), known))
+    for number in range(20):
+        assert state.predicted is not None
+        state.tell([((number % 6, number // 6), 1e-3)])
+    assert fits == [n for n in learned if n or before]

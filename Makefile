@@ -71,19 +71,19 @@ lint: test-setup
 	@$(VENV)/bin/ruff format --check --quiet . || { echo "some files are not formatted: make format" >&2; exit 1; }
 	@$(VENV)/bin/mypy --no-error-summary
 
-# Unit tests share the cores; what measures, and what is killed, runs alone. Both run, whatever the first comes to.
+# Most tests share the cores; what measures, and what is killed, runs alone. Both run, whatever the first comes to.
 define TEST
 @status=0; \
-$(VENV)/bin/python -m pytest -q $(1) -n 2 tests/unit || status=$$?; \
-$(VENV)/bin/python -m pytest -q $(1) tests/acceptance tests/integration || status=$$?; \
+$(VENV)/bin/python -m pytest -q -m "$(1)not alone" -n 2 || status=$$?; \
+$(VENV)/bin/python -m pytest -q -m "$(1)alone" || status=$$?; \
 exit $$status
 endef
 
 test: lint
-	$(call TEST,)
+	$(call TEST,not slow and )
 
 test-full: lint
-	$(call TEST,-m "")
+	$(call TEST,)
 
 format: test-setup
 	@$(VENV)/bin/ruff check --quiet --fix . || true

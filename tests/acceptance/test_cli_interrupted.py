@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 from cli_tools import LIMIT, complete, conv_net, fusetune, left_behind, lines, living, start, trials_in
 
+pytestmark = pytest.mark.alone
+
 
 def begin(folder: Path, trials: int) -> subprocess.Popen[str]:
     return start(arguments(folder, trials), folder, stderr=subprocess.STDOUT)

@@ -14,7 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 from cli_tools import complete, fusetune, left_behind, start, trials_in
+
+pytestmark = pytest.mark.alone
 
 PATIENCE = 150.0  # seconds for a step on a busy machine
 

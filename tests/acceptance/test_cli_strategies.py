@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from cli_tools import complete, conv_net, fusetune
 
+pytestmark = pytest.mark.alone
+
 PLAN_FILES = {"plan.json", "report.json", "trials.jsonl", "manifest.json", "README.txt"}
 
 

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from cli_tools import FILES, TRIALS, Tuned, complete, conv_net, fusetune, lines
 
+pytestmark = pytest.mark.alone
+
 KEYS = [
     "model.sha256",
     "device.name",

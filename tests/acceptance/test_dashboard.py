@@ -25,6 +25,8 @@ from server_tools import ServerProcess, serving  # noqa: E402
 
 from db.store import Store  # noqa: E402
 
+pytestmark = pytest.mark.alone
+
 TRIALS = 6
 JOB = 240_000  # ms that a job of a few trials may take on a busy machine
 STATES = ("All", "Running", "Queued", "Paused", "Succeeded", "Failed", "Cancelled")

@@ -19,6 +19,8 @@ from db.queue import LIMIT
 from db.store import Store
 from tuner.types import JobState, Purpose
 
+pytestmark = pytest.mark.alone
+
 PATIENCE = LIMIT - 2  # deaths in a row without a new trial; a job that dies LIMIT times so rightly fails
 
 

@@ -13,6 +13,8 @@ from conftest import Live
 
 from tuner.types import JobState
 
+pytestmark = pytest.mark.alone
+
 STREAM = {"Accept": "text/event-stream"}
 
 

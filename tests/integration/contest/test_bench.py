@@ -20,6 +20,8 @@ from tuner.measure.contest import Contestant, TurnOptions, contest, run_once
 from tuner.measure.device import devices
 from tuner.search.fusion import greedy
 
+pytestmark = pytest.mark.alone
+
 QUICK = TurnOptions(warm_seconds=0.002, turn_seconds=0.01, foreign_load=float("inf"))
 
 

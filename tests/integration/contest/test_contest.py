@@ -20,6 +20,8 @@ from tuner.measure.contest import Contestant, ContestResult, TurnOptions, contes
 from tuner.measure.contest_process import Contender
 from tuner.types import FailureKind
 
+pytestmark = pytest.mark.alone
+
 QUICK = TurnOptions(warm_seconds=0.002, turn_seconds=0.01, foreign_load=float("inf"), load_limit=30, turn_limit=30)
 X = {"x": np.arange(6, dtype=np.float32).reshape(2, 3)}
 

@@ -18,6 +18,8 @@ from dispatch_tools import House, check_books, drivers, ended, house, leftovers
 
 from tuner.types import JobState
 
+pytestmark = pytest.mark.alone
+
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[House]:

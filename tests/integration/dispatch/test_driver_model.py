@@ -5,9 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import onnx
+import pytest
 from dispatch_tools import ended, house, tiny_model
 
 from tuner.types import JobState
+
+pytestmark = pytest.mark.alone
 
 
 def test_weights_in_another_file_are_not_looked_for(tmp_path: Path) -> None:

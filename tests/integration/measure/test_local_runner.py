@@ -26,6 +26,8 @@ from tuner.measure.device import detect_cpu
 from tuner.measure.local import LocalRunner
 from tuner.types import Candidate, FailureKind, Purpose
 
+pytestmark = pytest.mark.alone
+
 FAILURES = {
     "build_error": (FailureKind.BUILD, "ValueError: no such schedule"),
     "build_rejected": (FailureKind.REJECTED, "It spills"),

@@ -14,6 +14,8 @@ from tuner.graph.ir import Constant, Graph, Layer, Tensor, freeze_attrs
 from tuner.graph.onnx_io import to_onnx
 from tuner.measure.reference import evict, load_reference, make_reference, max_rel_error
 
+pytestmark = pytest.mark.alone
+
 Shape = tuple[int, ...]
 
 

@@ -12,9 +12,13 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from tuner.measure import roof
 from tuner.measure.device import detect_cpu
 from tuner.types import Device
+
+pytestmark = pytest.mark.alone
 
 
 def machine() -> Device:

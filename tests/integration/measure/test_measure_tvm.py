@@ -13,6 +13,8 @@ from tuner.measure.local import LocalRunner
 from tuner.measure.options import MeasureOptions
 from tuner.types import Candidate
 
+pytestmark = pytest.mark.alone
+
 
 def biased_relu(channels: int) -> Graph:
     shape = (1, channels, 9, 9)

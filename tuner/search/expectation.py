@@ -17,6 +17,7 @@ CLOCK = 3e9  # cycles per second
 ISSUE, LATENCY = 2, 4  # multiply-adds (and loads) a cycle; cycles from one to the next on the same accumulator
 SPILL = 3.0  # cycles per step for each accumulator that finds no register; compilers keep four for operands
 L2, L3, MEMORY = 32.0, 12.0, 4.0  # bytes a cycle that reach one core
+COPY = 10.0  # bytes a cycle at which a task copies its part of the image, zeros around it
 LAUNCH = 3000.0  # cycles to start and end a parallel region
 TASK = 200.0  # cycles per task besides
 
@@ -26,21 +27,46 @@ class ConvFacts:
     """A convolution as the model sees it."""
 
     ic: float  # input channels that one output channel reads
+    h: float
+    w: float
     oc: float
     oh: float
     ow: float
     kh: float
     kw: float
     stride: float
-    image: float  # bytes of the input
+    groups: float = 1
+    bordered: bool = False  # zeros around the image
 
     @property
     def pointwise(self) -> bool:
-        return self.kh == self.kw == self.stride == 1
+        return self.kh == self.kw == self.stride == 1 and not self.bordered
+
+    @property
+    def image(self) -> float:
+        """Bytes of the input."""
+        return 4.0 * self.ic * self.groups * self.h * self.w
+
+    def copied(self, channels: float, rows: int, reg_n: int) -> float:
+        """Bytes that a task of so many output channels copies before it computes; 0 where the image serves as it is.
+
+        It does not where it has a border, or where the last register tile reads past the end of a row.
+        """
+        if self.pointwise:
+            pixels = self.oh * self.ow
+            return 0.0 if pixels % reg_n == 0 else 4.0 * self.ic * min(rows * reg_n, ceil(pixels / reg_n) * reg_n)
+        width = (ceil(self.ow / reg_n) * reg_n - 1) * self.stride + self.kw
+        if not self.bordered and width <= self.w:
+            return 0.0
+        height = (min(rows, self.oh) - 1) * self.stride + self.kh
+        read = self.ic * min(
+            self.groups, max(1.0, channels * self.groups / self.oc)
+        )  # input channels of all the groups it touches
+        return 4.0 * read * height * width
 
 
 def conv_terms(c: ConvFacts, knobs: Mapping[str, int], cores: int, device: Device) -> tuple[float, ...]:
-    """Cycles of one core: computing, weights from caches, what comes from beyond, waiting for the last core."""
+    """Cycles of one core: computing, weights from caches, what comes from beyond or is copied, waiting for the last."""
     lanes, oc_t, reg_n = device.lanes, knobs["oc_t"], knobs["reg_n"]
     rows, order, stream = knobs.get("rows", 1), knobs.get("order", 0), knobs.get("stream", 0)
     width, height = (c.oh * c.ow, 1.0) if c.pointwise else (c.ow, c.oh)
@@ -66,6 +92,7 @@ def conv_terms(c: ConvFacts, knobs: Mapping[str, int], cores: int, device: Devic
         far = weights / MEMORY + (chunks - 1) * c.image / _rate(c.image, device)
     else:  # a band of the image stays, all weights pass once per band
         far = c.image / L3 + weights / MEMORY + (bands - 1) * weights / _rate(weights, device)
+    far += tasks * c.copied(lanes * oc_t, rows, reg_n) / COPY
     busy = max(compute, near) + far + tasks * TASK
     return compute, near, far, busy * (ceil(tasks / cores) * cores / tasks - 1)
 

@@ -12,8 +12,9 @@ from math import ceil, log, log2
 import numpy as np
 
 from tuner.graph.costs import layer_cost
-from tuner.graph.ir import Graph
+from tuner.graph.ir import Graph, Layer
 from tuner.kernels.base import Space
+from tuner.kernels.conv_shape import ConvShape
 from tuner.search.expectation import CLOCK, ISSUE, ConvFacts, conv_seconds, conv_terms
 from tuner.types import Device
 
@@ -35,7 +36,7 @@ class Features:
         moved = float(sum(workload.type_of(n).bytes for n in names))
         work = max(ops, moved / 4, 1.0)  # operations, at least the elements moved
         self._ideal = log(work / (2 * ISSUE * device.lanes * CLOCK * cores))
-        self._conv = _conv_facts(self._shape)
+        self._conv = _conv_facts(workload)
         kind = float(TEMPLATES.index(template)) if template in TEMPLATES else -1.0
         self._base = [
             kind, log2(1 + ops), log2(1 + moved), log2((1 + ops) / (1 + moved)), float(len(workload.layers)),
@@ -123,20 +124,27 @@ def _winograd(shape: list[float], k: Mapping[str, int], cores: int, device: Devi
     ]
 
 
-def _conv_facts(shape: list[float]) -> ConvFacts | None:
-    ic, oc, oh, ow, kh, kw, stride, groups, _ = shape
-    if ic != ic:
+def _conv_facts(workload: Graph) -> ConvFacts | None:
+    conv = _conv(workload)
+    if conv is None:
         return None
-    return ConvFacts(ic / groups, oc, oh, ow, kh, kw, stride, 4.0 * ic * oh * ow * stride**2)
+    s = ConvShape.of(workload, conv)
+    return ConvFacts(
+        ic=s.ic / s.groups, h=s.h, w=s.w, oc=s.oc, oh=s.oh, ow=s.ow, kh=s.kh, kw=s.kw, stride=s.stride[0],
+        groups=s.groups, bordered=any(s.pads),
+    )  # fmt: skip
+
+
+def _conv(workload: Graph) -> Layer | None:
+    """The first convolution of images."""
+    found = (x for x in workload.layers if x.op == "Conv" and len(workload.tensors[x.outputs[0]].shape) == 4)
+    return next(found, None)
 
 
 def _conv_shape(workload: Graph) -> list[float]:
     """ic, oc, oh, ow, kh, kw, stride, groups, batch of the first windowed or dense layer; NaN where there is none."""
-    for layer in workload.layers:
-        if layer.op == "Conv" and len(workload.tensors[layer.outputs[0]].shape) == 4:
-            n, ic, _, _ = workload.tensors[layer.inputs[0]].shape
-            _, oc, oh, ow = workload.tensors[layer.outputs[0]].shape
-            kh, kw = workload.type_of(layer.inputs[1]).shape[2:]
-            stride = layer.attr("strides", (1, 1))[0]
-            return [float(v) for v in (ic, oc, oh, ow, kh, kw, stride, layer.attr("group", 1), n)]
-    return [NAN] * 9
+    conv = _conv(workload)
+    if conv is None:
+        return [NAN] * 9
+    s = ConvShape.of(workload, conv)
+    return [float(v) for v in (s.ic, s.oc, s.oh, s.ow, s.kh, s.kw, s.stride[0], s.groups, s.n)]

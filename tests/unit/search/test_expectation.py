@@ -13,7 +13,7 @@ from tuner.search.expectation import ConvFacts, conv_seconds
 from tuner.search.features import Features
 from tuner.search.posterior import Posterior
 
-FACTS = ConvFacts(ic=256, oc=256, oh=28, ow=28, kh=3, kw=3, stride=1, image=4.0 * 256 * 28 * 28)
+FACTS = ConvFacts(ic=256, oc=256, oh=28, ow=28, kh=3, kw=3, stride=1, h=28, w=28)
 GOOD = {"oc_t": 2, "reg_n": 7, "rows": 2, "order": 0}
 AVX2 = replace(DEVICE, lanes=8, registers=16, l2=512 << 10, cores=2)
 
@@ -53,6 +53,32 @@ def test_work_that_does_not_divide_waits_for_the_last_core() -> None:
     even = conv_seconds(replace(FACTS, oc=128), GOOD | {"rows": 28}, 4, DEVICE)
     uneven = conv_seconds(replace(FACTS, oc=160), GOOD | {"rows": 28}, 4, DEVICE)  # five tasks on four cores
     assert uneven > 1.4 * even
+
+
+STRIDED = ConvFacts(ic=512, h=28, w=28, oc=1024, oh=14, ow=14, kh=1, kw=1, stride=2)
+
+
+def test_a_tile_that_reads_past_the_row_makes_every_task_copy_its_part_of_the_image() -> None:
+    assert STRIDED.copied(16, rows=2, reg_n=7) == 0.0  # 27 columns of 28
+    assert STRIDED.copied(16, rows=2, reg_n=5) == 4 * 512 * 3 * 29  # three tiles of 5 read up to column 28
+    assert replace(STRIDED, bordered=True).copied(16, rows=2, reg_n=7) == 4 * 512 * 3 * 27
+    wide = replace(STRIDED, w=29)  # room enough for the last tile
+    copies, fits = (conv_seconds(s, GOOD | {"reg_n": 5}, 2, AVX2) for s in (STRIDED, wide))
+    assert copies > 1.3 * fits
+
+
+def test_a_long_row_is_copied_where_tiles_do_not_divide_it() -> None:
+    flat = ConvFacts(ic=64, h=13, w=13, oc=64, oh=13, ow=13, kh=1, kw=1, stride=1)
+    assert flat.copied(8, rows=2, reg_n=13) == 0.0
+    assert flat.copied(8, rows=2, reg_n=10) == 4 * 64 * 20
+
+
+def test_of_groups_only_what_a_task_needs_is_copied() -> None:
+    whole = ConvFacts(ic=64, h=14, w=14, oc=64, oh=14, ow=14, kh=3, kw=3, stride=1, bordered=True)
+    grouped = replace(whole, ic=16, groups=4)
+    assert grouped.image == whole.image
+    assert grouped.copied(16, rows=1, reg_n=7) * 4 == whole.copied(16, rows=1, reg_n=7)
+    assert grouped.copied(32, rows=1, reg_n=7) * 2 == whole.copied(32, rows=1, reg_n=7)
 
 
 def test_features_expect_the_same_and_grow_with_work() -> None:

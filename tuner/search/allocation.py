@@ -88,7 +88,9 @@ class Allocation:
         """Note what the model expects of these, to report later how good it was."""
         if not self.model.trained:
             return
+        by_search: dict[str, list[Candidate]] = {}
         for candidate in candidates:
-            search = self.searches[candidate.record_key]
-            known = search.scores([dict(candidate.knobs)], self.model, optimism=0.0)
-            self._predicted[candidate.key] = float(known[0])
+            by_search.setdefault(candidate.record_key, []).append(candidate)
+        for key, asked in by_search.items():
+            expected = self.searches[key].scores([dict(c.knobs) for c in asked], self.model, optimism=0.0)
+            self._predicted |= {c.key: float(seconds) for c, seconds in zip(asked, expected, strict=True)}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from math import log
 from statistics import median
 
@@ -55,8 +56,6 @@ class KnobSearch:
         self._points = list(points) if len(points) <= WHOLE else []
         self._index = {_key(p): i for i, p in enumerate(self._points)}
         self._open = np.ones(len(self._points), dtype=bool)  # which points were never tried
-        sampler = optuna.samplers.TPESampler(seed=self.seed, n_startup_trials=8)
-        self._study = optuna.create_study(sampler=sampler)
         self._knobs: dict[str, dict[str, int]] = {}
         self._samples: dict[str, list[float]] = {}
         self._finals: set[str] = set()
@@ -67,6 +66,11 @@ class KnobSearch:
         self._belief: tuple[tuple[int, int], Belief] | None = None  # about these, for (model version, trials told)
         self._residuals: tuple[tuple[int, int], Residuals] | None = None  # what own results say beyond the model
         self._asked: tuple[int, Points] | None = None  # model version, what Optuna proposed then; large spaces only
+
+    @cached_property
+    def _study(self) -> optuna.Study:
+        """Made when first used: of many questions nothing is ever known."""
+        return optuna.create_study(sampler=optuna.samplers.TPESampler(seed=self.seed, n_startup_trials=8))
 
     # what is known ------------------------------------------------------------------------------------------------
 
@@ -163,7 +167,10 @@ class KnobSearch:
         """Log-seconds of points: the model's mean minus ``optimism`` standard deviations."""
         if not points:
             return np.zeros(0)
-        mean, std = self._believe(self._posterior.points(points), model).mean_std
+        if self._points:
+            mean, std = (of_each[[self._index[_key(p)] for p in points]] for of_each in self._listed(model).mean_std)
+        else:
+            mean, std = self._believe(self._posterior.points(points), model).mean_std
         return mean - optimism * std
 
     def _state(self, model: BoostedTrees) -> tuple[int, int]:
@@ -172,16 +179,27 @@ class KnobSearch:
 
     def _listed(self, model: BoostedTrees) -> Belief:
         """What is believed of all points of a listed space; thought over only when something was learned."""
+        every = self._listing
+        if self._belief is None or self._belief[0] != self._state(model):
+            self._belief = (self._state(model), self._believe(every, model))
+        return self._belief[1]
+
+    @property
+    def _listing(self) -> Points:
+        """Arrays of all points of a listed space."""
         if self._every is None:
             self._every = self._posterior.points(self._points)
-        if self._belief is None or self._belief[0] != self._state(model):
-            self._belief = (self._state(model), self._believe(self._every, model))
-        return self._belief[1]
+        return self._every
 
     def _believe(self, points: Points, model: BoostedTrees) -> Belief:
         if self._residuals is None or self._residuals[0] != self._state(model):
-            known = self._posterior.points([self._knobs[k] for k in self.results])
-            own = self._posterior.learn(known, self._log_seconds(FAILED_NEARBY), model)
+            if self._points:
+                at = [self._index[k] for k in self.results]
+                known, mean = self._listing.pick(at), self._posterior.kept(self._listing, model)[0][at]
+            else:
+                known = self._posterior.points([self._knobs[k] for k in self.results])
+                mean = self._posterior.shared(known, model)[0]
+            own = self._posterior.learn(known, mean, self._log_seconds(FAILED_NEARBY))
             self._residuals = (self._state(model), own)
         return self._posterior.belief(points, self._residuals[1], model)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -45,8 +46,9 @@ class Belief:
     model_std: np.ndarray  # [n]
     own: Residuals
 
-    @property
+    @cached_property
     def mean_std(self) -> tuple[np.ndarray, np.ndarray]:
+        """Of each point, ``[n]`` both."""
         mean, std = self.own.at(self.points.places)
         return self.model_mean + mean, np.hypot(self.model_std, std)
 
@@ -86,16 +88,19 @@ class Posterior:
         features = self._features
         return Points(features.rows(every), features.expected(every), features.places(every, self._space))
 
-    def learn(self, known: Points, log_seconds: np.ndarray, model: BoostedTrees) -> Residuals:
+    def learn(self, known: Points, model_mean: np.ndarray, log_seconds: np.ndarray) -> Residuals:
         """What measurements say beyond the shared model; of many the fastest, where the search is going on."""
         fastest = np.argsort(log_seconds, kind="stable")[:REMEMBERED]
-        known = known.pick(fastest)
-        return Residuals.fit(known.places, log_seconds[fastest] - self.shared(known, model)[0])
+        return Residuals.fit(known.places[fastest], (log_seconds - model_mean)[fastest])
 
     def belief(self, points: Points, own: Residuals, model: BoostedTrees) -> Belief:
+        return Belief(points, *self.kept(points, model), own)
+
+    def kept(self, points: Points, model: BoostedTrees) -> tuple[np.ndarray, np.ndarray]:
+        """``shared``, thought over only when the model has changed or other points are asked about."""
         if self._shared is None or self._shared[0] != model.version or self._shared[1] is not points:
             self._shared = (model.version, points, *self.shared(points, model))
-        return Belief(points, *self._shared[2:], own)
+        return self._shared[2:]
 
     def shared(self, points: Points, model: BoostedTrees) -> tuple[np.ndarray, np.ndarray]:
         """Mean and standard deviation of log-seconds without own results."""

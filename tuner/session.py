@@ -51,6 +51,7 @@ LESS_EXACT = ("winograd",)  # templates to do without when their rounding errors
 FIRST_LOOK_SECONDS = 1.0  # for timing the default plan and ONNX Runtime before the search
 FINISH_BUILDS = 1.5  # and so many times what building the default plan took, for the tuned one ...
 BASELINE_BUILDS = 2.5  # ... and so many more for unoptimised and unfused
+FINISH_LOOKS = 2.0  # and so many times what the first look took: engines start and load again to compare and to verify
 
 
 @dataclass
@@ -84,6 +85,7 @@ class Session:
         self._known_seconds: dict[str, float | None] = {}  # latencies of whole models timed so far
         self._seconds = {"building": 0.0, "measuring": 0.0, "deciding": 0.0}
         self._tuning: Tuning | None = None
+        self._look_seconds = 0.0  # that the first look took
         self._predicted: float | None = None  # seconds of the tuned plan as a whole, before it was built
         self._replanning: Replanning | None = None  # with strategies that consider other plans than the one begun with
         self._inputs: list[dict[str, np.ndarray]] = []  # what whole models are run on
@@ -215,8 +217,9 @@ class Session:
         budget = self.spec.budget
         limit = None
         if budget.seconds is not None:
-            builds = FINISH_BUILDS + (BASELINE_BUILDS if self.baselines else 0.0)
-            limit = budget.seconds - FINISH_SECONDS - builds * build_seconds
+            plans = 2 if self.spec.strategy.partition(":")[0] == "joint" else 1  # its own, and the greedy one
+            builds = FINISH_BUILDS * plans + (BASELINE_BUILDS if self.baselines else 0.0)
+            limit = budget.seconds - FINISH_SECONDS - builds * build_seconds - FINISH_LOOKS * self._look_seconds
         options = MeasureOptions(memory_limit=self.spec.memory_limit, seed=self.spec.seed)
         tuning = Tuning(
             distinct(begun.asked), self.device, self.store, self.spec.seed, fresh=self.spec.fresh, retry=self.retry,
@@ -352,7 +355,8 @@ class Session:
             options=TurnOptions(turn_seconds=0.12), seed=self.spec.seed,
         )  # fmt: skip
         self._note(result)
-        self._seconds["measuring"] += time.monotonic() - began
+        self._look_seconds = time.monotonic() - began
+        self._seconds["measuring"] += self._look_seconds
 
     def _note(self, result: ContestResult) -> None:
         """Remember whole models' latencies for whoever watches."""

@@ -66,7 +66,7 @@ def contest(
         inputs: arrays by the model's input names.
         threads: threads that each of them may use.
         rounds: turns of each contestant; below 6 there is no 95% interval.
-        seconds: no round is begun after so many, counted from the call; the first one always is.
+        seconds: no round is begun after so many, counted from when all are loaded; the first one always is.
         options: how a turn is taken.
         affinity: CPUs that contestants are confined to; None = those of this process.
         seed: of the order of turns.
@@ -80,17 +80,17 @@ def contest(
         raise UserError("A contest needs contestants with names of their own.", code="bad-contest")
     if threads < 1 or rounds < 1:
         raise UserError("A contest needs at least one thread and one round.", code="bad-contest")
-    started = time.monotonic()
     shuffle = random.Random(seed).shuffle
     scratch = Scratch()
     lanes: list[_Lane] = []
     try:
         bundle = write_arrays(inputs, scratch.path / "inputs.npz")
-        for contestant in contestants:
-            lanes.append(_Lane(contestant, scratch, threads, options, affinity))
-            if not cancelled():
-                lanes[-1].load(bundle)
-        done = 0
+        lanes += [_Lane(contestant, scratch, threads, options, affinity) for contestant in contestants]
+        for step in (_Lane.start, _Lane.ready, lambda lane: lane.load(bundle)):
+            for lane in lanes:
+                if not cancelled():
+                    step(lane)
+        done, started = 0, time.monotonic()
         while done < rounds and not (done and seconds is not None and time.monotonic() - started >= seconds):
             order = [lane for lane in lanes if lane.takes_part(done)]
             shuffle(order)
@@ -124,6 +124,8 @@ def run_once(
     scratch = Scratch()
     lane = _Lane(contestant, scratch, threads, options, None)
     try:
+        lane.start()
+        lane.ready()
         found: list[dict[str, np.ndarray]] = []
         for arrays in inputs:
             if cancelled():
@@ -165,8 +167,8 @@ class _Lane:
         self._stderr = scratch.path / f"contestant-{id(self)}.err"
         self._process: Contender | None = None
 
-    def load(self, inputs: Mapping[str, Any]) -> None:
-        """Start the process, load the model, run it once; then it is stopped."""
+    def start(self) -> None:
+        """Start the process: it imports its engine, beside the others."""
         who = self.standing.contestant
         config = {
             "kind": who.kind, "path": str(who.path.absolute()), "options": dict(who.options), "threads": self._threads,
@@ -174,8 +176,15 @@ class _Lane:
         }  # fmt: skip
         env = _environment(self._threads)
         self._process = Contender(config, self._stderr, env, self._options.start_limit)
-        if self._answer(self._process.finish()) is not None:
-            self._request("load", inputs)
+
+    def ready(self) -> None:
+        """Wait until it has; then it is stopped."""
+        if self._process is not None:
+            self._answer(self._process.finish())
+
+    def load(self, inputs: Mapping[str, Any]) -> None:
+        """Load the model, run it once; then it is stopped."""
+        self._request("load", inputs)
 
     def run(self, inputs: Mapping[str, Any]) -> None:
         """Outputs for other inputs of the same shapes."""

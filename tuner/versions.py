@@ -12,7 +12,7 @@ from tuner.types import PROTOCOL, digest
 TEMPLATES = {
     "channels": 1,
     "concat": 1,
-    "conv2d": 1,
+    "conv2d": 2,
     "conv2d_pool": 1,
     "dense": 1,
     "depthwise": 1,

@@ -1,7 +1,8 @@
 """Direct convolution in NCHW[x]c with pre-packed weights (stride, dilation, padding, groups) and a fused epilogue.
 
 One task computes ``rows`` output rows of ``oc_t`` vectors of channels; inside, ``reg_n`` output pixels x ``oc_t``
-vectors live in registers while all input channels stream by. 1x1 stride-1 convolutions see the image as one long row.
+vectors live in registers while all input channels stream by. 1x1 stride-1 convolutions see the image as one long row,
+whose last register tile is moved back to end with the row: some pixels are computed twice, and nothing is copied.
 After NeoCPU (ATC'19), with weights packed [OC/ob, IC/ib, KH, KW, ib, ob].
 
 Groups: a task reads, group by group, the input channels of the groups that its output channels belong to; weights
@@ -28,7 +29,7 @@ from tuner.types import Device
 
 class Conv2d(KernelTemplate):
     name = "conv2d"
-    version = 1
+    version = 2
 
     def accepts(self, workload: Graph, layouts: Layouts, device: Device) -> bool:
         conv = anchored(workload, frozenset({"Conv"}), layouts)
@@ -86,12 +87,11 @@ def register_tiles(
             if oc_t > 2 or oc_t * reg_n > most or reg_n > 14:
                 continue
             steps = -(-width // reg_n) * reg_n
-            copied = 0.9 if shape.pointwise and steps > width else 1.0  # a ragged end needs a padded copy
             loads = 1 / oc_t + 1 / reg_n  # per multiply-add; two loads and two multiply-adds a cycle
             chains = min(oc_t * reg_n / 10, 1)  # multiply-adds in flight hide their latency
             reads = groups_of(shape, device.lanes * oc_t)
             waste = reads.groups * reads.group_ic * shape.groups / shape.ic  # zeros in the weights of mixed tasks
-            score = width / steps * copied * chains / max(loads, 0.6) / waste + 0.002 * oc_t * reg_n
+            score = width / steps * chains / max(loads, 0.6) / waste + 0.002 * oc_t * reg_n
             best = max(best, (score, -oc_t, reg_n))
     least = min(4, max(knobs["oc_t"]) * max(knobs["reg_n"]))
     default = {"oc_t": -best[1], "reg_n": best[2]} if best[0] > 0 else {n: v[0] for n, v in knobs.items()}
@@ -137,6 +137,7 @@ class ConvBuilder:
         self.body = Body(workload, layouts)
         self.ob = device.lanes * knobs["oc_t"]  # channels per task
         self.window = groups_of(self.shape, self.ob)
+        self._column: Any = None  # of a pointwise convolution, whose pixel the layers behind it are asked for
 
     def geometry(self) -> ConvShape:
         return ConvShape.of(self.workload, self.conv)
@@ -159,26 +160,25 @@ class ConvBuilder:
         width = s.oh * s.ow if s.pointwise else s.ow
         return -(-width // self.knobs["reg_n"]) * self.knobs["reg_n"]
 
+    def _pixel(self, column: Any) -> Any:
+        """The pixel of a pointwise convolution that a column of the accumulator stage stands for."""
+        pixels, tile = self.shape.oh * self.shape.ow, self.knobs["reg_n"]
+        if pixels % tile == 0:
+            return column
+        return te.min(column // tile * tile, pixels - tile) + column % tile
+
     def _padded(self) -> te.Tensor | None:
         """The input with its border (and columns past the end) as zeros; None where the input serves as it is."""
         s = self.shape
         data = self.body.input(self.conv.inputs[0])
         top, left, _, _ = s.pads
-        cols = self._cols()
-        if s.pointwise:
-            if cols == s.oh * s.ow:
-                return None
-            height, width = 1, cols
-        else:
-            height = (s.oh - 1) * s.stride[0] + (s.kh - 1) * s.dilation[0] + 1
-            width = (cols - 1) * s.stride[1] + (s.kw - 1) * s.dilation[1] + 1
-            if not any(s.pads) and width <= s.w and height <= s.h:
-                return None
+        height = (s.oh - 1) * s.stride[0] + (s.kh - 1) * s.dilation[0] + 1
+        width = (self._cols() - 1) * s.stride[1] + (s.kw - 1) * s.dilation[1] + 1
+        if s.pointwise or (not any(s.pads) and width <= s.w and height <= s.h):
+            return None
         block = block_of(data.layout)
 
         def pixel(n: Any, c: Any, y: Any, x: Any) -> Any:
-            if s.pointwise:
-                return tirx.if_then_else(x < s.h * s.w, data.at((n, c, x // s.w, x % s.w)), tirx.const(0, "float32"))
             inside = tirx.all(y >= top, y < s.h + top, x >= left, x < s.w + left)
             return tirx.if_then_else(inside, data.at((n, c, y - top, x - left)), tirx.const(0, "float32"))
 
@@ -193,7 +193,7 @@ class ConvBuilder:
         data = self.body.input(self.conv.inputs[0])
         if padded is None:
             if s.pointwise:
-                return lambda n, c, y, x: data.at((n, c, x // s.w, x % s.w))
+                return lambda n, c, y, x: data.at((n, c, self._pixel(x) // s.w, self._pixel(x) % s.w))
             return lambda n, c, y, x: data.at((n, c, y, x))
         block = block_of(data.layout)
         if not block:
@@ -258,7 +258,7 @@ class ConvBuilder:
         def read(index: Sequence[Any]) -> Any:
             n, c, y, x = index
             if s.pointwise:
-                y, x = 0, y * s.ow + x
+                y, x = 0, self._column
             value = acc(n, c.outer // oc_t, y, x, (c.outer % oc_t) * lanes + c.inner)
             return value if bias is None else value + self.body.read(bias, (c,))
 
@@ -270,12 +270,13 @@ class ConvBuilder:
         self.anchor(acc)
         name = self.workload.outputs[0]
         n, c, h, w, lane = physical_shape(self.workload.tensors[name].shape, self.layouts[name])
-        if s.pointwise:  # one long row; the schedule gives the buffer its true shape in the end
-            return te.compute(
-                (n, c, h * w, lane),
-                lambda i, co, p, ci: self.body.read(name, (i, Chan(co, ci, lanes), p // w, p % w)),
-                name="out",
-            )
+        if s.pointwise:  # one long row of whole tiles; the schedule gives the buffer its true shape in the end
+
+            def pixel(i: Any, co: Any, column: Any, ci: Any) -> Any:
+                self._column, p = column, self._pixel(column)
+                return self.body.read(name, (i, Chan(co, ci, lanes), p // w, p % w))
+
+            return te.compute((n, c, self._cols(), lane), pixel, name="out")
         return te.compute(
             (n, c, h, w, lane), lambda i, co, y, x, ci: self.body.read(name, (i, Chan(co, ci, lanes), y, x)), name="out"
         )
@@ -310,14 +311,19 @@ class ConvBuilder:
         else:
             self.schedule_accumulation(sch, acc)
         if s.pointwise:
-            width = s.ow
-            sch.transform_layout(out, ("write", 0), lambda n, c, p, i: (n, c, p // width, p % width, i))
+            sch.transform_layout(
+                out, ("write", 0),
+                lambda n, c, p, i: (n, c, self._pixel(p) // s.ow, self._pixel(p) % s.ow, i),
+                assume_injective_transform=True,  # pixels that are computed twice are written twice, and equal
+            )  # fmt: skip
 
     def place_padding(self, sch: Any, task: Any) -> None:
         """Copy the padded input a task needs inside that task."""
         sch.compute_at(sch.get_sblock("pad"), task)
-        if block_of(self.body.input(self.conv.inputs[0]).layout):
-            sch.vectorize(sch.get_loops(sch.get_sblock("pad"))[-1])
+        *_, lane = sch.get_loops(sch.get_sblock("pad"))
+        # With groups that cut through blocks of channels, how many of a block a task reads may depend on the task.
+        if block_of(self.body.input(self.conv.inputs[0]).layout) and isinstance(sch.get(lane).extent, tirx.IntImm):
+            sch.vectorize(lane)
 
     def schedule_streaming(self, sch: Any, acc: Any) -> None:
         """Input channels outermost: each slice of the weights is read once per task, from memory at an even pace.

@@ -53,8 +53,7 @@ class ConvFacts:
         It does not where it has a border, or where the last register tile reads past the end of a row.
         """
         if self.pointwise:
-            pixels = self.oh * self.ow
-            return 0.0 if pixels % reg_n == 0 else 4.0 * self.ic * min(rows * reg_n, ceil(pixels / reg_n) * reg_n)
+            return 0.0
         width = (ceil(self.ow / reg_n) * reg_n - 1) * self.stride + self.kw
         if not self.bordered and width <= self.w:
             return 0.0

@@ -29,6 +29,7 @@ from tuner.plan.plan import Plan
 from tuner.plan.workload import workload_of
 from tuner.search.fusion import greedy
 from tuner.types import Candidate, Device
+from tuner.versions import TEMPLATES as VERSIONS
 
 Weights = Mapping[str, np.ndarray]
 TYPES = {"float32": TensorProto.FLOAT, "int64": TensorProto.INT64, "int32": TensorProto.INT32, "bool": TensorProto.BOOL}
@@ -185,7 +186,8 @@ def candidates(net: tuple[Graph, Weights]) -> list[Candidate]:
         layouts = {n: block.reads.get(bound.names[n], plan.layout(bound.names[n])) for n in w.inputs}
         layouts |= {n: plan.layout(bound.names[n]) for n in w.outputs}
         knobs = knobs_of(block, w, layouts, device) or {}
-        found.append(Candidate(w.to_json(), w.hash, layouts, block.template, 1, knobs, block.cores))
+        version = VERSIONS[block.template]
+        found.append(Candidate(w.to_json(), w.hash, layouts, block.template, version, knobs, block.cores))
     return found
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
+import signal
 import subprocess
 import tempfile
 from collections.abc import Generator, Iterator
@@ -20,6 +21,9 @@ from pathlib import Path
 import pytest
 
 from db.store import Store
+
+# Started in the background, a shell has us ignore Ctrl-C, and whatever we start as well; tests press it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 FORBID_SKIPS = os.environ.get("FUSETUNE_FORBID_SKIPS") == "1"
 _numbers = count()

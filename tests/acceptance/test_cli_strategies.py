@@ -32,6 +32,17 @@ def test_joint_on_this_cpu_keeps_the_best_whole(tmp_path: Path, model: Path) -> 
         assert report["prediction"]["predicted_ms"] > 0
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["dlfusion", "tpe:plans=5", "fixed-layers:cores=1"])
+def test_other_strategies_choose_a_plan_and_tune_it_here(tmp_path: Path, model: Path, strategy: str) -> None:
+    done = fusetune(tmp_path, "tune", model, "--strategy", strategy, "--trials", 40, "--no-baselines",
+                    "--db", f"sqlite:///{tmp_path}/db", "--out", tmp_path / "out", "--json")  # fmt: skip
+    assert done.code == 0, done.err
+    report = done.json
+    assert complete(tmp_path / "out") and report["strategy"] == strategy and report["verification"]["passed"]
+    assert 0 < report["trials"]["measured"] <= 40
+
+
 def test_a_simulated_device_leaves_a_plan_and_says_what_it_is(tmp_path: Path, model: Path) -> None:
     out, db = tmp_path / "out", f"sqlite:///{tmp_path}/db"
     done = fusetune(tmp_path, "tune", model, "--device", "sim:mlu100", "--trials", 40, "--db", db, "--out", out)
@@ -61,7 +72,8 @@ def test_a_baseline_that_the_cores_do_not_allow_is_left_out(tmp_path: Path, mode
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (("--device", "cpu", "--strategy", "dlfusion"), "strategy"),
+        (("--device", "cpu", "--strategy", "annealing"), "strategy"),
+        (("--device", "cpu", "--strategy", "tpe:depth=3"), "depth"),
         (("--device", "sim:mlu100", "--strategy", "greedy"), "strategy"),
         (("--device", "sim:nothing"), "simulated device"),
     ],

@@ -76,6 +76,7 @@ def killed_and_run_again(folder: Path, moment: Callable[[subprocess.Popen[str]],
     assert left_behind(folder) == []
 
 
+@pytest.mark.slow  # make test kills servers and their drivers: test_server_killed
 def test_killed_after_some_trials_and_run_again(tmp_path: Path) -> None:
     count = random.Random().randint(1, 6)
 

@@ -46,7 +46,9 @@ from tuner.store import NoStore, TrialStore
 from tuner.turns import Turn, alone
 from tuner.types import PROTOCOL, Device, JobSpec, Trial
 
-FINISH_SECONDS = 12.0  # kept back of a time budget for comparing, profiling and writing
+FINISH_SECONDS = 5.0  # kept back of a time budget for profiling and writing ...
+COMPARE_SECONDS = (7.0, 20.0)  # ... and at least and at most so much for timing whole models in turns ...
+COMPARE_CALLS = 150  # ... between which it is about so many calls of the default plan
 LESS_EXACT = ("winograd",)  # templates to do without when their rounding errors add up to too much
 FIRST_LOOK_SECONDS = 1.0  # for timing the default plan and ONNX Runtime before the search
 FINISH_BUILDS = 1.5  # and so many times what building the default plan took, for the tuned one ...
@@ -219,7 +221,8 @@ class Session:
         if budget.seconds is not None:
             plans = 2 if self.spec.strategy.partition(":")[0] == "joint" else 1  # its own, and the greedy one
             builds = FINISH_BUILDS * plans + (BASELINE_BUILDS if self.baselines else 0.0)
-            limit = budget.seconds - FINISH_SECONDS - builds * build_seconds - FINISH_LOOKS * self._look_seconds
+            again = FINISH_LOOKS * self._look_seconds + self._compare_seconds
+            limit = budget.seconds - FINISH_SECONDS - builds * build_seconds - again
         options = MeasureOptions(memory_limit=self.spec.memory_limit, seed=self.spec.seed)
         tuning = Tuning(
             distinct(begun.asked), self.device, self.store, self.spec.seed, fresh=self.spec.fresh, retry=self.retry,
@@ -257,11 +260,17 @@ class Session:
         entries.append(Contestant("onnxruntime", "onnxruntime", self.model))
         result = contest(
             entries, self._inputs[0], threads=self.device.cores, rounds=10,
-            seconds=FINISH_SECONDS * 0.6, options=TurnOptions(turn_seconds=0.12), seed=self.spec.seed,
+            seconds=self._compare_seconds, options=TurnOptions(turn_seconds=0.12), seed=self.spec.seed,
         )  # fmt: skip
         self._note(result)
         self._seconds["measuring"] += time.monotonic() - began
         return result
+
+    @property
+    def _compare_seconds(self) -> float:
+        """For timing whole models: long enough for rounds that an interval can be told from, where that is bearable."""
+        least, most = COMPARE_SECONDS
+        return min(most, max(least, COMPARE_CALLS * (self._known_seconds.get("default") or 0.0)))
 
     def _winner(self, result: ContestResult, steps: Mapping[str, Any]) -> str:
         """The fastest of tuned, greedy and default as measured whole; a whole that failed cannot win."""

@@ -237,6 +237,8 @@ def pooling(s: Sketch, name: str, free: bool = False) -> str:
     """A pooling whose every window touches the image, as ONNX asks; ``free``: windows do not overlap."""
     rng = s.rng
     kernel = _pick(rng, (2, 2), (2, 2), (3, 3), (2, 3))
+    if free:  # and none is larger than the image, which has no padding to make up for that
+        kernel = tuple(min(k, size) for k, size in zip(kernel, s.shape(name)[2:], strict=True))
     stride = kernel if free else _pick(rng, (1, 1), (2, 2), (3, 3), (2, 1))
     attrs: dict[str, Any] = {"kernel_shape": kernel, "strides": stride}
     if not free:

@@ -217,12 +217,6 @@ class Session:
         self, model: ImportedModel, begun: Planned, build_seconds: float
     ) -> tuple[Mapping[str, Planned], Sequence[Trial]]:
         budget = self.spec.budget
-        limit = None
-        if budget.seconds is not None:
-            plans = 2 if self.spec.strategy.partition(":")[0] == "joint" else 1  # its own, and the greedy one
-            builds = FINISH_BUILDS * plans + (BASELINE_BUILDS if self.baselines else 0.0)
-            again = FINISH_LOOKS * self._look_seconds + self._compare_seconds
-            limit = budget.seconds - FINISH_SECONDS - builds * build_seconds - again
         options = MeasureOptions(memory_limit=self.spec.memory_limit, seed=self.spec.seed)
         tuning = Tuning(
             distinct(begun.asked), self.device, self.store, self.spec.seed, fresh=self.spec.fresh, retry=self.retry,
@@ -238,7 +232,7 @@ class Session:
             with LocalRunner(self.device, options) as runner:
                 plan_trials = 1  # the tuned model as a whole
                 trials = None if budget.trials is None else max(0, budget.trials - plan_trials)
-                for _ in way.run(runner, trials, limit):
+                for _ in way.run(runner, trials, self._search_end(way.most, build_seconds)):
                     self._say(Stage.SEARCH, tuning.message, tuning.latency, self._share(tuning))
                 self._disturbed = runner.disturbed
         found = way.found()
@@ -247,6 +241,14 @@ class Session:
         self._seconds["measuring"] += tuning.measure_seconds
         self._seconds["deciding"] += tuning.deciding_seconds
         return found, tuning.trials
+
+    def _search_end(self, plans: int, build_seconds: float) -> float | None:
+        """When the search has to end, in the clock's seconds, to leave time for building and comparing its plans."""
+        if self.spec.budget.seconds is None:
+            return None
+        builds = FINISH_BUILDS * plans + (BASELINE_BUILDS if self.baselines else 0.0)
+        again = FINISH_LOOKS * self._look_seconds + self._compare_seconds
+        return self.spec.budget.seconds - FINISH_SECONDS - builds * build_seconds - again
 
     def _replan(self, model: ImportedModel, tuning: Tuning, strategy: Strategy) -> Replanning:
         cores = core_counts(self.spec.cores, self.device)

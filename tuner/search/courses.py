@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 from tuner.errors import UserError
 from tuner.measure.runner import Runner
@@ -38,6 +39,8 @@ class Planned:
 
 class Course(ABC):
     """How one job searches. ``begun`` is the plan that the job begins with, and ``tuning`` measures its kernels."""
+
+    most: ClassVar[int] = 1  # plans that ``found`` may hand over
 
     def __init__(self, begun: Planned, tuning: Tuning) -> None:
         self.begun, self.tuning = begun, tuning
@@ -87,6 +90,8 @@ class _Replanned(Course):
 
 class KernelsThenPlans(_Replanned):
     """``joint``: tune the plan begun with, then look for better ones around what is known by then."""
+
+    most = 2
 
     def run(self, runner: Runner, trials: int | None, deadline: float | None) -> Iterator[Trial]:
         clock = self.tuning.clock

@@ -34,7 +34,7 @@ from tuner.output import check_writable, install
 from tuner.plan.legality import validate
 from tuner.plan.plan import Plan
 from tuner.report import Outcome, make_report
-from tuner.search.courses import Planned, course
+from tuner.search.courses import AsBegun, Course, Planned, course
 from tuner.search.examination import examined
 from tuner.search.fusion import greedy, unfused
 from tuner.search.questions import answered, core_counts, defaults, distinct, questions
@@ -50,10 +50,12 @@ FINISH_SECONDS = 5.0  # kept back of a time budget for profiling and writing ...
 COMPARE_SECONDS = (7.0, 20.0)  # ... and at least and at most so much for timing whole models in turns ...
 COMPARE_CALLS = 150  # ... between which it is about so many calls of the default plan
 LESS_EXACT = ("winograd",)  # templates to do without when their rounding errors add up to too much
-FIRST_LOOK_SECONDS = 1.0  # for timing the default plan and ONNX Runtime before the search
+FIRST_LOOK = (3, 1.0)  # at most so many rounds and seconds for the default plan and ONNX Runtime before the search ...
+SECOND_LOOK = (8, 3.0)  # ... and for plans that the tuned one is foreseen from
 FINISH_BUILDS = 1.5  # and so many times what building the default plan took, for the tuned one ...
 BASELINE_BUILDS = 2.5  # ... and so many more for unoptimised and unfused
-FINISH_LOOKS = 2.0  # and so many times what the first look took: engines start and load again to compare and to verify
+FINISH_LOOKS = 3.0  # and so many times what the first look took: engines start and load again, to compare and to verify
+SEARCH_LEAST = 0.3  # of the budget that is left after the first look, which the search gets whatever is kept back
 
 
 @dataclass
@@ -84,7 +86,7 @@ class Session:
         self._machine = Reading.now()
         self._disturbed = 0  # samples that foreign load disturbed
         self.graph: Graph | None = None  # once the model is read
-        self._known_seconds: dict[str, float | None] = {}  # latencies of whole models timed so far
+        self._known_seconds: dict[str, float] = {}  # latencies of whole models timed so far
         self._seconds = {"building": 0.0, "measuring": 0.0, "deciding": 0.0}
         self._tuning: Tuning | None = None
         self._look_seconds = 0.0  # that the first look took
@@ -130,10 +132,14 @@ class Session:
             build_seconds = time.monotonic() - began
             if self.baselines:
                 self._first_look(model, scratch)
-        found, trials = self._search(model, begun, build_seconds)
+        way = self._search(model, begun, build_seconds)
+        found = way.found()
         with self._turn("whole models"):
             plans = {"default": plan}
-            checked = self._build_found(model, found, plans, scratch, steps)
+            others = {name: planned for name, planned in found.items() if name != "tuned"}
+            checked = self._build_found(model, others, plans, scratch, steps)
+            self._predicted = self._foresee(way, scratch, list(steps))
+            checked |= self._build_found(model, {"tuned": found["tuned"]}, plans, scratch, steps)
             if self.baselines:
                 lone = unfused(model.graph, self.device, 1)
                 steps["unoptimised"] = self._build(model, lone, scratch / "unoptimised", "unoptimised plan")
@@ -152,7 +158,7 @@ class Session:
         chosen = plans[winner]
         with self._turn("the finished model"):
             report = self._report(model, chosen, steps[winner], result, winner, verification, scratch / winner)
-        self._export(scratch / winner, chosen, report, trials)
+        self._export(scratch / winner, chosen, report, way.tuning.trials)
         self._say(Stage.EXPORT, "done", best=report["latency_ms"]["tuned"]["median"] / 1e3, done=1.0)
         return report
 
@@ -213,9 +219,7 @@ class Session:
         self._seconds["building"] += time.monotonic() - began
         return steps
 
-    def _search(
-        self, model: ImportedModel, begun: Planned, build_seconds: float
-    ) -> tuple[Mapping[str, Planned], Sequence[Trial]]:
+    def _search(self, model: ImportedModel, begun: Planned, build_seconds: float) -> Course:
         budget = self.spec.budget
         options = MeasureOptions(memory_limit=self.spec.memory_limit, seed=self.spec.seed)
         tuning = Tuning(
@@ -223,8 +227,8 @@ class Session:
             clock=self.clock, turn=self._turn,
         )  # fmt: skip
         self._tuning = tuning
-        if self.spec.strategy == "none" or budget.trials == 0:  # those two promise the default knobs
-            return {"tuned": begun}, ()
+        if self.spec.strategy == "none" or budget.trials == 0:
+            return AsBegun(begun, tuning)  # those two promise the default knobs
         strategy = self.spec.strategy if self.spec.plan is None else "greedy"  # a plan that was given stays
         way = course(strategy, begun, tuning, lambda known, chosen: self._replan(model, known, chosen))
         way.recall()
@@ -235,12 +239,10 @@ class Session:
                 for _ in way.run(runner, trials, self._search_end(way.most, build_seconds)):
                     self._say(Stage.SEARCH, tuning.message, tuning.latency, self._share(tuning))
                 self._disturbed = runner.disturbed
-        found = way.found()
-        self._predicted = way.foreseen(self._known_seconds.get("default"))
         self._seconds["building"] += tuning.build_seconds
         self._seconds["measuring"] += tuning.measure_seconds
         self._seconds["deciding"] += tuning.deciding_seconds
-        return found, tuning.trials
+        return way
 
     def _search_end(self, plans: int, build_seconds: float) -> float | None:
         """When the search has to end, in the clock's seconds, to leave time for building and comparing its plans."""
@@ -248,7 +250,9 @@ class Session:
             return None
         builds = FINISH_BUILDS * plans + (BASELINE_BUILDS if self.baselines else 0.0)
         again = FINISH_LOOKS * self._look_seconds + self._compare_seconds
-        return self.spec.budget.seconds - FINISH_SECONDS - builds * build_seconds - again
+        end = self.spec.budget.seconds - FINISH_SECONDS - builds * build_seconds - again
+        now = self.clock.seconds
+        return max(end, now + SEARCH_LEAST * (self.spec.budget.seconds - now))
 
     def _replan(self, model: ImportedModel, tuning: Tuning, strategy: Strategy) -> Replanning:
         cores = core_counts(self.spec.cores, self.device)
@@ -356,18 +360,28 @@ class Session:
     def _first_look(self, model: ImportedModel, scratch: Path) -> None:
         """Time the default plan and ONNX Runtime shortly, so that a watcher knows early what is to be beaten."""
         self._say(Stage.COMPARE, "timing the default plan and ONNX Runtime")
+        default = Contestant("default", "artifact", scratch / "default")
+        self._look_seconds = self._look([default, Contestant("onnxruntime", "onnxruntime", self.model)], *FIRST_LOOK)
+
+    def _foresee(self, way: Course, scratch: Path, names: Sequence[str]) -> float | None:
+        """Time other plans than the tuned one as wholes, and tell from them what that one should take."""
+        if not (self.baselines and way.foresees):
+            return None
+        self._say(Stage.COMPARE, "timing other plans to foresee the tuned one")
+        self._look([Contestant(name, "artifact", scratch / name) for name in names], *SECOND_LOOK)
+        return way.foreseen({name: self._known_seconds[name] for name in names if name in self._known_seconds})
+
+    def _look(self, entries: Sequence[Contestant], rounds: int, seconds: float) -> float:
+        """Time wholes shortly; gives the seconds that this took in all."""
         began = time.monotonic()
-        entries = [
-            Contestant("default", "artifact", scratch / "default"),
-            Contestant("onnxruntime", "onnxruntime", self.model),
-        ]
         result = contest(
-            entries, self._inputs[0], threads=self.device.cores, rounds=3, seconds=FIRST_LOOK_SECONDS,
+            entries, self._inputs[0], threads=self.device.cores, rounds=rounds, seconds=seconds,
             options=TurnOptions(turn_seconds=0.12), seed=self.spec.seed,
         )  # fmt: skip
         self._note(result)
-        self._look_seconds = time.monotonic() - began
-        self._seconds["measuring"] += self._look_seconds
+        taken = time.monotonic() - began
+        self._seconds["measuring"] += taken
+        return taken
 
     def _note(self, result: ContestResult) -> None:
         """Remember whole models' latencies for whoever watches."""

@@ -159,10 +159,11 @@ def choice_seconds(space: PlanSpace, choice: Choice, table: Table) -> float:
     """The choice's time under another table, layout changes included; NaN if one is unknown."""
     index = {cores: i for i, cores in enumerate(space.cores)}
     pairs = zip(choice.blocks, choice.cores, strict=True)
-    return sum(float(table[space.blocks[b].question, index[c]]) for b, c in pairs) + _conversions(space, choice)
+    return sum(float(table[space.blocks[b].question, index[c]]) for b, c in pairs) + conversion_seconds(space, choice)
 
 
-def _conversions(space: PlanSpace, choice: Choice) -> float:
+def conversion_seconds(space: PlanSpace, choice: Choice) -> float:
+    """What the choice's changes of layout take of that."""
     stored = {n: v for b in choice.blocks for n, v in space.blocks[b].writes.items()}
     wanted = {(n, v) for b in choice.blocks for n, v in space.blocks[b].reads.items()}
     wanted |= {(n, PLAIN) for n in space.graph.outputs}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -21,7 +21,7 @@ RETRAIN = 1.3  # growth of the samples at which the model learns anew
 class Allocation:
     """Spreads trials over the searches of one job; rebuilt from stored trials at any moment."""
 
-    searches: Mapping[str, KnobSearch]  # record key -> search
+    searches: dict[str, KnobSearch]  # record key -> search; those of weight 0 only teach the model
     model: BoostedTrees
     learned: int = 0  # samples the model knows
     predictions: list[tuple[float, float]] = field(default_factory=list)  # (predicted, measured) log-seconds
@@ -29,7 +29,7 @@ class Allocation:
 
     def propose(self, count: int) -> list[Candidate]:
         """The next round's candidates, at most ``count``; none when nothing is left to win."""
-        unknown = [s for s in self.searches.values() if s.lost]
+        unknown = [s for s in self.searches.values() if s.weight and s.lost]
         if unknown:
             found = [c for s in unknown for c in s.propose(4 if s.results else 1, self.model)]
             return found[:count]

@@ -13,19 +13,20 @@ from typing import ClassVar
 
 from tuner.errors import UserError
 from tuner.measure.runner import Runner
+from tuner.plan.partition import conversion_seconds
 from tuner.plan.plan import Plan
-from tuner.search.questions import Question, distinct
-from tuner.search.replanning import Replanning, stretched
+from tuner.search.confirmation import Confirmation
+from tuner.search.questions import Asked, default_seconds, known_seconds
+from tuner.search.replanning import Replanning
 from tuner.search.strategies import registry
 from tuner.search.strategies.base import Strategy
 from tuner.search.strategies.joint import Joint
 from tuner.search.tuning import Tuning
 from tuner.types import Trial
 
-REPLAN_SHARE = 0.3  # of the search that joint spends on other plans than the one it begins with
+PARTS = (0.55, 0.75, 0.85)  # of its search, at which joint has tuned, has looked for other plans, is sure of its plan
 PLAN_SHARE = 0.5  # of the search that other strategies may spend on choosing a plan before its kernels are tuned
 
-Asked = Mapping[tuple[str, ...], Question]  # by the layers of the blocks that ask
 Replan = Callable[[Tuning], Replanning]  # what searches plans, with what this tuning knows
 
 
@@ -41,6 +42,7 @@ class Course(ABC):
     """How one job searches. ``begun`` is the plan that the job begins with, and ``tuning`` measures its kernels."""
 
     most: ClassVar[int] = 1  # plans that ``found`` may hand over
+    foresees: ClassVar[bool] = False  # whether it has an opinion on wholes before they are timed
 
     def __init__(self, begun: Planned, tuning: Tuning) -> None:
         self.begun, self.tuning = begun, tuning
@@ -57,9 +59,25 @@ class Course(ABC):
     def found(self) -> dict[str, Planned]:
         """The plans to build, by the name of their contestant; "tuned" is the strategy's own."""
 
-    def foreseen(self, whole: float | None) -> float | None:
-        """Seconds that "tuned" should take as a whole, when the default plan took ``whole``; None if unknown."""
+    def foreseen(self, wholes: Mapping[str, float]) -> float | None:
+        """Seconds that "tuned" should take as a whole, None if unknown; ``wholes``: what others took that were timed.
+
+        Wholes take longer than the sum of their blocks. The more alike another plan is, the less has to be guessed.
+        """
         return None
+
+
+class AsBegun(Course):
+    """Nothing is searched, nor recalled."""
+
+    def recall(self) -> None:
+        return
+
+    def run(self, runner: Runner, trials: int | None, deadline: float | None) -> Iterator[Trial]:
+        yield from ()
+
+    def found(self) -> dict[str, Planned]:
+        return {"tuned": self.begun}
 
 
 class KernelsOnly(Course):
@@ -87,27 +105,65 @@ class _Replanned(Course):
             self._replanning.recall()
         return self._replanning
 
+    def _part(self, share: float, trials: int | None, deadline: float | None) -> tuple[int | None, float | None]:
+        """Where this share of a budget ends."""
+        now = self.tuning.clock.seconds
+        return (
+            None if trials is None else round(trials * share),
+            None if deadline is None else now + share * max(0.0, deadline - now),
+        )
+
 
 class KernelsThenPlans(_Replanned):
-    """``joint``: tune the plan begun with, then look for better ones around what is known by then."""
+    """``joint``: tune the plan begun with, look for a better one around what is known by then, and tune that.
+
+    Another plan is taken up only if it holds when it is measured again (see ``Confirmation``).
+    """
 
     most = 2
+    foresees = True
+
+    def __init__(self, begun: Planned, tuning: Tuning, replan: Replan) -> None:
+        super().__init__(begun, tuning, replan)
+        self._chosen: Planned | None = None
+        self._converting = 0.0  # seconds that changes of layout should take, more than in the plan begun with
 
     def run(self, runner: Runner, trials: int | None, deadline: float | None) -> Iterator[Trial]:
-        clock = self.tuning.clock
-        first = None if deadline is None else deadline - REPLAN_SHARE * max(0.0, deadline - clock.seconds)
-        yield from self.tuning.run(runner, None if trials is None else round(trials * (1 - REPLAN_SHARE)), first)
-        yield from self._replanned().run(runner, trials, deadline)
+        tuned, planned, confirmed = (self._part(share, trials, deadline) for share in PARTS)
+        yield from self.tuning.run(runner, *tuned)
+        replanning = self._replanned()
+        yield from replanning.run(runner, *planned)
+        confirmation = Confirmation(replanning, self.begun.plan, self.begun.asked)
+        yield from confirmation.run(runner, *confirmed)
+        self._choose(confirmation)
+        yield from self.tuning.run(runner, trials, deadline)
 
     def found(self) -> dict[str, Planned]:
-        replanning = self._replanning or self._replanned()
-        choice = replanning.choice()
-        return {"tuned": self.begun if choice is None else Planned(*replanning.plan(choice)), "greedy": self.begun}
+        if self._chosen is None:
+            self._choose(Confirmation(self._replanning or self._replanned(), self.begun.plan, self.begun.asked))
+        assert self._chosen is not None
+        return {"tuned": self._chosen} | ({} if self._chosen is self.begun else {"greedy": self.begun})
 
-    def foreseen(self, whole: float | None) -> float | None:
-        choice = self._replanning.choice() if self._replanning else None
-        stretch = stretched(whole, distinct(self.begun.asked))
-        return choice.seconds * stretch if choice and stretch else None
+    def foreseen(self, wholes: Mapping[str, float]) -> float | None:
+        found = self.found()
+        if "greedy" in found and "greedy" in wholes:
+            whole, parts = wholes["greedy"], known_seconds(found["greedy"].asked)
+        else:
+            whole, parts = wholes.get("default", 0.0), default_seconds(self.begun.asked)
+        mine = known_seconds(found["tuned"].asked)
+        return whole * (mine + self._converting) / parts if whole and parts and mine else None
+
+    def _choose(self, confirmation: Confirmation) -> None:
+        begun, choice = confirmation.begun(), confirmation.choice()
+        if choice is None or (begun is not None and set(choice.blocks) == set(begun.blocks)):
+            self._chosen = self.begun
+            return
+        if begun is not None:
+            space = confirmation.replanning.space
+            self._converting = conversion_seconds(space, choice) - conversion_seconds(space, begun)
+        confirmation.replanning.settle(choice, besides=self.begun.asked.values())
+        self._chosen = Planned(*confirmation.replanning.plan(choice))
+        self.tuning.focus(self._chosen.asked)
 
 
 class PlansThenKernels(_Replanned):
@@ -118,9 +174,8 @@ class PlansThenKernels(_Replanned):
         self._chosen: Planned | None = None
 
     def run(self, runner: Runner, trials: int | None, deadline: float | None) -> Iterator[Trial]:
-        clock, replanning = self.tuning.clock, self._replanned()
-        first = None if deadline is None else deadline - PLAN_SHARE * max(0.0, deadline - clock.seconds)
-        yield from replanning.run(runner, None if trials is None else round(trials * PLAN_SHARE), first)
+        replanning, planned = self._replanned(), self._part(PLAN_SHARE, trials, deadline)
+        yield from replanning.run(runner, *planned)
         if self._settle(replanning):
             yield from self.tuning.run(runner, trials, deadline)
         elif not self.tuning.stopped:

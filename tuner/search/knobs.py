@@ -6,6 +6,7 @@ its proposals. Either way a share of each batch is Optuna's own, because a ranki
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -58,7 +59,7 @@ class KnobSearch:
         self._open = np.ones(len(self._points), dtype=bool)  # which points were never tried
         self._knobs: dict[str, dict[str, int]] = {}
         self._samples: dict[str, list[float]] = {}
-        self._finals: set[str] = set()
+        self._finals: Counter[str] = Counter()  # knob key -> how often it was measured again
         self._features = Features(self.workload, self.candidate.template, self.candidate.cores, self.device)
         self._posterior = Posterior(self._features, self.space)
         self._told = 0  # trials so far
@@ -84,7 +85,7 @@ class KnobSearch:
         if key not in self.results:
             self._study.add_trial(self._as_optuna(knobs, trial.seconds))
         if trial.purpose is Purpose.FINAL and trial.samples:
-            self._finals.add(key)
+            self._finals[key] += 1
         self._samples.setdefault(key, []).extend(trial.samples)
         samples = self._samples[key]
         self.results[key] = median(samples) if samples else None
@@ -122,6 +123,15 @@ class KnobSearch:
     def final(self) -> bool:
         """Whether finalists were measured again already."""
         return bool(self._finals)
+
+    def finals(self, knobs: Mapping[str, int]) -> int:
+        """How often these knobs were measured again as a finalist."""
+        return self._finals[_key(knobs)]
+
+    def confirmed(self, times: int) -> list[float]:
+        """Median seconds of the knobs that were measured again at least so often."""
+        found = (self.results[k] for k, count in self._finals.items() if count >= times)
+        return [s for s in found if s is not None]
 
     def knows(self, knobs: Mapping[str, int]) -> bool:
         """Whether these knobs were tried."""

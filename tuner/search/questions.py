@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from tuner.build.assemble import block_layouts
@@ -78,6 +78,28 @@ class Question:
             search.rival = min(others, default=None)
 
 
+Asked = Mapping[tuple[str, ...], Question]  # by the layers of the blocks that ask
+
+
+def known_seconds(asked: Asked) -> float | None:
+    """Seconds of a plan's blocks with the best that is known, one after the other; None while one is unknown."""
+    return _sum(question.answer().seconds for question in asked.values())
+
+
+def default_seconds(asked: Asked) -> float | None:
+    """The same with the templates' default knobs on the planned cores."""
+    return _sum(
+        question.searches.get((question.template, question.planned), question.main).seconds(question.space.default)
+        or question.main.seconds(question.space.default)
+        for question in asked.values()
+    )
+
+
+def _sum(times: Iterable[float | None]) -> float | None:
+    known = list(times)
+    return None if None in known else sum(t for t in known if t is not None)
+
+
 def questions(
     plan: Plan,
     graph: Graph,
@@ -136,7 +158,7 @@ def question_of(
     return Question(workload, layouts, planned_template, spaces[0], searches, planned)
 
 
-def answered(plan: Plan, asked: Mapping[tuple[str, ...], Question], without: Collection[str] = ()) -> Plan:
+def answered(plan: Plan, asked: Asked, without: Collection[str] = ()) -> Plan:
     """The plan with every block's best known template, knobs and cores; blocks whose knobs are given keep them."""
 
     def change(block: Block) -> Block:
@@ -150,7 +172,7 @@ def answered(plan: Plan, asked: Mapping[tuple[str, ...], Question], without: Col
     return plan.map(change)
 
 
-def defaults(plan: Plan, asked: Mapping[tuple[str, ...], Question]) -> Plan:
+def defaults(plan: Plan, asked: Asked) -> Plan:
     """The plan with its templates' default knobs spelt out."""
 
     def change(block: Block) -> Block:
@@ -162,7 +184,7 @@ def defaults(plan: Plan, asked: Mapping[tuple[str, ...], Question]) -> Plan:
     return plan.map(change)
 
 
-def distinct(asked: Mapping[tuple[str, ...], Question]) -> list[Question]:
+def distinct(asked: Asked) -> list[Question]:
     """Each question once, in the plan's order."""
     return list({id(q): q for q in asked.values()}.values())
 

@@ -22,8 +22,9 @@ from tuner.plan.partition import Choice, to_plan
 from tuner.plan.plan import IMPORTED, VIEW, Plan
 from tuner.plan.space import Evaluation, PlanSpace, plan_space
 from tuner.search.blocks import machine_of
+from tuner.search.knobs import KnobSearch
 from tuner.search.predictor import BlockPredictor
-from tuner.search.questions import Question, question_of
+from tuner.search.questions import Asked, Question, question_of
 from tuner.search.samples import Samples
 from tuner.search.served import Served
 from tuner.search.strategies.base import State, Strategy, evaluations_of, is_known
@@ -56,7 +57,7 @@ class Replanning:
                 key = _identity(self.space.workload(number), self.space.layouts(number), asked.template)
                 if key in known:
                     self._asked[number] = known[key]
-                    self._tell(number)
+                    self.tell(number)
 
     @property
     def space(self) -> PlanSpace:
@@ -70,7 +71,7 @@ class Replanning:
         for number, question in new.items():
             if id(question) in known:
                 self._asked[number] = question
-                self._tell(number)
+                self.tell(number)
 
     def run(self, runner: Runner, trials: int | None, deadline: float | None) -> Iterator[Trial]:
         """Measure within the budget; yields each trial after it was stored."""
@@ -80,7 +81,7 @@ class Replanning:
                 candidates = [c for e in wanted for c in self._candidates(e)]
                 yield from self.tuning.measure(runner, candidates, Purpose.SEARCH, trials, deadline)
                 for number, _ in wanted:
-                    self._tell(number)
+                    self.tell(number)
                 if self.tuning.measured - before < len(candidates):
                     return  # the budget is spent
                 # Nothing came of some: they failed.
@@ -94,21 +95,48 @@ class Replanning:
             return None
         return choice if is_known(self.state, choice) else None
 
-    def settle(self, choice: Choice) -> None:
-        """Leave the chosen blocks their core counts alone; of equal blocks on several the faster count."""
+    def settle(self, choice: Choice, besides: Iterable[Question] = ()) -> None:
+        """Leave the chosen blocks their core counts alone; of equal blocks on several the faster count.
+
+        Questions ``besides`` stay as they are.
+        """
+        free = {id(question) for question in besides}
         counts: dict[int, set[int]] = {}
         for number, index in evaluations_of(self.space, choice):
             counts.setdefault(number, set()).add(index)
         for number in counts.keys() & self._asked.keys():
             fastest = min(counts[number], key=lambda i: float(self.state.seconds[number, i]))
-            self._asked[number].settle(self.space.cores[fastest])
+            if id(self._asked[number]) not in free:
+                self._asked[number].settle(self.space.cores[fastest])
 
-    def plan(self, choice: Choice) -> tuple[Plan, dict[tuple[str, ...], Question]]:
+    def plan(self, choice: Choice) -> tuple[Plan, Asked]:
         """The choice as a plan, and the questions that its blocks ask."""
         blocks = [self.space.blocks[index] for index in choice.blocks]
         return to_plan(self.space, choice), {
             b.layers: self._asked[b.question] for b in blocks if b.question in self._asked
         }
+
+    def question(self, number: int) -> Question | None:
+        """What a question of the space is called in the tuning; None if it was never asked, or needs no measuring."""
+        return self._asked.get(number)
+
+    def searches(self, evaluation: Evaluation) -> list[KnobSearch]:
+        """Those that look for a kernel for it; none for views, and before it was asked."""
+        number, index = evaluation
+        asked = self._asked.get(number)
+        return [s for (_, cores), s in asked.searches.items() if cores == self.space.cores[index]] if asked else []
+
+    def fastest(self, evaluation: Evaluation) -> KnobSearch | None:
+        """The search that knows the fastest kernel for it; None while none is known."""
+        known = [s for s in self.searches(evaluation) if s.best]
+        return min(known, key=lambda s: s.best[1] if s.best else np.inf, default=None)
+
+    def tell(self, number: int) -> None:
+        """Take over what is known of a question by now."""
+        for index in range(len(self.space.cores)):
+            search = self.fastest((number, index))
+            if search is not None and search.best is not None:
+                self.state.tell([((number, index), search.best[1])])
 
     def _candidates(self, evaluation: Evaluation) -> list[Candidate]:
         number, index = evaluation
@@ -141,14 +169,6 @@ class Replanning:
                 found += [k for (name, _), s in other.searches.items() if name == template for k in s.ranked(1)]
         return [dict(knobs) for knobs, _ in sorted(found, key=lambda f: f[1])[:HANDED_ON]]
 
-    def _tell(self, number: int) -> None:
-        """Take over what is known of a question."""
-        for index, cores in enumerate(self.space.cores):
-            searches = [s for (_, count), s in self._asked[number].searches.items() if count == cores]
-            times = [s.best[1] for s in searches if s.best]
-            if times:
-                self.state.tell([((number, index), min(times))])
-
 
 def replan(
     graph: Graph, cores: Sequence[int], residency: str, tuning: Tuning, strategy: Strategy,
@@ -170,19 +190,6 @@ def replan(
         )  # fmt: skip
 
     return Replanning(State(space, tuning.seed, predictor=predictor), strategy, tuning, make)
-
-
-def stretched(whole: float | None, questions: Iterable[Question]) -> float | None:
-    """By how much a model took longer than the sum of its blocks, when its default plan ran as a whole in ``whole``
-    seconds: what a plan will take as a whole is foreseen so. None if a block's default was not measured."""
-    parts = 0.0
-    for question in questions:
-        search = question.searches.get((question.template, question.planned), question.main)
-        alone = search.seconds(question.space.default) or question.main.seconds(question.space.default)
-        if alone is None:
-            return None
-        parts += question.uses * alone
-    return whole / parts if whole and parts else None
 
 
 def _identity(workload: Graph, layouts: Any, template: str) -> tuple[Any, ...]:

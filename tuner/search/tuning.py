@@ -12,6 +12,7 @@ from tuner.clock import Clock
 from tuner.measure.runner import Runner
 from tuner.plan.describe import describe
 from tuner.search.allocation import BATCH, Allocation
+from tuner.search.knobs import KnobSearch
 from tuner.search.questions import Question
 from tuner.store import TrialStore
 from tuner.turns import Turn, alone
@@ -54,7 +55,7 @@ class Tuning:
             for search in question.searches.values():
                 searches[search.candidate.record_key] = search
         self._every = searches
-        self.allocation = self._allocate()
+        self.allocation = Allocation(self._mains(), BoostedTrees(seed=self.seed))
 
     def add(self, *questions: Question, unknown: bool = True) -> None:
         """Ask more questions; what this job or the store knows of them is taken in. Their knobs are not searched.
@@ -88,11 +89,10 @@ class Tuning:
         for question in self.questions:
             for search in question.searches.values():
                 search.weight = question.uses
-        self.allocation = self._allocate()
+        self.allocation.searches |= self._mains()
 
-    def _allocate(self) -> Allocation:
-        searches = {s.candidate.record_key: s for q in self.questions if q.uses for s in q.mains}
-        return Allocation(searches, BoostedTrees(seed=self.seed))
+    def _mains(self) -> dict[str, KnobSearch]:
+        return {s.candidate.record_key: s for q in self.questions if q.uses for s in q.mains}
 
     @contextmanager
     def deciding(self) -> Iterator[None]:
@@ -149,7 +149,8 @@ class Tuning:
     def run(self, runner: Runner, trials: int | None, deadline: float | None) -> Iterator[Trial]:
         """Measure; yields each trial after it was stored. ``deadline`` is in the clock's seconds."""
         last = None if deadline is None else deadline - LAST_SHARE * max(0.0, deadline - self.clock.seconds)
-        reserve = 0 if trials is None else min(trials // 4, 3 * sum(1 for q in self.questions if q.uses))
+        left = 0 if trials is None else max(0, trials - self.measured)
+        reserve = min(left // 4, 3 * sum(1 for q in self.questions if q.uses))
         with self.deciding():
             yield from self.measure(runner, self._again, Purpose.SEARCH, None, None)  # asked for, whatever is spent
             while self._goes_on(trials, last, reserve):

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import pytest
-
 from tests.unit.search.search_fakes import DEVICE, FakeRunner, MemoryStore
 from tuner.graph.ir import Constant, Graph, Layer, Tensor, freeze_attrs
 from tuner.plan.legality import validate
 from tuner.search.fusion import greedy
 from tuner.search.questions import Question, answered, distinct, questions
-from tuner.search.replanning import Replanning, replan, stretched
+from tuner.search.replanning import Replanning, replan
 from tuner.search.strategies.joint import Joint
 from tuner.search.tuning import Tuning
 from tuner.types import Candidate, FailureKind
@@ -147,14 +145,6 @@ def test_blocks_that_fail_are_left_alone() -> None:
     assert choice is not None
     plan, _ = replanning.plan(choice)
     assert all(set(block.layers) != {"d", "e"} for block in plan.blocks)
-
-
-def test_a_whole_is_foreseen_as_the_default_was_stretched() -> None:
-    graph, runner = residual_net(), FakeRunner(seconds)
-    tuning, asked = tuned(runner, graph)
-    parts = sum(q.uses * (q.main.seconds(q.space.default) or 0.0) for q in tuning.questions)
-    assert stretched(parts * 1.2, distinct(asked)) == pytest.approx(1.2)
-    assert stretched(None, distinct(asked)) is None
 
 
 def test_what_the_greedy_plan_asks_is_asked_by_the_space_in_the_same_words() -> None:

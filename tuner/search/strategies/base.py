@@ -23,9 +23,9 @@ class Predictor(Protocol):
 
 @dataclass
 class State:
-    """What is known of a space. Rebuilt from stored trials by telling them again, in any order.
+    """What is known of a space. Rebuilt from stored trials by telling them again.
 
-    ``seconds`` holds the best time of each evaluation: NaN = not measured, inf = failed.
+    ``seconds`` holds what was last told of each evaluation: NaN = not measured, inf = failed.
     """
 
     space: PlanSpace
@@ -42,10 +42,9 @@ class State:
     def tell(self, results: Iterable[tuple[Evaluation, float | None]]) -> None:
         """Take in measured seconds; None = it failed."""
         for evaluation, seconds in results:
-            known = self.seconds[evaluation]
-            if np.isnan(known):
+            if np.isnan(self.seconds[evaluation]):
                 self.order.append(evaluation)
-            self.seconds[evaluation] = np.fmin(known, np.inf if seconds is None else seconds)
+            self.seconds[evaluation] = np.inf if seconds is None else seconds
 
     @property
     def measured(self) -> int:

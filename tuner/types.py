@@ -64,13 +64,13 @@ class Device:
     """
 
     name: str  # what users say: "cpu"
-    kind: str  # "cpu", later "cuda", "sim"
-    model: str  # CPU model as the machine names it
-    mcpu: str  # LLVM's name of the processor
+    kind: str  # "cpu", "cuda", "sim"
+    model: str  # CPU or GPU model as the machine names it
+    mcpu: str  # LLVM's name of the processor; "sm_86" of a GPU
     features: tuple[str, ...]  # ISA features that decide code generation, sorted
-    cores: int  # physical cores this process may use
-    lanes: int  # float32 numbers in one vector register
-    registers: int  # architectural vector registers
+    cores: int  # physical cores this process may use; a GPU's SMs
+    lanes: int  # float32 numbers in one vector register; threads of a GPU's warp
+    registers: int  # architectural vector registers; 32-bit ones of an SM
     l1: int  # data cache of one core
     l2: int  # cache of one core
     l3: int  # last-level cache, shared
@@ -84,6 +84,11 @@ class Device:
 
     def target(self) -> dict[str, Any]:
         """TVM's target description as a plain dict."""
+        if self.kind == "cuda":
+            # 48 kB is what a kernel may have without asking the driver for more, which TVM's CUDA code does not do.
+            limits = {"max_threads_per_block": 1024, "max_shared_memory_per_block": 48 << 10}
+            sizes = {"thread_warp_size": self.lanes, "registers_per_block": self.registers}
+            return {"kind": "cuda", "arch": self.mcpu, **sizes, **limits}
         return {"kind": "llvm", "mcpu": self.mcpu, "num-cores": self.cores}
 
     def to_json(self) -> dict[str, Any]:
@@ -213,7 +218,7 @@ class JobSpec:
 
     model: str  # SHA-256 of the ONNX file's bytes
     device: str = "cpu"
-    strategy: str = "greedy"
+    strategy: str = "joint"
     budget: Budget = field(default_factory=Budget)
     cores: tuple[int, ...] | None = None  # core counts to consider per block; None = 1..all
     precision: str = "fp32"

@@ -125,8 +125,10 @@ def _runner(device: Device, seed: int) -> Any:
 
 
 def _check_measurable(device: Device) -> None:
+    from tuner.gpu.spec import check_not_gpu
     from tuner.measure.device import detect_cpu
 
+    check_not_gpu(device, "Calibrating")
     if not device.simulated and device.fingerprint != detect_cpu().fingerprint:
         raise UserError(
             f"{device.name} can be built for here, but not measured.", code="not-this-machine",

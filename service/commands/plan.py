@@ -24,12 +24,14 @@ UNMEASURED = ("greedy", "none")  # strategies of real devices whose plan follows
 def plan(args: argparse.Namespace) -> int:
     """The command. Raises UserError for strategies that have to measure before they have a plan."""
     from service.commands.spec import read_json
+    from tuner.gpu.spec import check_not_gpu
     from tuner.graph.load import import_model
     from tuner.measure.device import devices
     from tuner.plan.legality import validate
     from tuner.plan.plan import Plan
 
     device = devices(args.device)
+    check_not_gpu(device, "Planning")
     strategy = args.strategy or _unmeasured(device)[0]
     check_without_measuring(strategy, device)
     check_cores(args.cores, device)

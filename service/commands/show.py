@@ -10,7 +10,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from tuner.errors import UserError
+from tuner.errors import DeviceError, UserError
+from tuner.types import Device
 
 
 def zoo(args: argparse.Namespace) -> int:
@@ -49,6 +50,9 @@ def devices(args: argparse.Namespace) -> int:
 
     here = detect_cpu()
     known = [device_called(name) for name in device_names()]
+    gpu = _gpu_here()
+    if gpu is not None:
+        known.insert(1, gpu)
     facts = [
         device.to_json() | {
             "toolchain": None if device.simulated else toolchain(),
@@ -71,10 +75,21 @@ def devices(args: argparse.Namespace) -> int:
         others.add_column(column, justify="right" if column == "cores" else "left")
     for each in facts[1:]:
         use = "simulated" if each["simulated"] else "measured here" if each["measures"] else "built for here"
+        use = "docs/gpu.md" if each["kind"] == "cuda" else use
         others.add_row(each["name"], each["model"], str(each["cores"]), use)
     others.add_row("sim:PATH.json", "a machine of your own: docs/simulated-devices.md", "", "simulated")
     console.print(others)
     return 0
+
+
+def _gpu_here() -> Device | None:
+    """This machine's GPU, if it has one that can be used."""
+    from tuner.gpu.detect import detect
+
+    try:
+        return detect().device()
+    except DeviceError:
+        return None
 
 
 def _readable(facts: Mapping[str, Any]) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Devices by name: this machine's CPU as this process may use it, CPUs known by name, and simulated ones."""
+"""Devices by name: this machine's CPU as this process may use it, its GPU, known ones, and simulated ones."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from tuner.errors import UserError
+from tuner.gpu.detect import detect
 from tuner.measure.named import NAMED
 from tuner.simulate.spec import PREFIX, load, names
 from tuner.types import Device
@@ -28,12 +29,15 @@ _PROBE = (
 
 
 def devices(name: str) -> Device:
-    """The device called ``name``: "cpu", a CPU known by name, or "sim:" with a spec's name or path.
+    """The device called ``name``: "cpu", "gpu", a CPU or GPU known by name, or "sim:" with a spec's name or path.
 
-    Raises UserError: ``unknown-device``, which lists the known ones, ``bad-spec`` for a spec file that cannot be used.
+    Raises UserError: ``unknown-device``, which lists the known ones, ``bad-spec`` for a spec file that cannot be used;
+    DeviceError for "gpu" where there is none that can be used.
     """
     if name == "cpu":
         return detect_cpu()
+    if name == "gpu":
+        return detect().device()
     if name.startswith(PREFIX):
         return load(name).device(name)
     if name not in NAMED:
@@ -43,7 +47,7 @@ def devices(name: str) -> Device:
 
 
 def device_names() -> tuple[str, ...]:
-    """Every name that ``devices`` knows, this machine's CPU first; "sim:PATH.json" comes on top."""
+    """Every name that ``devices`` knows on any machine, its CPU first; "gpu" and "sim:PATH.json" come on top."""
     return ("cpu", *NAMED, *(f"{PREFIX}{name}" for name in names()))
 
 

@@ -55,7 +55,7 @@ test-setup: setup $(VENV)/.installed-test
 
 $(VENV)/.installed-test: $(VENV)/.installed
 	@echo "Installing what the tests need ..."
-	@$(PIP) install -c constraints.txt --no-build-isolation -e '.[bench,test]'
+	@$(PIP) install -c constraints.txt --no-build-isolation -e '.[bench,cluster,test]'
 	@touch $@
 
 run: setup $(MODEL)

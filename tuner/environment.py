@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import sys
 
+_SECRET = ("FUSETUNE_", "RAY_")  # beginnings of variables that may hold passwords and tokens
+
 
 def child_environment() -> dict[str, str]:
-    """Ours, with the modules that we find and without our own settings, which may hold passwords and tokens.
+    """Ours, with the modules that we find, without our own settings and the cluster's, which may hold secrets.
 
     No child has a use for those: it is told what to do, and what it works on may be hostile.
     """
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("FUSETUNE_")}
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(_SECRET)}
     return kept | {"PYTHONPATH": os.pathsep.join(p or os.getcwd() for p in sys.path)}

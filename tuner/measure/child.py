@@ -28,6 +28,7 @@ _ROLES = {
     "build": ("tuner.measure.building", FailureKind.BUILD),
     "run": ("tuner.measure.running", FailureKind.ERROR),
     "reference": ("tuner.measure.reference", FailureKind.ERROR),
+    "cluster": ("tuner.measure.cluster.link", FailureKind.ERROR),
     "contest": ("tuner.measure.contest_turns", FailureKind.ERROR),
 }
 

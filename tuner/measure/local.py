@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tuner.environment import child_environment
 from tuner.errors import DeviceError, InternalError
+from tuner.measure.children import REFERENCES, starter
 from tuner.measure.options import MeasureOptions
 from tuner.measure.process import Child, Outcome, wait
 from tuner.measure.runner import Runner
@@ -232,7 +232,7 @@ class LocalRunner(Runner):
             self._measurer.ensure()
         request = {
             "binary": job.binary,
-            "reference": str(self._scratch.path / "references" / job.reference),
+            "reference": str(self._scratch.path / REFERENCES / job.reference),
             "residency": job.candidate.residency,
             "final": final,
             "best_seconds": work.best_seconds(job.candidate.record_key),
@@ -276,27 +276,12 @@ class LocalRunner(Runner):
     # Children
 
     def _start(self, role: str) -> Child:
-        config = {
-            "device": self._device.to_json(),
-            "options": self._options.to_json(),
-            "references": str(self._scratch.path / "references"),
-        }
-        threads = str(self._device.cores)  # TVM would take half the logical cores on x86, believing in SMT
-        env = child_environment() | {
-            "TVM_NUM_THREADS": threads,
-            "OMP_NUM_THREADS": threads,
-            "OPENBLAS_NUM_THREADS": "1",  # numpy packs and compares; its pool would only spin beside ours
-            "MKL_NUM_THREADS": "1",
-        }
-        if role == "run":
-            env["TVM_USE_RUNTIME_LIB"] = "1"  # no compiler needed: starts in half the time and memory
-        memory = self._device.memory if role == "reference" else self._options.memory(self._device.memory)
+        start = starter(role, self._device, self._options, self._scratch.path)
         with self._lock:
             if self._closed:
                 raise _ClosedError
             self._count += 1
-            stderr = self._scratch.path / f"{role}-{self._count}.err"
-            child = Child(role, config, stderr, env, self._options.start_limit, memory)
+            child = start(self._scratch.path / f"{role}-{self._count}.err")
             self._started = [c for c in self._started if not c.ended] + [child]
             return child
 

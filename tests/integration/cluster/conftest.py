@@ -1,0 +1,50 @@
+"""A Ray cluster on loopback: a head for all tests, workers as each test wants them. Skipped without the extra."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("ray", reason="Ray is missing; install it with: pip install -c constraints.txt -e '.[cluster]'")
+sys.path.append(str(Path(__file__).parents[1] / "measure"))  # the fake build functions; children get our path
+
+from cluster_tools import OPTIONS, Head, Machine
+
+from tuner.measure.cluster.cluster import Cluster
+from tuner.measure.cluster.runner import ClusterRunner
+from tuner.measure.device import detect_cpu
+
+
+@pytest.fixture(scope="session")
+def head() -> Iterator[Head]:
+    with Head() as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
+def machine(head: Head) -> Iterator[Machine]:
+    """A worker that all tests share which take none down."""
+    with Machine(head.address, detect_cpu()) as started:
+        yield started
+
+
+@pytest.fixture
+def make_runner(head: Head) -> Iterator[Callable[..., ClusterRunner]]:
+    made: list[ClusterRunner] = []
+
+    def make(**options: object) -> ClusterRunner:
+        made.append(ClusterRunner(Cluster(head.address), detect_cpu(), OPTIONS, **options))  # type: ignore[arg-type]
+        return made[-1]
+
+    yield make
+    for runner in made:
+        runner.close()
+        assert not runner._scratch.path.exists()
+
+
+@pytest.fixture
+def runner(machine: Machine, make_runner: Callable[..., ClusterRunner]) -> ClusterRunner:
+    return make_runner()

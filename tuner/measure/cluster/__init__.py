@@ -1,0 +1,1 @@
+"""Measuring on many machines. Only ``link`` and ``member`` import Ray, in processes of their own."""

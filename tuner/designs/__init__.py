@@ -1,0 +1,1 @@
+"""TVM MetaSchedule's design spaces, driven from outside: each sampling decision of a trace is a named parameter."""

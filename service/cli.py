@@ -113,6 +113,12 @@ def _parser() -> argparse.ArgumentParser:
     records.set_defaults(run=_lazy("service.commands.show", "records"))
     _remote(commands)
 
+    worker = commands.add_parser("worker", help="join a cluster, to build and measure there", allow_abbrev=False)
+    worker.add_argument("--cluster", required=True, metavar="HOST:PORT", help="address of the cluster's head")
+    worker.add_argument("--device", default="auto", metavar="NAME", help="what to measure on: auto (default), cpu, none")
+    worker.add_argument("--builders", type=_natural, metavar="N", help="kernels built side by side (default: cores)")
+    worker.set_defaults(run=_lazy("service.commands.worker", "worker"))
+
     _serve_options(commands.add_parser("serve", help="the service: REST API, queue and dashboard", allow_abbrev=False))
     _token_options(commands.add_parser("token", help="who may use a server: API tokens and sign-in links"))
     return parser
@@ -180,8 +186,9 @@ def _search_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seconds", type=_positive, metavar="S", help="from start to artifact (default 300)")
     parser.add_argument(
         "--strategy",
+        default="joint",
         metavar="NAME",
-        help="greedy (default), joint, dlfusion, ...; on simulated devices joint (default); options: tpe:plans=200",
+        help="joint (default), dlfusion, ...; on real devices also greedy; with options: tpe:plans=200",
     )
     parser.add_argument("--cores", type=_core_list, metavar="auto|1,2,4", help="core counts to consider per block")
     parser.add_argument("--precision", default="fp32", metavar="P", help="fp32")

@@ -14,7 +14,7 @@ from tuner.search.strategies.options import OPTIONS, check, parse
 from tuner.types import SIMULATED, Budget, Device, JobSpec
 
 SIMULATED_STRATEGIES = tuple(OPTIONS)
-STRATEGIES = ("greedy", *OPTIONS)  # on real devices
+STRATEGIES = ("joint", "greedy", *(name for name in OPTIONS if name != "joint"))  # on real devices
 PRECISIONS = ("fp32",)
 DEFAULT_SECONDS = 300.0  # of a job that names no budget
 
@@ -49,11 +49,6 @@ def check_strategy(asked: str, device: str) -> None:
         known = f"Known on {device}: {', '.join(strategies)}."
         raise UserError(f"Unknown strategy {name!r}.", code="unknown-strategy", hint=known)
     check(name, options)
-
-
-def default_strategy(device: str) -> str:
-    """The strategy of a job that names none."""
-    return SIMULATED_STRATEGIES[0] if device.startswith(SIMULATED) else STRATEGIES[0]
 
 
 def check_cores(cores: Collection[int] | None, device: Device) -> None:

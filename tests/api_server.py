@@ -68,7 +68,7 @@ class Service:
 
     def job(self, **spec: Any) -> Job:
         """A queued job."""
-        values: dict[str, Any] = {"strategy": "greedy", "budget": Budget(10, None), "fresh": True} | spec
+        values: dict[str, Any] = {"budget": Budget(10, None), "fresh": True} | spec
         values.setdefault("model", self.model())
         return self.jobs.submit(JobSpec(**values))[0]
 

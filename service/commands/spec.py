@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from service.rules import checked, default_strategy
+from service.rules import checked
 from tuner.errors import UserError
 from tuner.types import Budget, JobSpec
 
@@ -18,7 +18,7 @@ def job_spec(args: argparse.Namespace) -> JobSpec:
     spec = JobSpec(
         model=model_digest(args.model),
         device=args.device,
-        strategy=args.strategy or default_strategy(args.device),
+        strategy=args.strategy,
         budget=Budget(args.trials, args.seconds),
         cores=args.cores,
         precision=args.precision,

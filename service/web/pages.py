@@ -19,8 +19,8 @@ PAGE = 50  # jobs
 LIVE_ROWS = 200  # rows that one page keeps up to date
 NEWER = 99  # jobs counted as newer at most
 STRATEGY_NAMES = {
-    "greedy": "greedy: fuse first, then tune the kernels",
     "joint": "joint: fusion, cores and kernels together",
+    "greedy": "greedy: fuse first, then tune the kernels",
     "none": "none: each layer alone, one core, default knobs",
     "dlfusion": "dlfusion: the paper's heuristic, then the kernels",
     "tpe": "tpe: Optuna over whole plans, to compare",

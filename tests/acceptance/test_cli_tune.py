@@ -66,7 +66,7 @@ def test_the_report_has_every_key_that_others_rely_on(tuned: Tuned) -> None:
     assert report == json.loads((tuned.out / "report.json").read_text())
     found = {key: value(report, key) for key in KEYS}  # a KeyError names the missing one
     assert found["budget.trials"] == TRIALS
-    assert found["strategy"] == "greedy"
+    assert found["strategy"] == "joint"
     assert found["verification.passed"] is True
     assert found["latency_ms.unoptimised"] is None  # not measured: --no-baselines
     for name in ("tuned", "default", "onnxruntime"):

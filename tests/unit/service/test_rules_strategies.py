@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from service.rules import SIMULATED_STRATEGIES, check_strategy, default_strategy
+from service.rules import SIMULATED_STRATEGIES, check_strategy
 from tuner.errors import UserError
 from tuner.search.strategies.registry import STRATEGIES
+from tuner.types import JobSpec
 
 
 def test_names_on_simulated_devices_are_those_of_the_registry() -> None:
@@ -25,7 +26,7 @@ def test_a_device_knows_its_own_strategies() -> None:
 
 def test_the_default_is_known() -> None:
     for device in ("cpu", "sim:xeon-4214r"):
-        check_strategy(default_strategy(device), device)
+        check_strategy(JobSpec("ab").strategy, device)
 
 
 @pytest.mark.parametrize(

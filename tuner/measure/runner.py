@@ -26,6 +26,8 @@ class Runner(ABC):
       DeviceError(code="runner-closed").
     """
 
+    disturbed: int = 0  # samples so far that foreign load disturbed
+
     @abstractmethod
     def run(
         self,

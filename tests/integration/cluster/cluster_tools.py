@@ -8,22 +8,23 @@ import socket
 import subprocess
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import psutil
 
-from tuner.measure.cluster.joining import Joining, Offer
+from tuner.environment import child_environment
+from tuner.measure.cluster.address import LOOPBACK
 from tuner.measure.options import MeasureOptions
-from tuner.types import Device
 
 OPTIONS = MeasureOptions(
     build_function="measure_fakes:build", onnx_function="measure_fakes:to_onnx", build_limit=3, run_limit=1,
     memory_limit=256 << 20, sample_seconds=0.002,
 )  # fmt: skip
+
+HIDDEN = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"  # set to 0, Ray stays on the loopback address
 
 
 def until(condition: Callable[[], Any], seconds: float = 60.0) -> Any:
@@ -38,24 +39,24 @@ def until(condition: Callable[[], Any], seconds: float = 60.0) -> Any:
 class Head:
     """Ray's head as docs/cluster.md starts it on one machine."""
 
-    def __init__(self) -> None:
+    def __init__(self, host: str = LOOPBACK, secrets: Mapping[str, str] | None = None) -> None:
         with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.address = f"127.0.0.1:{probe.getsockname()[1]}"
+            probe.bind((host, 0))
+            self.address = f"{host}:{probe.getsockname()[1]}"
+        self._env = os.environ | (secrets or {}) | ({HIDDEN: "0"} if host == LOOPBACK else {})
         self._folder = Path(tempfile.mkdtemp(prefix="fusetune-ray-", dir="/tmp"))  # Ray's sockets want short paths
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        port = self.address.partition(":")[2]
+        host, _, port = self.address.partition(":")
         command = [
-            str(Path(sys.executable).with_name("ray")), "start", "--head", "--node-ip-address=127.0.0.1",
+            str(Path(sys.executable).with_name("ray")), "start", "--head", f"--node-ip-address={host}",
             f"--port={port}", "--num-cpus=0", "--include-dashboard=false", "--disable-usage-stats",
             f"--object-store-memory={128 << 20}", f"--temp-dir={self._folder}", "--block",
         ]  # fmt: skip
-        env = os.environ | {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
         log = self._folder / "head.log"
         with log.open("wb") as file:
-            self._process = subprocess.Popen(command, stdout=file, stderr=file, env=env, start_new_session=True)
+            self._process = subprocess.Popen(command, stdout=file, stderr=file, env=self._env, start_new_session=True)
         until(lambda: "Ray runtime started" in log.read_text())
 
     def kill(self) -> None:
@@ -74,29 +75,33 @@ class Head:
 
 
 class Machine:
-    """A worker: what `fusetune worker` does, in a thread of ours."""
+    """A worker: `fusetune worker` in a process of its own."""
 
-    def __init__(self, address: str, device: Device | None, builders: int = 2) -> None:
-        self.joins = 0
-        self.leaves: list[str] = []
-        self._joining = Joining(
-            Offer(address, device, builders, cores=2), joined=self._join, left=self.leaves.append
-        )  # fmt: skip
-        self._thread = threading.Thread(target=self._joining.run, daemon=True)
+    def __init__(self, address: str, *options: str, environment: Mapping[str, str] | None = None) -> None:
+        self._command = [sys.executable, "-m", "service.cli", "worker", "--cluster", address, *options]
+        self._env = child_environment() | dict(environment or {})  # it finds the fakes where we do
+        self._folder = Path(tempfile.mkdtemp(prefix="fusetune-worker-"))
 
-    def _join(self) -> None:
-        self.joins += 1
+    @property
+    def said(self) -> str:
+        return (self._folder / "log").read_text()
+
+    @property
+    def joins(self) -> int:
+        """How often it has joined."""
+        return self.said.count("Joined the cluster")
 
     def __enter__(self) -> Machine:
-        self._thread.start()
-        until(lambda: self.joins or self.leaves)
-        assert not self.leaves
+        with (self._folder / "log").open("wb") as file:
+            self.process = subprocess.Popen(self._command, stdout=file, stderr=file, env=self._env)
+        until(lambda: self.joins or self.process.poll() is not None)
+        assert self.joins, self.said
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._joining.stop()
-        self._thread.join(30)
-        assert not self._thread.is_alive()
+        self.process.terminate()
+        assert self.process.wait(30) == 0, self.said
+        subprocess.run(["rm", "-rf", str(self._folder)], check=False)
 
 
 def processes(what: str, under: int | None = None) -> list[psutil.Process]:

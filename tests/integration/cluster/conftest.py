@@ -27,7 +27,7 @@ def head() -> Iterator[Head]:
 @pytest.fixture(scope="session")
 def machine(head: Head) -> Iterator[Machine]:
     """A worker that all tests share which take none down."""
-    with Machine(head.address, detect_cpu()) as started:
+    with Machine(head.address) as started:
         yield started
 
 

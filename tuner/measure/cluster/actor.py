@@ -27,6 +27,14 @@ class Member:
     def measure(self, message: bytes) -> bytes:
         return self._host.measure(message)
 
+    @ray.method(concurrency_group="measure")
+    def files(self, message: bytes) -> bytes:
+        return self._host.files(message)
+
+    @ray.method(concurrency_group="measure")
+    def whole(self, message: bytes) -> bytes:
+        return self._host.whole(message)
+
 
 def make(
     name: str, resources: dict[str, float], device: dict[str, Any] | None, builders: int, cores: int

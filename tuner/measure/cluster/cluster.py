@@ -17,7 +17,7 @@ from typing import Any
 from tuner.environment import child_environment
 from tuner.errors import DeviceError, InternalError
 from tuner.measure.cluster.address import parse, settings
-from tuner.measure.cluster.host import versions
+from tuner.measure.cluster.versions import versions
 from tuner.measure.process import Child, Outcome, wait
 from tuner.scratch import Scratch
 from tuner.types import Device
@@ -48,7 +48,7 @@ class Call:
     """Something asked of a member. ``blob`` is sent along; what comes with the answer goes to ``keep``."""
 
     member: str
-    method: str  # "build" or "measure"
+    method: str  # "build", "measure", "files" or "whole"
     header: Mapping[str, Any]
     blob: Path | None = None
     keep: Path | None = None

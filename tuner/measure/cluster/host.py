@@ -18,13 +18,13 @@ from tuner.errors import InternalError
 from tuner.measure.children import REFERENCES, starter
 from tuner.measure.cluster.gate import Gate
 from tuner.measure.cluster.messages import pack, unpack
-from tuner.measure.device import toolchain
+from tuner.measure.cluster.served import Wholes
+from tuner.measure.cluster.versions import versions
 from tuner.measure.options import MeasureOptions
 from tuner.measure.process import Child, Outcome, wait
 from tuner.measure.worker import Worker
 from tuner.scratch import Scratch
-from tuner.types import PROTOCOL, RETRYABLE, Device, Failure, digest
-from tuner.versions import ENGINE
+from tuner.types import RETRYABLE, Device, Failure, digest
 
 _PERIOD = 0.05  # seconds between looks at limits while nothing happens
 FINAL_FACTOR = 3  # a finalist may run for so many times the limit
@@ -88,6 +88,7 @@ class Host:
         self._measurer = _Place("run", self._start)
         self._referee = _Place("reference", self._start)
         self._references: dict[str, Failure | None] = {}  # None = it is there; else why there is none
+        self._wholes = Wholes(self._scratch.path / "wholes")
         self._turn = threading.Lock()  # one measurement at a time
 
     def describe(self) -> bytes:
@@ -102,6 +103,14 @@ class Host:
     def measure(self, message: bytes) -> bytes:
         """Measure the library that comes with the message; answers what the measuring child said, or a failure."""
         return self._answering(self._measure, message)
+
+    def files(self, message: bytes) -> bytes:
+        """Take in files of whole models, or say which are not here yet."""
+        return self._answering(self._wholes.files, message)
+
+    def whole(self, message: bytes) -> bytes:
+        """Time, run or profile whole models (see ``wholes``)."""
+        return self._answering(self._whole, message)
 
     def close(self) -> None:
         """Kill what runs and give everything back. Idempotent, from any thread."""
@@ -154,6 +163,12 @@ class Host:
         finally:
             _clear(library)
 
+    def _whole(self, header: dict[str, Any], blob: bytes) -> bytes:
+        if self._device is None:
+            raise InternalError("This machine has no device.")
+        with self._turn, self._gate.measuring(self._device.cores):
+            return self._wholes.run(header, blob)
+
     def _reference(
         self, header: dict[str, Any], device: Device, options: MeasureOptions
     ) -> tuple[str, Failure | None]:  # fmt: skip
@@ -183,11 +198,6 @@ class Host:
             child = start(self._file("err"))
             self._started = [c for c in self._started if not c.ended] + [child]
             return child
-
-
-def versions() -> dict[str, str]:
-    """What must be equal for results of two machines to be comparable."""
-    return {"toolchain": toolchain(), "protocol": PROTOCOL, "engine": ENGINE}
 
 
 def _settings(header: Mapping[str, Any]) -> tuple[Device, MeasureOptions]:

@@ -6,7 +6,7 @@ import json
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,17 +24,18 @@ from tuner.events import Curve, Progress, Stage, Watch, silent
 from tuner.graph.ir import Graph
 from tuner.graph.load import ImportedModel, import_model
 from tuner.inputs import Inputs
-from tuner.measure.contest import Contestant, ContestResult, TurnOptions, contest, ratio, run_once
+from tuner.measure.contest import Contestant, ContestResult, TurnOptions, ratio
 from tuner.measure.device import toolchain
 from tuner.measure.local import LocalRunner
 from tuner.measure.machine import MachineState, Reading
+from tuner.measure.models import Here, WholeModels
 from tuner.measure.options import MeasureOptions
-from tuner.measure.profile import profile
+from tuner.measure.runner import Runner
 from tuner.output import check_writable, install
 from tuner.plan.legality import validate
 from tuner.plan.plan import Plan
 from tuner.report import Outcome, make_report
-from tuner.search.courses import AsBegun, Course, Planned, course
+from tuner.search.courses import AsBegun, Course, Foreseen, Planned, course
 from tuner.search.examination import examined
 from tuner.search.fusion import greedy, unfused
 from tuner.search.questions import answered, core_counts, defaults, distinct, questions
@@ -79,6 +80,8 @@ class Session:
     curve: Curve = field(default_factory=Curve)  # and what its best latency was when
     turn: Turn = alone
     external: bool = True  # whether the model may keep weights in files beside it; False for one that somebody sent
+    runner: Callable[[Device, MeasureOptions], Runner] = LocalRunner  # where kernels are built and measured ...
+    models: WholeModels = field(default_factory=Here)  # ... and where whole models are run
     samples: Samples | None = None  # what the cost model of blocks learns from before anything is measured
 
     def __post_init__(self) -> None:
@@ -90,7 +93,7 @@ class Session:
         self._seconds = {"building": 0.0, "measuring": 0.0, "deciding": 0.0}
         self._tuning: Tuning | None = None
         self._look_seconds = 0.0  # that the first look took
-        self._predicted: float | None = None  # seconds of the tuned plan as a whole, before it was built
+        self._foreseen: Foreseen | None = None  # of the tuned plan, before it was built as a whole
         self._replanning: Replanning | None = None  # with strategies that consider other plans than the one begun with
         self._inputs: list[dict[str, np.ndarray]] = []  # what whole models are run on
         self._reference: list[dict[str, np.ndarray]] | None = None  # ONNX Runtime's outputs for the input sets
@@ -138,7 +141,7 @@ class Session:
             plans = {"default": plan}
             others = {name: planned for name, planned in found.items() if name != "tuned"}
             checked = self._build_found(model, others, plans, scratch, steps)
-            self._predicted = self._foresee(way, scratch, list(steps))
+            self._foreseen = self._foresee(way, scratch, list(steps))
             checked |= self._build_found(model, {"tuned": found["tuned"]}, plans, scratch, steps)
             if self.baselines:
                 lone = unfused(model.graph, self.device, 1)
@@ -233,7 +236,7 @@ class Session:
         way = course(strategy, begun, tuning, lambda known, chosen: self._replan(model, known, chosen))
         way.recall()
         if self.search and not self._stopped:
-            with LocalRunner(self.device, options) as runner:
+            with self.runner(self.device, options) as runner:
                 plan_trials = 1  # the tuned model as a whole
                 trials = None if budget.trials is None else max(0, budget.trials - plan_trials)
                 for _ in way.run(runner, trials, self._search_end(way.most, build_seconds)):
@@ -264,7 +267,7 @@ class Session:
         began = time.monotonic()
         entries = [Contestant(n, "artifact", scratch / n, {} if n != "unoptimised" else {"rounds": 4}) for n in names]
         entries.append(Contestant("onnxruntime", "onnxruntime", self.model))
-        result = contest(
+        result = self.models.contest(
             entries, self._inputs[0], threads=self.device.cores, rounds=10,
             seconds=self._compare_seconds, options=TurnOptions(turn_seconds=0.12), seed=self.spec.seed,
         )  # fmt: skip
@@ -293,10 +296,10 @@ class Session:
         self._say(Stage.COMPARE, "checking the result against ONNX Runtime")
         try:
             if self._reference is None:
-                self._reference = run_once(
+                self._reference = self.models.outputs(
                     Contestant("onnxruntime", "onnxruntime", self.model), self._inputs, self.device.cores
                 )
-            ours = run_once(Contestant("tuned", "artifact", folder), self._inputs, self.device.cores)
+            ours = self.models.outputs(Contestant("tuned", "artifact", folder), self._inputs, self.device.cores)
         except CandidateError as error:
             raise InternalError(f"The result could not be checked: {error}", code="not-verified") from error
         return compare(ours, self._reference, softmax_outputs(model.graph), self.spec.accuracy)
@@ -306,13 +309,13 @@ class Session:
         verification: Verification, folder: Path,
     ) -> dict[str, Any]:  # fmt: skip
         began = time.monotonic()
-        kernels = profile(folder)
+        kernels = self.models.profile(folder)
         self._seconds["measuring"] += time.monotonic() - began
         outcome = Outcome(
             spec=self.spec, model=model, device=self.device, plan=plan, steps=steps, contest=result, winner=winner,
             ratio=ratio(result, winner, "onnxruntime"), verification=verification, kernels=kernels,
             over_greedy=ratio(result, "tuned", "greedy") if _has(result, "tuned", "greedy") else None,
-            tuning=self._tuning, predicted=self._predicted, curve=self.curve.points,
+            tuning=self._tuning, foreseen=self._foreseen, curve=self.curve.points,
             machine=MachineState.since(self._machine), disturbed=self._disturbed,
             seconds=self._seconds | {"total": self.clock.seconds},
             toolchain=toolchain(), protocol=PROTOCOL,
@@ -363,7 +366,7 @@ class Session:
         default = Contestant("default", "artifact", scratch / "default")
         self._look_seconds = self._look([default, Contestant("onnxruntime", "onnxruntime", self.model)], *FIRST_LOOK)
 
-    def _foresee(self, way: Course, scratch: Path, names: Sequence[str]) -> float | None:
+    def _foresee(self, way: Course, scratch: Path, names: Sequence[str]) -> Foreseen | None:
         """Time other plans than the tuned one as wholes, and tell from them what that one should take."""
         if not (self.baselines and way.foresees):
             return None
@@ -374,7 +377,7 @@ class Session:
     def _look(self, entries: Sequence[Contestant], rounds: int, seconds: float) -> float:
         """Time wholes shortly; gives the seconds that this took in all."""
         began = time.monotonic()
-        result = contest(
+        result = self.models.contest(
             entries, self._inputs[0], threads=self.device.cores, rounds=rounds, seconds=seconds,
             options=TurnOptions(turn_seconds=0.12), seed=self.spec.seed,
         )  # fmt: skip

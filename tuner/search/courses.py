@@ -38,6 +38,20 @@ class Planned:
     asked: Asked
 
 
+@dataclass(frozen=True)
+class Foreseen:
+    """What a plan should take as a whole, told from another one that was timed. Seconds."""
+
+    blocks: float  # its blocks one after the other, each alone
+    name: str  # of the other plan
+    like: float  # that one's blocks
+    whole: float  # and as a whole
+
+    @property
+    def seconds(self) -> float:
+        return self.whole * self.blocks / self.like
+
+
 class Course(ABC):
     """How one job searches. ``begun`` is the plan that the job begins with, and ``tuning`` measures its kernels."""
 
@@ -59,8 +73,8 @@ class Course(ABC):
     def found(self) -> dict[str, Planned]:
         """The plans to build, by the name of their contestant; "tuned" is the strategy's own."""
 
-    def foreseen(self, wholes: Mapping[str, float]) -> float | None:
-        """Seconds that "tuned" should take as a whole, None if unknown; ``wholes``: what others took that were timed.
+    def foreseen(self, wholes: Mapping[str, float]) -> Foreseen | None:
+        """What "tuned" should take as a whole, None if unknown; ``wholes``: seconds of others that were timed.
 
         Wholes take longer than the sum of their blocks. The more alike another plan is, the less has to be guessed.
         """
@@ -144,14 +158,14 @@ class KernelsThenPlans(_Replanned):
         assert self._chosen is not None
         return {"tuned": self._chosen} | ({} if self._chosen is self.begun else {"greedy": self.begun})
 
-    def foreseen(self, wholes: Mapping[str, float]) -> float | None:
+    def foreseen(self, wholes: Mapping[str, float]) -> Foreseen | None:
         found = self.found()
-        if "greedy" in found and "greedy" in wholes:
-            whole, parts = wholes["greedy"], known_seconds(found["greedy"].asked)
-        else:
-            whole, parts = wholes.get("default", 0.0), default_seconds(self.begun.asked)
+        name = "greedy" if "greedy" in found and "greedy" in wholes else "default"
+        parts = known_seconds(found["greedy"].asked) if name == "greedy" else default_seconds(self.begun.asked)
         mine = known_seconds(found["tuned"].asked)
-        return whole * (mine + self._converting) / parts if whole and parts and mine else None
+        if name not in wholes or parts is None or mine is None:
+            return None
+        return Foreseen(mine + self._converting, name, parts, wholes[name])
 
     def _choose(self, confirmation: Confirmation) -> None:
         begun, choice = confirmation.begun(), confirmation.choice()

@@ -119,11 +119,6 @@ class KnobSearch:
         size = len(self._points) if self._points else self.space.bound
         return max(0, size - len(self.results))
 
-    @property
-    def final(self) -> bool:
-        """Whether finalists were measured again already."""
-        return bool(self._finals)
-
     def finals(self, knobs: Mapping[str, int]) -> int:
         """How often these knobs were measured again as a finalist."""
         return self._finals[_key(knobs)]

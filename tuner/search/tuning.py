@@ -19,7 +19,8 @@ from tuner.turns import Turn, alone
 from tuner.types import Candidate, Device, Purpose, Trial
 
 CORE_FINALISTS = 2  # best knobs that are also tried at other core counts
-FINAL_MARGIN = 1.06  # runners-up within this factor of the best are measured again, in another process
+FINAL_MARGIN = 1.06  # the best and runners-up within this factor of it are measured again, in another process ...
+FINAL_ROUNDS = 2  # ... and once more those that are then found to be
 LAST_SHARE = 0.15  # of the search time kept for cores and finalists
 
 
@@ -45,7 +46,7 @@ class Tuning:
 
     def __post_init__(self) -> None:
         self._stopped = False
-        self._busy = 0.0  # seconds inside the runner
+        self._busy = 0.0  # seconds in the runner, waiting for the device, storing, and with whoever watches
         self.run_seconds = 0.0
         self._best: dict[str, float] = {}
         self._again: list[Candidate] = []  # what ``retry`` is about
@@ -102,6 +103,15 @@ class Tuning:
             yield
         finally:
             self.run_seconds += time.monotonic() - began
+
+    @contextmanager
+    def _busily(self) -> Iterator[None]:
+        """Time in here is none of deciding's."""
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            self._busy += time.monotonic() - began
 
     @property
     def stopped(self) -> bool:
@@ -160,7 +170,8 @@ class Tuning:
                     break
                 yield from self.measure(runner, batch, Purpose.SEARCH, trials, last)
             yield from self.measure(runner, self._core_candidates(), Purpose.CORES, trials, deadline)
-            yield from self.measure(runner, self._finalists(), Purpose.FINAL, trials, deadline)
+            for _ in range(FINAL_ROUNDS):
+                yield from self.measure(runner, self._finalists(), Purpose.FINAL, trials, deadline)
 
     def _goes_on(self, trials: int | None, deadline: float | None, reserve: int = 0) -> bool:
         in_time = deadline is None or self.clock.seconds < deadline
@@ -179,12 +190,13 @@ class Tuning:
             self._busy += time.monotonic() - waited
             results = runner.run(batch, purpose, self._best)
             while True:
-                began = time.monotonic()
-                trial = next(results, None)
-                self._busy += time.monotonic() - began
+                with self._busily():
+                    trial = next(results, None)
                 if trial is None:
                     return
-                yield self._take(trial, purpose)
+                taken = self._take(trial, purpose)
+                with self._busily():
+                    yield taken
                 if not self._goes_on(None, deadline):
                     results.close()  # type: ignore[attr-defined]
                     return
@@ -192,7 +204,8 @@ class Tuning:
     def _take(self, trial: Trial, purpose: Purpose) -> Trial:
         """Store a fresh trial and learn from it."""
         trial = replace(trial, predicted=self.allocation.predicted(trial.candidate))
-        self.store.add(trial)
+        with self._busily():
+            self.store.add(trial)
         self.trials.append(trial)
         self.measured += 1
         self.failed += trial.failure is not None
@@ -227,16 +240,15 @@ class Tuning:
         return found
 
     def _finalists(self) -> list[Candidate]:
-        """Close runners-up and the best: lucky samples do not decide."""
+        """The best and close runners-up, as far as they were not: lucky samples do not decide."""
         found = []
         for question in self._heaviest():
             best = question.answer()
             search = question.searches.get((best.template, best.cores))
             if search is None or best.seconds is None:
                 continue
-            near = [knobs for knobs, s in search.ranked(3) if s <= best.seconds * FINAL_MARGIN]
-            if len(near) > 1 and not search.final:
-                found += [search.with_knobs(k) for k in near]
+            near = (knobs for knobs, s in search.ranked(3) if s <= best.seconds * FINAL_MARGIN)
+            found += [search.with_knobs(k) for k in near if not search.finals(k)]
         return found
 
     def _heaviest(self) -> list[Question]:

@@ -81,7 +81,9 @@ def test_joint_also_hands_over_the_plan_it_began_with() -> None:
     assert result(made).hash != result(made, "greedy").hash
     parts = sum(q.answer().seconds or 0.0 for q in made.found()["greedy"].asked.values())
     mine = sum(q.answer().seconds or 0.0 for q in made.found()["tuned"].asked.values())
-    assert made.foreseen({"greedy": 1.2 * parts}) == pytest.approx(1.2 * mine, rel=0.1)  # and layouts
+    foreseen = made.foreseen({"greedy": 1.2 * parts, "default": 1.0})
+    assert foreseen is not None and (foreseen.name, foreseen.like) == ("greedy", pytest.approx(parts))
+    assert foreseen.seconds == pytest.approx(1.2 * mine, rel=0.1)  # and layouts
     assert made.foreseen({}) is None
 
 

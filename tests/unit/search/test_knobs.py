@@ -173,7 +173,7 @@ def test_further_samples_of_a_point_move_its_median() -> None:
     search.tell(trial(candidate, 3e-4, Purpose.FINAL))
     search.tell(trial(candidate, 3e-4, Purpose.FINAL))
     assert search.best == (SMALL.default, 3e-4)
-    assert search.final
+    assert search.finals(SMALL.default) == 2 and search.confirmed(2) == [3e-4] and not search.confirmed(3)
     assert len(search.results) == 1
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
@@ -85,6 +86,7 @@ def test_joint_also_hands_over_the_plan_it_began_with() -> None:
     assert foreseen is not None and (foreseen.name, foreseen.like) == ("greedy", pytest.approx(parts))
     assert foreseen.seconds == pytest.approx(1.2 * mine, rel=0.1)  # and layouts
     assert made.foreseen({}) is None
+    assert replace(foreseen, whole=0.5 * parts).seconds == pytest.approx(foreseen.blocks)
 
 
 @pytest.mark.parametrize("strategy", ["joint", "tpe:plans=30", "cores-greedy"])

@@ -26,6 +26,7 @@ _PERIOD = 0.05  # seconds between looks while the child works
 _START_LIMIT = 60.0  # seconds for the child to get in
 _LIMIT = 30.0  # seconds beyond its wait for which the child may be silent, while Ray's head is away
 _REST = 2.0  # seconds between two tries to get in
+PATIENCE = 5.0  # seconds without a device after which it is said that one is waited for
 _MEMORY = 4 << 30  # bytes the child may hold
 
 
@@ -147,6 +148,10 @@ class Cluster:
         """Members whose results mean the same as ours."""
         ours = versions()
         return tuple(m for m in self.members if m.versions == ours)
+
+    def having(self, device: Device) -> list[Member]:
+        """Members that may measure for this device now: those that have its like."""
+        return [m for m in self.comparable if m.device and m.device.fingerprint == device.fingerprint]
 
     def close(self) -> None:
         """Leave, within a second. Idempotent, from any thread."""

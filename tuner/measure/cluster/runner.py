@@ -7,6 +7,7 @@ goes away is done again by another, and becomes a failed trial once it has seen 
 from __future__ import annotations
 
 import threading
+import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from tuner.errors import DeviceError, InternalError
-from tuner.measure.cluster.cluster import Answer, Call, ClosedError, Cluster, Member
+from tuner.measure.cluster.cluster import PATIENCE, Answer, Call, ClosedError, Cluster, Member
 from tuner.measure.options import MeasureOptions
 from tuner.measure.runner import Runner
 from tuner.scratch import Scratch
@@ -24,7 +25,6 @@ from tuner.types import Candidate, Device, Failure, FailureKind, Purpose, Trial
 AHEAD = 2  # kernels at a device's machine: one that it measures, one that waits there
 LOSSES = 2  # machines that may go away under one candidate
 _WAIT = 0.5  # seconds of one exchange at most
-_PATIENCE = 6  # exchanges without any device after which we say that we wait for one
 
 
 @dataclass
@@ -144,7 +144,7 @@ class ClusterRunner(Runner):
     # who does it ----------------------------------------------------------------------------------------------------
 
     def _devices(self) -> list[Member]:
-        return [m for m in self._cluster.comparable if m.device and m.device.fingerprint == self._device.fingerprint]
+        return self._cluster.having(self._device)
 
     def _builders(self) -> list[Member]:
         """Machines that build: those that have no device to measure on come first."""
@@ -152,7 +152,8 @@ class ClusterRunner(Runner):
 
     def _await_device(self, work: _Work) -> None:
         """Wait until there is one; that takes as long as it takes, and is no failure of anything."""
-        for _ in range(_PATIENCE):  # one that is only just restarted is not worth a word
+        end = time.monotonic() + PATIENCE
+        while time.monotonic() < end:  # one that is only just restarted is not worth a word
             self._take(work, self._cluster.exchange(_WAIT))
             if self._devices():
                 return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
@@ -12,7 +13,7 @@ import numpy as np
 
 from tuner.errors import CandidateError, DeviceError, InternalError
 from tuner.measure.cluster.arrays import arrays_from_bytes, arrays_to_bytes
-from tuner.measure.cluster.cluster import Answer, Call, Cluster, Member
+from tuner.measure.cluster.cluster import PATIENCE, Answer, Call, Cluster, Member
 from tuner.measure.cluster.files import PIECE, listing
 from tuner.measure.contest import Contestant, ContestResult, Standing, Turn, TurnOptions
 from tuner.measure.models import Inputs, WholeModels
@@ -87,16 +88,14 @@ class ClusterModels(WholeModels):
 
     def _member(self) -> Member:
         """A machine with the device; waits for one."""
-        found = self._members()
+        end = time.monotonic() + PATIENCE
+        while not (found := self._cluster.having(self._device)) and time.monotonic() < end:
+            self._cluster.exchange(_WAIT)
         if not found:
             with self._waiting():
-                while not (found := self._members()):
-                    pass
+                while not (found := self._cluster.having(self._device)):
+                    self._cluster.exchange(_WAIT)
         return found[0]
-
-    def _members(self) -> list[Member]:
-        self._cluster.exchange(_WAIT)
-        return [m for m in self._cluster.comparable if m.device and m.device.fingerprint == self._device.fingerprint]
 
     def _send_files(self, member: Member, header: Mapping[str, Any]) -> None:
         paths = {

@@ -7,7 +7,7 @@ Capability".
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tuner.errors import UserError
 from tuner.types import Device
@@ -72,12 +72,9 @@ def spec_of(device: Device) -> GpuSpec:
 
     Raises UserError (``unknown-gpu``) for an architecture that none of the known GPUs has.
     """
-    for spec in GPUS.values():
-        if spec.name == device.name or spec.model == device.model:
-            return spec
-    for spec in GPUS.values():
-        if spec.arch == device.mcpu:
-            return spec
+    for alike in (lambda s: s.name == device.name or s.model == device.model, lambda s: s.arch == device.mcpu):
+        for spec in filter(alike, GPUS.values()):
+            return replace(spec, sms=device.cores)
     raise UserError(
         f"Nothing is known of GPUs of architecture {device.mcpu} ({device.model}).", code="unknown-gpu",
         hint=f"Known are {', '.join(sorted({spec.arch for spec in GPUS.values()}))}.",

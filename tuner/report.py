@@ -19,7 +19,6 @@ from tuner.graph.load import ImportedModel
 from tuner.measure.contest import ContestResult, Ratio
 from tuner.measure.machine import MachineState
 from tuner.plan.plan import VIEW, Plan
-from tuner.search.courses import Foreseen
 from tuner.search.examination import Figures, examine_knobs
 from tuner.search.tuning import Tuning
 from tuner.types import Device, JobSpec, Trial
@@ -43,7 +42,7 @@ class Outcome:
     verification: Verification
     kernels: Sequence[tuple[str, float]] | None  # (symbol, seconds) inside the running model
     tuning: Tuning | None
-    foreseen: Foreseen | None  # of the tuned plan, fixed before it was built
+    predicted: float | None  # seconds of the tuned plan, fixed before it was built
     curve: Sequence[Sequence[float]]  # (elapsed seconds, trials, best seconds), see tuner.events.Curve
     machine: MachineState  # while the job ran
     disturbed: int  # samples of kernels that foreign load disturbed
@@ -179,16 +178,12 @@ def _cost_model(o: Outcome) -> dict[str, Any] | None:
 def _prediction(o: Outcome) -> dict[str, Any] | None:
     """How the plan's time was foreseen before it was measured as a whole."""
     measured = next((s.median for s in o.contest.standings if s.contestant.name == "tuned"), None)
-    if o.foreseen is None or measured is None:
+    if o.predicted is None or measured is None:
         return None
     return {
-        "predicted_ms": round(o.foreseen.seconds * 1e3, 4),
+        "predicted_ms": round(o.predicted * 1e3, 4),
         "measured_ms": round(measured * 1e3, 4),
-        "error": round(o.foreseen.seconds / measured - 1, 4),
-        "blocks_ms": round(o.foreseen.blocks * 1e3, 4),
-        "told_from": o.foreseen.name,
-        "its_blocks_ms": round(o.foreseen.like * 1e3, 4),
-        "its_ms": round(o.foreseen.whole * 1e3, 4),
+        "error": round(o.predicted / measured - 1, 4),
     }
 
 

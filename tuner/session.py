@@ -35,7 +35,7 @@ from tuner.output import check_writable, install
 from tuner.plan.legality import validate
 from tuner.plan.plan import Plan
 from tuner.report import Outcome, make_report
-from tuner.search.courses import AsBegun, Course, Foreseen, Planned, course
+from tuner.search.courses import AsBegun, Course, Planned, course
 from tuner.search.examination import examined
 from tuner.search.fusion import greedy, unfused
 from tuner.search.questions import answered, core_counts, defaults, distinct, questions
@@ -51,11 +51,10 @@ FINISH_SECONDS = 5.0  # kept back of a time budget for profiling and writing ...
 COMPARE_SECONDS = (7.0, 20.0)  # ... and at least and at most so much for timing whole models in turns ...
 COMPARE_CALLS = 150  # ... between which it is about so many calls of the default plan
 LESS_EXACT = ("winograd",)  # templates to do without when their rounding errors add up to too much
-FIRST_LOOK = (3, 1.0)  # at most so many rounds and seconds for the default plan and ONNX Runtime before the search ...
-SECOND_LOOK = (8, 3.0)  # ... and for plans that the tuned one is foreseen from
+FIRST_LOOK_SECONDS = 1.0  # for timing the default plan and ONNX Runtime before the search
 FINISH_BUILDS = 1.5  # and so many times what building the default plan took, for the tuned one ...
 BASELINE_BUILDS = 2.5  # ... and so many more for unoptimised and unfused
-FINISH_LOOKS = 3.0  # and so many times what the first look took: engines start and load again, to compare and to verify
+FINISH_LOOKS = 2.0  # and so many times what the first look took: engines start and load again to compare and to verify
 SEARCH_LEAST = 0.3  # of the budget that is left after the first look, which the search gets whatever is kept back
 
 
@@ -93,7 +92,7 @@ class Session:
         self._seconds = {"building": 0.0, "measuring": 0.0, "deciding": 0.0}
         self._tuning: Tuning | None = None
         self._look_seconds = 0.0  # that the first look took
-        self._foreseen: Foreseen | None = None  # of the tuned plan, before it was built as a whole
+        self._predicted: float | None = None  # seconds of the tuned plan as a whole, before it was built
         self._replanning: Replanning | None = None  # with strategies that consider other plans than the one begun with
         self._inputs: list[dict[str, np.ndarray]] = []  # what whole models are run on
         self._reference: list[dict[str, np.ndarray]] | None = None  # ONNX Runtime's outputs for the input sets
@@ -136,13 +135,10 @@ class Session:
             if self.baselines:
                 self._first_look(model, scratch)
         way = self._search(model, begun, build_seconds)
-        found = way.found()
+        found, self._predicted = way.found(), way.foreseen()
         with self._turn("whole models"):
             plans = {"default": plan}
-            others = {name: planned for name, planned in found.items() if name != "tuned"}
-            checked = self._build_found(model, others, plans, scratch, steps)
-            self._foreseen = self._foresee(way, scratch, list(steps))
-            checked |= self._build_found(model, {"tuned": found["tuned"]}, plans, scratch, steps)
+            checked = self._build_found(model, found, plans, scratch, steps)
             if self.baselines:
                 lone = unfused(model.graph, self.device, 1)
                 steps["unoptimised"] = self._build(model, lone, scratch / "unoptimised", "unoptimised plan")
@@ -315,7 +311,7 @@ class Session:
             spec=self.spec, model=model, device=self.device, plan=plan, steps=steps, contest=result, winner=winner,
             ratio=ratio(result, winner, "onnxruntime"), verification=verification, kernels=kernels,
             over_greedy=ratio(result, "tuned", "greedy") if _has(result, "tuned", "greedy") else None,
-            tuning=self._tuning, foreseen=self._foreseen, curve=self.curve.points,
+            tuning=self._tuning, predicted=self._predicted, curve=self.curve.points,
             machine=MachineState.since(self._machine), disturbed=self._disturbed,
             seconds=self._seconds | {"total": self.clock.seconds},
             toolchain=toolchain(), protocol=PROTOCOL,
@@ -363,28 +359,18 @@ class Session:
     def _first_look(self, model: ImportedModel, scratch: Path) -> None:
         """Time the default plan and ONNX Runtime shortly, so that a watcher knows early what is to be beaten."""
         self._say(Stage.COMPARE, "timing the default plan and ONNX Runtime")
-        default = Contestant("default", "artifact", scratch / "default")
-        self._look_seconds = self._look([default, Contestant("onnxruntime", "onnxruntime", self.model)], *FIRST_LOOK)
-
-    def _foresee(self, way: Course, scratch: Path, names: Sequence[str]) -> Foreseen | None:
-        """Time other plans than the tuned one as wholes, and tell from them what that one should take."""
-        if not (self.baselines and way.foresees):
-            return None
-        self._say(Stage.COMPARE, "timing other plans to foresee the tuned one")
-        self._look([Contestant(name, "artifact", scratch / name) for name in names], *SECOND_LOOK)
-        return way.foreseen({name: self._known_seconds[name] for name in names if name in self._known_seconds})
-
-    def _look(self, entries: Sequence[Contestant], rounds: int, seconds: float) -> float:
-        """Time wholes shortly; gives the seconds that this took in all."""
         began = time.monotonic()
+        entries = [
+            Contestant("default", "artifact", scratch / "default"),
+            Contestant("onnxruntime", "onnxruntime", self.model),
+        ]
         result = self.models.contest(
-            entries, self._inputs[0], threads=self.device.cores, rounds=rounds, seconds=seconds,
+            entries, self._inputs[0], threads=self.device.cores, rounds=3, seconds=FIRST_LOOK_SECONDS,
             options=TurnOptions(turn_seconds=0.12), seed=self.spec.seed,
         )  # fmt: skip
         self._note(result)
-        taken = time.monotonic() - began
-        self._seconds["measuring"] += taken
-        return taken
+        self._look_seconds = time.monotonic() - began
+        self._seconds["measuring"] += self._look_seconds
 
     def _note(self, result: ContestResult) -> None:
         """Remember whole models' latencies for whoever watches."""

@@ -16,7 +16,7 @@ from typing import Any
 from tuner.errors import UserError
 
 SIMULATED = "sim:"  # how names of simulated devices begin
-PROTOCOL = "1"  # bump when the way of measuring changes: older records are then not comparable
+PROTOCOL = "2"  # bump when the way of measuring changes: older records are then not comparable
 
 
 class JobState(StrEnum):
@@ -116,7 +116,7 @@ class Candidate:
     knobs: Mapping[str, int]
     cores: int
     precision: str = "fp32"
-    residency: str = "dram"  # "dram" or "cache": where weights come from at each call
+    residency: str = "dram"  # "dram" or "cache" (the last level): where weights come from at each call
 
     @property
     def key(self) -> str:

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from math import prod
 
 import numpy as np
 
 _ALIGN = 64  # bytes: a cache line, and what kernels may assume
 _MOST = 256 << 20  # bytes of an arena, however large the last-level cache
+_NEAR = 8  # times what a core's own cache holds: what was in it has left it
+
+
+def residencies(l2: int, l3: int) -> dict[str, int]:
+    """Bytes to touch between two uses of the same weights, by where they are to be found; from the caches' bytes."""
+    return {"dram": max(2 * l3, 1 << 20), "cache": max(min(_NEAR * l2, l3 // 4), 1)}
 
 
 def aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
@@ -45,33 +51,35 @@ class Copies:
 
 
 class WeightArena:
-    """Keeps the packed weights of one kernel in so many copies that going round them exceeds the last-level cache.
+    """Keeps the packed weights of one kernel in so many copies that going round them exceeds the caches.
 
-    Filling writes more than that cache holds, so that the copies written first have left it again when they are read.
-    The copies, and whose turn it is, stay for the next candidate that packs the same weights the same way.
+    Which caches is up to the model: where all its weights fit into the last-level cache, a kernel finds its own there,
+    but not in nearer ones, through which the other layers have passed since. Filling writes more than those caches
+    hold, so that the copies written first have left them again when they are read. The copies, and whose turn it is,
+    stay for the next candidate that packs the same weights the same way.
     """
 
-    def __init__(self, size: int) -> None:
-        """``size`` in bytes: what to touch between two uses of one copy."""
-        self._size = min(max(size, 1 << 20), _MOST)
+    def __init__(self, sizes: Mapping[str, int]) -> None:
+        """``sizes`` in bytes, by residency: what to touch between two uses of one copy."""
+        self._sizes = {name: min(size, _MOST) for name, size in sizes.items()}
         self._memory = np.empty(0, np.uint8)
-        self._key: tuple[str, bool] | None = None
+        self._key: tuple[str, str] | None = None
         self._copies: Copies
 
-    def copies(self, key: str, make: Callable[[], list[np.ndarray]], *, cold: bool) -> Copies:
-        """Copies of the arrays that ``make()`` returns; only one if they are to be found in the cache."""
-        if self._key != (key, cold):
+    def copies(self, key: str, make: Callable[[], list[np.ndarray]], residency: str) -> Copies:
+        """Copies of the arrays that ``make()`` returns."""
+        if self._key != (key, residency):
             self._key = None  # should make() raise, nothing valid is left
-            self._copies = self._fill(make(), cold)
-            self._key = (key, cold)
+            self._copies = self._fill(make(), self._sizes[residency])
+            self._key = (key, residency)
         return self._copies
 
-    def _fill(self, arrays: list[np.ndarray], cold: bool) -> Copies:
+    def _fill(self, arrays: list[np.ndarray], size: int) -> Copies:
         like, slot = [], 0
         for array in arrays:
             like.append((slot, array.shape, array.dtype))
             slot += -(-array.nbytes // _ALIGN) * _ALIGN
-        count = max(1, -(-self._size // slot)) if cold and slot else 1
+        count = max(1, -(-size // slot)) if slot else 1
         slots = self._room(count * slot)[: count * slot].reshape(count, slot)
         for (at, _, _), array in zip(like, arrays, strict=True):
             slots[0, at : at + array.nbytes] = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
@@ -79,8 +87,9 @@ class WeightArena:
         return Copies(slots, like)
 
     def _room(self, size: int) -> np.ndarray:
-        usual = 2 * self._size  # more is held only as long as somebody needs it
+        largest = max(self._sizes.values())
+        usual = 2 * largest  # more is held only as long as somebody needs it
         if self._memory.size < size or self._memory.size > usual >= size:
             self._memory = np.empty(0, np.uint8)  # give the old block back before asking for the new one
-            self._memory = aligned((max(size, self._size),), np.dtype(np.uint8))
+            self._memory = aligned((max(size, largest),), np.dtype(np.uint8))
         return self._memory

@@ -18,7 +18,7 @@ import numpy as np
 
 from tuner.build.binary import Arg, KernelBinary
 from tuner.errors import CandidateError
-from tuner.measure.arena import Copies, WeightArena, aligned
+from tuner.measure.arena import Copies, WeightArena, aligned, residencies
 from tuner.measure.options import MeasureOptions
 from tuner.measure.reference import Reference, load_reference, max_rel_error
 from tuner.measure.timing import LoadMeter, Sample, Wanted, calls_per_sample, kept, take
@@ -69,7 +69,7 @@ class _Measurer:
         self._to_tensor = to_tensor
         self._references: OrderedDict[str, Reference] = OrderedDict()
         self._arrays = _Kept(_KEPT_BYTES)
-        self._arena = WeightArena(2 * device.l3)
+        self._arena = WeightArena(residencies(device.l2, device.l3))
 
     def handle(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """``request``: reference (folder), binary, residency, final, best_seconds. Answers samples and the error."""
@@ -106,7 +106,7 @@ class _Measurer:
 
         packs = {n: p.to_json() for n, p in binary.packs.items()}
         key = json.dumps([str(reference.folder), names, packs])
-        return self._arena.copies(key, packed, cold=request["residency"] != "cache")
+        return self._arena.copies(key, packed, request["residency"])
 
     def _verify(self, function: Any, bind: _Bound, reference: Reference) -> tuple[float, str]:
         bind.refresh(1)

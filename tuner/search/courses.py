@@ -7,7 +7,7 @@ them measures them as wholes, and keeps the fastest.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -16,7 +16,7 @@ from tuner.measure.runner import Runner
 from tuner.plan.partition import conversion_seconds
 from tuner.plan.plan import Plan
 from tuner.search.confirmation import Confirmation
-from tuner.search.questions import Asked, default_seconds, known_seconds
+from tuner.search.questions import Asked, known_seconds
 from tuner.search.replanning import Replanning
 from tuner.search.strategies import registry
 from tuner.search.strategies.base import Strategy
@@ -38,26 +38,10 @@ class Planned:
     asked: Asked
 
 
-@dataclass(frozen=True)
-class Foreseen:
-    """What a plan should take as a whole, told from another one that was timed. Seconds."""
-
-    blocks: float  # its blocks one after the other, each alone
-    name: str  # of the other plan
-    like: float  # that one's blocks
-    whole: float  # and as a whole
-
-    @property
-    def seconds(self) -> float:
-        """A whole is not faster than its blocks: where that one seems to be, they were measured in bad moments."""
-        return self.blocks * max(1.0, self.whole / self.like)
-
-
 class Course(ABC):
     """How one job searches. ``begun`` is the plan that the job begins with, and ``tuning`` measures its kernels."""
 
     most: ClassVar[int] = 1  # plans that ``found`` may hand over
-    foresees: ClassVar[bool] = False  # whether it has an opinion on wholes before they are timed
 
     def __init__(self, begun: Planned, tuning: Tuning) -> None:
         self.begun, self.tuning = begun, tuning
@@ -74,12 +58,9 @@ class Course(ABC):
     def found(self) -> dict[str, Planned]:
         """The plans to build, by the name of their contestant; "tuned" is the strategy's own."""
 
-    def foreseen(self, wholes: Mapping[str, float]) -> Foreseen | None:
-        """What "tuned" should take as a whole, None if unknown; ``wholes``: seconds of others that were timed.
-
-        Wholes take longer than the sum of their blocks. The more alike another plan is, the less has to be guessed.
-        """
-        return None
+    def foreseen(self) -> float | None:
+        """Seconds that "tuned" should take as a whole: its blocks one after the other; None while one is unknown."""
+        return known_seconds(self.found()["tuned"].asked)
 
 
 class AsBegun(Course):
@@ -136,12 +117,11 @@ class KernelsThenPlans(_Replanned):
     """
 
     most = 2
-    foresees = True
 
     def __init__(self, begun: Planned, tuning: Tuning, replan: Replan) -> None:
         super().__init__(begun, tuning, replan)
         self._chosen: Planned | None = None
-        self._converting = 0.0  # seconds that changes of layout should take, more than in the plan begun with
+        self._converting = 0.0  # seconds that changes of layout should take
 
     def run(self, runner: Runner, trials: int | None, deadline: float | None) -> Iterator[Trial]:
         tuned, planned, confirmed = (self._part(share, trials, deadline) for share in PARTS)
@@ -159,23 +139,17 @@ class KernelsThenPlans(_Replanned):
         assert self._chosen is not None
         return {"tuned": self._chosen} | ({} if self._chosen is self.begun else {"greedy": self.begun})
 
-    def foreseen(self, wholes: Mapping[str, float]) -> Foreseen | None:
-        found = self.found()
-        name = "greedy" if "greedy" in found and "greedy" in wholes else "default"
-        parts = known_seconds(found["greedy"].asked) if name == "greedy" else default_seconds(self.begun.asked)
-        mine = known_seconds(found["tuned"].asked)
-        if name not in wholes or parts is None or mine is None:
-            return None
-        return Foreseen(mine + self._converting, name, parts, wholes[name])
+    def foreseen(self) -> float | None:
+        blocks = super().foreseen()
+        return None if blocks is None else blocks + self._converting
 
     def _choose(self, confirmation: Confirmation) -> None:
         begun, choice = confirmation.begun(), confirmation.choice()
+        if choice is not None:
+            self._converting = conversion_seconds(confirmation.replanning.space, choice)
         if choice is None or (begun is not None and set(choice.blocks) == set(begun.blocks)):
             self._chosen = self.begun
             return
-        if begun is not None:
-            space = confirmation.replanning.space
-            self._converting = conversion_seconds(space, choice) - conversion_seconds(space, begun)
         confirmation.replanning.settle(choice, besides=self.begun.asked.values())
         self._chosen = Planned(*confirmation.replanning.plan(choice))
         self.tuning.focus(self._chosen.asked)

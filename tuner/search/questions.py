@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from tuner.build.assemble import block_layouts
@@ -83,21 +83,8 @@ Asked = Mapping[tuple[str, ...], Question]  # by the layers of the blocks that a
 
 def known_seconds(asked: Asked) -> float | None:
     """Seconds of a plan's blocks with the best that is known, one after the other; None while one is unknown."""
-    return _sum(question.answer().seconds for question in asked.values())
-
-
-def default_seconds(asked: Asked) -> float | None:
-    """The same with the templates' default knobs on the planned cores."""
-    return _sum(
-        question.searches.get((question.template, question.planned), question.main).seconds(question.space.default)
-        or question.main.seconds(question.space.default)
-        for question in asked.values()
-    )
-
-
-def _sum(times: Iterable[float | None]) -> float | None:
-    known = list(times)
-    return None if None in known else sum(t for t in known if t is not None)
+    times = [question.answer().seconds for question in asked.values()]
+    return None if None in times else sum(t for t in times if t is not None)
 
 
 def questions(

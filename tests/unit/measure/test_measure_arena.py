@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tuner.measure.arena import WeightArena, aligned
+from tuner.measure.arena import WeightArena, aligned, residencies
 
 MIB = 1 << 20
 
@@ -19,42 +19,49 @@ def test_buffers_start_on_a_cache_line() -> None:
 
 
 def test_cold_weights_exceed_the_size_before_one_comes_again() -> None:
-    copies = WeightArena(4 * MIB).copies("k", lambda: weights(MIB // 2), cold=True)
+    copies = WeightArena({"dram": 4 * MIB}).copies("k", lambda: weights(MIB // 2), "dram")
     turns = [copies.take() for _ in range(2 * len(copies))]
     assert turns == [*range(len(copies))] * 2
     assert len(copies) * (MIB // 2) >= 4 * MIB - len(copies) * 64
 
 
 def test_every_copy_holds_the_weights_on_cache_lines() -> None:
-    copies = WeightArena(2 * MIB).copies("k", lambda: weights(MIB // 4, 7.0), cold=True)
+    copies = WeightArena({"dram": 2 * MIB}).copies("k", lambda: weights(MIB // 4, 7.0), "dram")
     for index in range(len(copies)):
         large, small = copies.arrays(index)
         assert (large == 7.0).all() and small.tolist() == [0, 1, 2]
         assert large.ctypes.data % 64 == 0 and small.ctypes.data % 64 == 0
 
 
-def test_warm_weights_and_huge_ones_exist_once() -> None:
-    arena = WeightArena(MIB)
-    assert len(arena.copies("k", lambda: weights(1024), cold=False)) == 1
-    assert len(arena.copies("k", lambda: weights(3 * MIB), cold=True)) == 1
+def test_weights_in_the_last_cache_have_left_the_nearer_ones() -> None:
+    sizes = residencies(l2=MIB // 2, l3=32 * MIB)
+    assert sizes["dram"] > 32 * MIB > sizes["cache"] > 2 * MIB // 2
+    arena = WeightArena(sizes)
+    assert len(arena.copies("k", lambda: weights(MIB), "cache")) * MIB >= sizes["cache"] - MIB
+    assert len(arena.copies("k", lambda: weights(MIB), "dram")) * MIB >= sizes["dram"] - MIB
+
+
+def test_huge_weights_exist_once() -> None:
+    arena = WeightArena({"dram": MIB, "cache": MIB // 4})
+    assert len(arena.copies("k", lambda: weights(3 * MIB), "dram")) == 1
 
 
 def test_the_same_weights_are_not_packed_again_and_go_on_where_they_were() -> None:
-    arena = WeightArena(MIB)
+    arena = WeightArena({"dram": MIB, "cache": MIB // 4})
     packed: list[int] = []
 
     def make() -> list[np.ndarray]:
         packed.append(1)
         return weights(MIB // 4)
 
-    arena.copies("k", make, cold=True).take()
-    assert arena.copies("k", make, cold=True).take() == 1
+    arena.copies("k", make, "dram").take()
+    assert arena.copies("k", make, "dram").take() == 1
     assert len(packed) == 1
-    arena.copies("other", make, cold=True)
-    arena.copies("k", make, cold=True)
+    arena.copies("other", make, "dram")
+    arena.copies("k", make, "dram")
     assert len(packed) == 3
 
 
 def test_a_kernel_without_constants_has_one_empty_copy() -> None:
-    copies = WeightArena(MIB).copies("k", list, cold=True)
+    copies = WeightArena({"dram": MIB, "cache": MIB // 4}).copies("k", list, "dram")
     assert copies.arrays(copies.take()) == []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import pytest
 
@@ -80,13 +79,17 @@ def test_joint_also_hands_over_the_plan_it_began_with() -> None:
     made = begin("joint")
     follow(made)
     assert result(made).hash != result(made, "greedy").hash
-    parts = sum(q.answer().seconds or 0.0 for q in made.found()["greedy"].asked.values())
     mine = sum(q.answer().seconds or 0.0 for q in made.found()["tuned"].asked.values())
-    foreseen = made.foreseen({"greedy": 1.2 * parts, "default": 1.0})
-    assert foreseen is not None and (foreseen.name, foreseen.like) == ("greedy", pytest.approx(parts))
-    assert foreseen.seconds == pytest.approx(1.2 * mine, rel=0.1)  # and layouts
-    assert made.foreseen({}) is None
-    assert replace(foreseen, whole=0.5 * parts).seconds == pytest.approx(foreseen.blocks)
+    assert made.foreseen() == pytest.approx(mine, rel=0.1)  # and layouts
+
+
+@pytest.mark.parametrize("strategy", ["greedy", "joint", "cores-greedy"])
+def test_a_whole_is_foreseen_as_soon_as_all_of_its_blocks_were_measured(strategy: str) -> None:
+    made = begin(strategy)
+    assert made.foreseen() is None
+    follow(made)
+    asked = made.found()["tuned"].asked.values()
+    assert made.foreseen() == pytest.approx(sum(q.answer().seconds or 0.0 for q in asked), rel=0.1)
 
 
 @pytest.mark.parametrize("strategy", ["joint", "tpe:plans=30", "cores-greedy"])

@@ -71,10 +71,11 @@ lint: test-setup
 	@$(VENV)/bin/ruff format --check --quiet . || { echo "some files are not formatted: make format" >&2; exit 1; }
 	@$(VENV)/bin/mypy --no-error-summary
 
-# Most tests share the cores; what measures, and what is killed, runs alone. Both run, whatever the first comes to.
+# Most tests share the cores, a thread each: two that train trees on all cores wait for each other. What measures, and
+# what is killed, runs alone. Both run, whatever the first comes to.
 define TEST
 @status=0; \
-$(VENV)/bin/python -m pytest -q -m "$(1)not alone" -n 2 || status=$$?; \
+OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -q -m "$(1)not alone" -n 2 || status=$$?; \
 $(VENV)/bin/python -m pytest -q -m "$(1)alone" || status=$$?; \
 exit $$status
 endef

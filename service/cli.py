@@ -50,6 +50,7 @@ def _parser() -> argparse.ArgumentParser:
                       help="verify on this input (random otherwise)")  # fmt: skip
     tune.add_argument("--db", metavar="URL", help="database of records (default: SQLite in your data folder)")
     tune.add_argument("--out", type=Path, metavar="DIR", help="where the artifact goes (default: NAME.fusetune)")
+    tune.add_argument("--cluster", metavar="HOST:PORT", help="measure on a device of the cluster with this head")
     tune.add_argument("--no-baselines", action="store_true", help="do not time the unoptimised and unfused plans")
     tune.add_argument("--json", action="store_true", help="print the report as JSON, progress on stderr")
     tune.set_defaults(run=_lazy("service.commands.tune", "tune"))

@@ -5,32 +5,61 @@ from __future__ import annotations
 import argparse
 import json
 import signal
+from contextlib import closing
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rich.console import Console
 
 from db.store import Store, default_url
+from service.commands.joining import check_extra
 from service.commands.live import Live, show
 from service.commands.spec import job_spec
 from service.dispatch.drive import Drive
 from service.dispatch.inline import run_here
 from service.dispatch.jobstore import JobStore
+from service.dispatch.waiting import waiter
 from service.jobs import answer
 from service.rules import check_cores
 from tuner.errors import UserError
 from tuner.events import Progress
+from tuner.types import Device
+
+if TYPE_CHECKING:
+    from tuner.measure.cluster.place import OnCluster
 
 
 def tune(args: argparse.Namespace) -> int:
     """The command: build the JobSpec, run it, print what came out."""
-    from tuner.measure.device import detect_cpu, devices, toolchain
+    from tuner.measure.device import detect_cpu, devices
     from tuner.measure.named import check_measurable
 
+    if args.cluster is not None:
+        return _tune_there(args)
     device = devices(args.device)
     check_measurable(device, detect_cpu())
+    return _tune(args, device, None)
+
+
+def _tune_there(args: argparse.Namespace) -> int:
+    """Tune for a device of a cluster; those that it offers are noted in the database."""
+    check_extra()
+    from tuner.measure.cluster.place import OnCluster, choose, offered
+
+    devices = offered(args.cluster)
+    with Store.open(args.db or default_url()) as store:
+        for each in devices:
+            store.devices.put(each)
+    with closing(OnCluster(args.cluster, choose(devices, args.device))) as place:
+        return _tune(args, place.device, place)
+
+
+def _tune(args: argparse.Namespace, device: Device, place: OnCluster | None) -> int:
+    """Tune for a device of this machine, or of a cluster."""
+    from tuner.measure.device import toolchain
+
     check_cores(args.cores, device)
     spec = job_spec(args)
     inputs = {name: read_array(name, path) for name, path in args.input}
@@ -66,6 +95,9 @@ def tune(args: argparse.Namespace) -> int:
                         spec, args.model, device, out, trials, watch, inputs, baselines=not args.no_baselines,
                         search=not known, clock=clock, turn=drive.turn, samples=load_samples(store, device),
                     )  # fmt: skip
+                    if place is not None:
+                        session.runner, session.models = place.runner, place.models
+                        place.waiting = waiter(drive, clock, console.print)
                 _stop_on_interrupt(session, console)
                 return session
 

@@ -130,7 +130,7 @@ def load(folder: Path, *, check: bool = True) -> LoadedModel:
 
     Raises:
         UserError: it is not an artifact, or a file was changed since it was written (``check``).
-        DeviceError: this processor lacks a feature that the code uses.
+        DeviceError: this processor lacks a feature that the code uses, or the GPU it is for is not here.
     """
     manifest = read_manifest(folder)
     require_features(manifest["device"]["features"])
@@ -138,6 +138,10 @@ def load(folder: Path, *, check: bool = True) -> LoadedModel:
         for name, expected in manifest["sha256"].items():
             if not (folder / name).exists() or _sha256(folder / name) != expected:
                 raise UserError(f"{folder / name} is missing or was changed since it was written.", code="bad-artifact")
+    if manifest["device"]["kind"] == "cuda":
+        from tuner.gpu.loading import load_on_gpu
+
+        return load_on_gpu(folder, manifest)
     os.environ["TVM_NUM_THREADS"] = str(manifest["cores"])  # TVM alone would halve the cores on x86
     import tvm
     import tvm_ffi

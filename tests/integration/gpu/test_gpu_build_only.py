@@ -1,0 +1,115 @@
+"""Building for a GPU that is not here: the artifact, the bundle, and a second round that knows what was measured."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.integration.gpu.conftest import Round
+from tests.integration.gpu.gpu_models import job
+from tests.unit.gpu.gpu_tools import fake_nvcc
+from tuner.errors import InternalError, UserError
+from tuner.gpu.build_only import BuildOnly
+from tuner.measure.device import devices
+
+DEVICE = devices("rtx3090")
+
+
+def test_the_artifact_says_that_nothing_was_measured(first_round: Round) -> None:
+    out, report = first_round.out, first_round.report
+    names = {path.name for path in out.iterdir()}
+    assert names == {"model.so", "params.bin", "cubins", "manifest.json", "report.json", "trials.jsonl", "README.txt",
+                     "bundle"}  # fmt: skip
+    assert report == json.loads((out / "report.json").read_text())
+    assert report["measured"] is False and report["latency_ms"]["tuned"] is None
+    manifest = json.loads((out / "manifest.json").read_text())
+    assert manifest["measured"] is False
+    assert manifest["device"]["mcpu"] == "sm_86"
+    assert {path.stem for path in (out / "cubins").iterdir()} == set(manifest["cubins"]) != set()
+
+
+def test_what_can_be_checked_without_a_gpu_was(first_round: Round) -> None:
+    verification = first_round.report["verification"]
+    assert verification["passed"] and verification["max_rel_error"] < 1e-4 and verification["on"] == "cpu"
+    blocks = first_round.report["blocks"]
+    assert all(block["checked_error"] is not None and block["checked_error"] < 1e-4 for block in blocks)
+    convolutions = [block for block in blocks if "conv2d" in block["function"]]
+    assert convolutions and all(block["threads"] >= 32 for block in convolutions)
+    assert any(block["template"] == "metaschedule" for block in convolutions)
+
+
+def test_the_bundle_holds_candidates_of_every_task_with_what_they_should_compute(first_round: Round) -> None:
+    folder = first_round.out / "bundle"
+    bundle = json.loads((folder / "bundle.json").read_text())
+    assert (bundle["arch"], bundle["device"]["name"]) == ("sm_86", "rtx3090")
+    per_task = Counter(candidate["task"] for candidate in bundle["candidates"])
+    assert set(per_task) == {task["hash"] for task in bundle["tasks"]}
+    assert max(per_task.values()) == 2
+    assert first_round.report["ranking"]["bundled"] == len(bundle["candidates"])
+    for candidate in bundle["candidates"]:
+        assert (folder / candidate["library"]).is_file()
+    assert len(list((folder / "kernels").iterdir())) == len(bundle["candidates"])
+    assert all((folder / task["expected"]).is_file() for task in bundle["tasks"])
+    assert {"measure.py", "cubins.py"} <= {path.name for path in folder.iterdir()}
+
+
+def test_a_second_round_takes_what_was_fastest_and_bundles_what_was_not_measured(
+    compiler: None, first_round: Round, tmp_path: Path
+) -> None:
+    bundle = json.loads((first_round.out / "bundle" / "bundle.json").read_text())
+    slowest_guess: dict[str, Any] = {}
+    for candidate in bundle["candidates"]:
+        known = slowest_guess.setdefault(candidate["task"], candidate)
+        if candidate["predicted"] > known["predicted"]:
+            slowest_guess[candidate["task"]] = candidate
+    found = [
+        candidate | {"samples": [1e-6 if slowest_guess[candidate["task"]] is candidate else 5e-6], "failure": None,
+                     "max_rel_error": 0.0}
+        for candidate in bundle["candidates"]
+    ]  # fmt: skip
+    results = {key: bundle[key] for key in ("format", "model", "arch")} | {"results": found}
+    path = tmp_path / "results.json"
+    path.write_text(json.dumps(results | {"device": {"model": DEVICE.model}}))
+    report = BuildOnly(job(), first_round.model, DEVICE, tmp_path / "out", [path]).run()
+
+    assert report["trials"]["measured"] == len(found) == report["ranking"]["learned_from"]
+    for block in report["blocks"]:
+        best = slowest_guess[block["workload"]]
+        assert (block["template"], block["knobs"]) == (best["template"], best["knobs"])
+        assert block["ms"] == pytest.approx(1e-3)
+    lines = (tmp_path / "out" / "trials.jsonl").read_text().splitlines()
+    assert len(lines) >= len(found)
+    again = json.loads((tmp_path / "out" / "bundle" / "bundle.json").read_text())
+    assert not {c["key"] for c in again["candidates"]} & {c["key"] for c in bundle["candidates"]}
+
+
+@pytest.mark.slow
+def test_a_budget_of_trials_is_one_of_what_is_to_be_measured(
+    compiler: None, first_round: Round, tmp_path: Path
+) -> None:
+    report = BuildOnly(job(trials=0), first_round.model, DEVICE, tmp_path / "out").run()
+    assert report["ranking"]["bundled"] == 0
+    assert {block["template"] for block in report["blocks"]} == {"dlight"}
+
+
+def test_without_a_compiler_nothing_is_written(
+    first_round: Round, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tuner.gpu.nvcc._candidates", list)
+    with pytest.raises(InternalError, match="No nvcc") as raised:
+        BuildOnly(job(), first_round.model, DEVICE, tmp_path / "out").run()
+    assert raised.value.code == "no-nvcc"
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_architecture_that_the_compiler_does_not_know(
+    first_round: Round, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tuner.gpu.nvcc._candidates", lambda: [fake_nvcc(tmp_path) / "nvcc"])
+    with pytest.raises(UserError, match="sm_70"):
+        BuildOnly(job(), first_round.model, replace(DEVICE, mcpu="sm_70"), tmp_path / "out").run()

@@ -1,0 +1,107 @@
+"""A scheduled module -> host code that launches kernels, and the kernels' machine code beside it.
+
+TVM without a GPU leaves the kernels in the library as CUDA C, which its runtime hands to a callback when the library
+is first used. Our callback (tuner.gpu.cubins) answers with what was compiled here, so that where the GPU is nobody
+compiles.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tvm
+from tvm.s_tir import dlight
+
+from tuner.build.compile import pipeline
+from tuner.build.linking import link
+from tuner.errors import CandidateError, InternalError
+from tuner.gpu.cubins import digest_of
+from tuner.gpu.nvcc import Compiler, Cubin, compile_cubin
+from tuner.types import Device
+
+_HOST = {"kind": "llvm"}  # any x86-64 or arm64 host of this kind: it only launches
+# Tensor cores that sum in float32 lower with the second only, reductions across threads with the first only.
+_WAYS: tuple[dict[str, Any], ...] = ({}, {"tirx.merge_static_smem": True})
+_RULES = (
+    dlight.gpu.Matmul, dlight.gpu.GEMV, dlight.gpu.Reduction, dlight.gpu.GeneralReduction, dlight.gpu.Fallback,
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Built:
+    """A library on disk and the cubins that it needs, by digest of the CUDA C that they replace."""
+
+    library: Path
+    cubins: dict[str, Cubin]
+
+    @property
+    def spills(self) -> int:
+        """Bytes that a thread of the greediest kernel spills."""
+        return max((cubin.spills for cubin in self.cubins.values()), default=0)
+
+
+def target_of(device: Device) -> Any:
+    """The TVM target of a GPU, with a plain host."""
+    return tvm.target.Target(device.target(), host=_HOST)
+
+
+def with_defaults(module: Any, target: Any) -> Any:
+    """``module`` with dlight's default schedule for every function that has none; itself it stays as it is."""
+    copy = tvm.IRModule(dict(module.functions.items()), attrs=module.attrs)  # dlight changes what it is given
+    with target:
+        return dlight.ApplyDefaultSchedule(*(rule() for rule in _RULES))(copy)
+
+
+def build_model(module: Any, target: Any, library: Path, arch: str, compiler: Compiler) -> Built:
+    """Compile a whole scheduled model. Raises InternalError when a kernel cannot be lowered or compiled."""
+    try:
+        executable = _compiled(module, target, relax_pipeline=pipeline())
+        return _export(executable, library, arch, compiler)
+    except (tvm.error.InternalError, ValueError, RuntimeError, CandidateError) as error:
+        raise InternalError(f"The model does not compile: {_last(error)}", code="build-failed") from error
+
+
+def build_kernel(module: Any, target: Any, library: Path, arch: str, compiler: Compiler) -> Built:
+    """Compile a module with one scheduled function "main". Raises CandidateError (``build-failed``)."""
+    try:
+        return _export(_compiled(module, target), library, arch, compiler)
+    except (tvm.error.InternalError, ValueError, RuntimeError) as error:
+        raise CandidateError(f"TVM cannot lower the kernel: {_last(error)}", code="build-failed") from error
+
+
+def _compiled(module: Any, target: Any, **options: Any) -> Any:
+    """The first way to lower that works. Raises what TVM says of the first."""
+    first: tvm.error.InternalError | None = None
+    for way in _WAYS:
+        try:
+            with tvm.transform.PassContext(config=way):
+                return tvm.compile(module, target=target, **options)
+        except tvm.error.InternalError as error:
+            first = first or error
+    assert first is not None
+    raise first
+
+
+def _export(executable: Any, library: Path, arch: str, compiler: Compiler) -> Built:
+    sources = list(dict.fromkeys(_sources(executable.mod)))
+    cubins = {digest_of(source): compile_cubin(source, arch, compiler) for source in sources}
+    executable.export_library(
+        str(library), fcompile=lambda output, objects, **_: link([Path(o) for o in objects], Path(output))
+    )
+    return Built(library, cubins)
+
+
+def _sources(module: Any) -> Iterator[str]:
+    """The CUDA C in a compiled module and all that it imports."""
+    if str(module.kind) == "cuda":
+        yield str(module.inspect_source())
+    for imported in module.imports:
+        yield from _sources(imported)
+
+
+def _last(error: BaseException) -> str:
+    text = str(error).strip()
+    return text.splitlines()[-1][:300] if text else type(error).__name__

@@ -1,0 +1,124 @@
+"""A whole model as TVM lowers it for a GPU: functions not yet scheduled, and the Relax function that calls them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import tvm
+from onnx.defs import SchemaError
+from tvm import relax
+from tvm.relax.frontend.onnx import from_onnx
+
+from tuner.errors import UserError
+from tuner.graph.ir import Graph
+from tuner.graph.onnx_io import to_onnx
+from tuner.types import digest
+
+SCHEDULED = "tirx.is_scheduled"  # the mark by which dlight leaves a function alone
+_PASSES = (
+    relax.transform.DecomposeOpsForInference,
+    relax.transform.LegalizeOps,
+    relax.transform.AnnotateTIROpPattern,
+    relax.transform.FoldConstant,
+    relax.transform.FuseOps,
+    relax.transform.FuseTIR,
+    relax.transform.DeadCodeElimination,
+    relax.transform.RewriteDataflowReshape,  # before scheduling, which hides that a function is a mere view
+    relax.transform.DeadCodeElimination,
+)
+
+
+@dataclass(frozen=True)
+class Task:
+    """One function to schedule. Functions that compute the same are one task."""
+
+    symbols: tuple[str, ...]  # its names in the model
+    module: Any  # IRModule with the function as "main"
+    calls: int  # how often the model calls it
+
+    @property
+    def name(self) -> str:
+        return self.symbols[0]
+
+    @cached_property
+    def hash(self) -> str:
+        """SHA-256 of its text, which names neither model nor weights."""
+        return digest(self.module.script())
+
+    @cached_property
+    def args(self) -> tuple[tuple[tuple[int, ...], str], ...]:
+        """Shape and dtype of each argument; the output is the last."""
+        return tuple((tuple(int(n) for n in p.shape), str(p.dtype)) for p in self.module["main"].params)
+
+    @property
+    def compulsory(self) -> float:
+        """Bytes of its arguments."""
+        return float(sum(np.prod(shape, dtype=float) * np.dtype(dtype).itemsize for shape, dtype in self.args))
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """A model whose "main" takes its inputs, then its parameters in order."""
+
+    module: Any
+    parameters: tuple[np.ndarray, ...]
+
+    @cached_property
+    def tasks(self) -> tuple[Task, ...]:
+        """What is to be scheduled, in the order of first calls."""
+        calls = _calls(self.module)
+        grouped: dict[str, list[str]] = {}
+        modules: dict[str, Any] = {}
+        for symbol in calls:
+            function = self.module[symbol].with_attr("global_symbol", "main")
+            module = tvm.IRModule({"main": function})
+            text = module.script()
+            grouped.setdefault(text, []).append(symbol)
+            modules.setdefault(text, module)
+        return tuple(
+            Task(tuple(symbols), modules[text], sum(calls[s] for s in symbols)) for text, symbols in grouped.items()
+        )
+
+    def scheduled(self, functions: Mapping[str, Any]) -> Any:
+        """The module with these scheduled PrimFuncs, by symbol, in place of its own."""
+        module = tvm.IRModule(dict(self.module.functions.items()), attrs=self.module.attrs)
+        for symbol, function in functions.items():
+            variable = self.module.get_global_var(symbol)
+            module.update_func(variable, function.with_attr({"global_symbol": symbol, SCHEDULED: 1}))
+        return module
+
+
+def lower(graph: Graph, weights: Mapping[str, np.ndarray], target: Any) -> Lowered:
+    """Lower a model. Raises UserError (``unsupported-operator``) with TVM's own words when it cannot be imported."""
+    try:
+        module = from_onnx(to_onnx(graph, weights), keep_params_in_input=True)
+        module, detached = relax.frontend.detach_params(module)
+        with target:
+            module = tvm.transform.Sequential([make() for make in _PASSES])(module)
+    except (tvm.error.InternalError, ValueError, TypeError, KeyError, IndexError,
+            NotImplementedError, AttributeError, RuntimeError, AssertionError, SchemaError) as error:  # fmt: skip
+        reason = str(error).strip().splitlines()[-1][:200] if str(error).strip() else type(error).__name__
+        raise UserError(f"TVM's importer cannot lower the model: {reason}", code="unsupported-operator") from error
+    parameters = tuple(np.asarray(p.numpy()) for p in detached.get("main", []))
+    return Lowered(module, parameters)
+
+
+def _calls(module: Any) -> Counter[str]:
+    """How often "main" calls each PrimFunc that has one output, in the order of first calls.
+
+    Those with several are left to default schedules.
+    """
+    found: Counter[str] = Counter()
+    for block in module["main"].body.blocks:
+        for binding in block.bindings:
+            value = binding.value
+            if isinstance(value, relax.Call) and str(getattr(value.op, "name", "")) == "relax.call_tir":
+                symbol = value.args[0].name_hint
+                if len(module[symbol].params) == len(value.args[1].fields) + 1:
+                    found[symbol] += 1
+    return found

@@ -1,0 +1,83 @@
+"""report.json of a build for a GPU that is not here: the keys of other reports, null where nothing was measured."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tuner.build.verify import Verification
+from tuner.gpu.bundle import Results
+from tuner.gpu.cuda import Built
+from tuner.gpu.explore import Scheduled
+from tuner.gpu.lower import Task
+from tuner.graph.load import ImportedModel
+from tuner.report import LATENCIES, preamble
+from tuner.types import PROTOCOL, Device, JobSpec, Trial
+
+GPU_README = """\
+This folder holds a neural network built by fusetune for one GPU (see "device" in manifest.json), where there was none.
+How fast it is was not measured.
+
+model.so + cubins/      the code that launches kernels, and the kernels
+params.bin              the weights, each at its offset in manifest.json
+manifest.json           inputs, outputs, checksums
+report.json             how it was built, what was checked, what is expected of each kernel
+trials.jsonl            candidates that were measured elsewhere, or failed
+bundle/                 candidates to measure where the GPU is: bundle/README.txt
+"""
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The candidate of one task that went into the model."""
+
+    task: Task
+    scheduled: Scheduled
+    predicted: float  # seconds
+    error: float | None  # relative, as emulated on the CPU; None where that was not done
+    built: Built
+    trial: Trial | None = None  # of an earlier round
+
+    def to_json(self) -> dict[str, Any]:
+        candidate, counts = self.scheduled.candidate, self.scheduled.looked.counts
+        seconds = self.trial.seconds if self.trial else None
+        cubins = self.built.cubins.values()
+        return {
+            "function": self.task.name,
+            "workload": self.task.hash,
+            "calls": self.task.calls,
+            "template": candidate.template,
+            "knobs": dict(candidate.knobs),
+            "cores": candidate.cores,
+            "ms": None if seconds is None else seconds * 1e3,
+            "predicted_ms": self.predicted * 1e3,
+            "gflops": counts.operations / seconds / 1e9 if seconds else None,
+            "checked_error": self.error,
+            "blocks": counts.blocks,
+            "threads": counts.threads,
+            "registers": max((c.registers for c in cubins), default=None),
+            "shared_bytes": max((c.shared for c in cubins), default=None),
+            "spilled_bytes": self.built.spills,
+        }
+
+
+def build_report(
+    spec: JobSpec, model: ImportedModel, device: Device, toolchain: str, chosen: Sequence[Chosen],
+    trials: Sequence[Trial], known: Results, verification: Verification, *, explored: int, refused: int, bundled: int,
+    learned: int, seconds: float,
+) -> dict[str, Any]:  # fmt: skip
+    """The report as JSON values. ``known`` is what earlier rounds measured, ``trials`` that and what failed here."""
+    blocks = [c.to_json() for c in chosen]
+    return preamble(spec, model, device, toolchain, PROTOCOL) | {
+        "measured": False,
+        "trials": {"measured": len(known.trials), "failed": sum(t.failure is not None for t in trials), "reused": 0},
+        "seconds": {"total": seconds},
+        "latency_ms": dict.fromkeys(LATENCIES),
+        "speedup": dict.fromkeys(("over_unoptimised", "over_onnxruntime")),
+        "predicted_ms": sum(c.predicted * c.task.calls for c in chosen) * 1e3,
+        "ranking": {"explored": explored, "refused": refused, "learned_from": learned, "bundled": bundled},
+        "measured_on": [dict(d) for d in known.devices],
+        "verification": verification.to_json() | {"on": "cpu"},
+        "blocks": blocks,
+    }

@@ -141,6 +141,7 @@ def _serve_options(serve: argparse.ArgumentParser) -> None:
     serve.add_argument("--quota", type=_bytes, metavar="BYTES", help="of all models and artifacts (default 50G)")
     serve.add_argument("--retention-days", type=_positive, metavar="N", help="delete finished jobs older than this")
     serve.add_argument("--jobs-per-device", type=_natural, metavar="N", help="run at once, in turns (default 1)")
+    serve.add_argument("--cluster", metavar="HOST:PORT", help="drive the devices of this cluster, not this machine's")
     serve.add_argument("--lease", type=_positive, metavar="S",
                        help="a driver that is silent for so long has lost its job (default 15)")  # fmt: skip
     serve.add_argument("--no-dispatch", action="store_true", help="serve only; other servers run the jobs")

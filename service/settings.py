@@ -34,6 +34,7 @@ class Settings:
     lease: float = 15.0  # a driver that does not renew for so long has lost its job
     allowed_hosts: tuple[str, ...] = ()  # further names that the server answers to, besides loopback
     log_json: bool = False
+    cluster: str | None = None  # HOST:PORT of a Ray cluster whose devices are driven instead of this machine's
 
     def __post_init__(self) -> None:
         if not self.auth and not is_loopback(self.host):

@@ -15,15 +15,17 @@ from rich.console import Console
 
 from db.blobs import Blobs
 from db.store import Store
-from db.urls import parse_url
+from db.urls import full_url, parse_url
 from service import logs
 from service.app import create_app
 from service.commands.demo import Demo
+from service.commands.joining import check_extra
 from service.commands.places import data, database
 from service.commands.token import sign_in_link
 from service.devices import DeviceBoard
 from service.dispatch.dispatcher import Dispatcher
 from service.dispatch.housekeeping import Housekeeper
+from service.dispatch.scout import Scout
 from service.jobs import Jobs, Known
 from service.models import ModelLibrary
 from service.server import INTERRUPTED, Server, listen, signals
@@ -41,11 +43,14 @@ def serve(args: argparse.Namespace) -> int:
         raise UserError(f"The model {args.demo} cannot be read: no such file.", code="no-model")
     if args.once and args.demo is None:
         raise UserError("--once ends the server after a demo's job; name its model with --demo.", code="bad-option")
+    if settings.cluster is not None and args.demo is not None:
+        raise UserError("The demo measures on this machine; with --cluster nothing does.", code="bad-option")
+    scout = _scout(settings)  # refused before anything is opened
     with closing(listen(settings.host, settings.port)) as listener:
         settings = replace(settings, port=listener.getsockname()[1])
         logs.set_up(json_lines=settings.log_json)
         with Store.open(settings.db) as store:
-            return _serve(settings, store, listener, args)
+            return _serve(settings, store, listener, args, scout)
 
 
 def settings_of(args: argparse.Namespace) -> Settings:
@@ -54,6 +59,7 @@ def settings_of(args: argparse.Namespace) -> Settings:
         "host": args.host, "port": args.port, "root_path": args.root_path, "rate": args.rate,
         "max_upload": args.max_upload, "quota": args.quota, "retention_days": args.retention_days,
         "jobs_per_device": args.jobs_per_device, "lease": args.lease,
+        "cluster": args.cluster or os.environ.get("FUSETUNE_CLUSTER") or None,
     }  # fmt: skip
     if args.jobs_per_device == 0:
         raise UserError("At least one job runs per device; --no-dispatch runs none.", code="bad-option")
@@ -70,16 +76,30 @@ def settings_of(args: argparse.Namespace) -> Settings:
     )
 
 
-def _serve(settings: Settings, store: Store, listener: socket.socket, args: argparse.Namespace) -> int:
+def _scout(settings: Settings) -> Scout | None:
+    """Who looks into the cluster for us. Raises UserError for an address that is none, or is not safe."""
+    if settings.cluster is None:
+        return None
+    check_extra()
+    from tuner.measure.cluster import address
+
+    where = address.parse(settings.cluster)
+    return Scout(full_url(settings.db), str(where), address.settings(where, os.environ))
+
+
+def _serve(
+    settings: Settings, store: Store, listener: socket.socket, args: argparse.Namespace, scout: Scout | None
+) -> int:
     console = Console(stderr=settings.log_json)
     from tuner.measure.device import devices, toolchain
 
-    local = {"cpu": devices("cpu")}
+    here = devices("cpu")
+    local = {"cpu": here} if scout is None else {}
     blobs = Blobs(settings.blobs, store.database, settings.quota)
-    dispatcher = Dispatcher(store, blobs, settings, local) if settings.dispatch else None
+    dispatcher = Dispatcher(store, blobs, settings, local, scout) if settings.dispatch else None
     housekeeper = Housekeeper(store, blobs, settings)
-    models = ModelLibrary(store, blobs, local["cpu"], toolchain(), settings.max_upload)
-    known = Known(local if settings.dispatch else _Offered(store), toolchain())
+    models = ModelLibrary(store, blobs, here, toolchain(), settings.max_upload)
+    known = Known(local if settings.dispatch and scout is None else _Offered(store), toolchain())
     jobs = Jobs(store, models, known, dispatcher.wake if dispatcher else lambda: None)
     app = create_app(settings, store, blobs, jobs=jobs, models=models, dispatcher=dispatcher)
     server = Server(app)
@@ -113,7 +133,11 @@ def _serve(settings: Settings, store: Store, listener: socket.socket, args: argp
 
 def _greet(console: Console, settings: Settings, store: Store, devices: Mapping[str, Device]) -> None:
     """Say where the server is and how to get in. The code goes to people only, never into logs."""
-    measures = ", ".join(f"{name} ({d.model}, {d.cores} cores)" for name, d in devices.items()) or "nothing here"
+    measures = (
+        f"the devices of the cluster at {settings.cluster}"
+        if settings.cluster
+        else ", ".join(f"{name} ({d.model}, {d.cores} cores)" for name, d in devices.items()) or "nothing here"
+    )
     if settings.log_json:
         _log.info("listening on %s; database %s; measures on %s", settings.url, store.database.name, measures)
         if not console.is_terminal:

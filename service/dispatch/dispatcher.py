@@ -26,6 +26,7 @@ from db.queue import Claim, StaleDriver
 from db.store import Store
 from db.urls import full_url
 from service.dispatch.driver import AWAY, FULL, Assignment
+from service.dispatch.scout import Scout
 from service.settings import Settings
 from tuner.environment import child_environment
 from tuner.errors import FusetuneError
@@ -66,8 +67,11 @@ class _Driver:
 class Dispatcher:
     """Runs the queue of one server. ``start``, then ``stop`` once; ``wake`` from any thread when there is news."""
 
-    def __init__(self, store: Store, blobs: Blobs, settings: Settings, devices: Mapping[str, Device]) -> None:
+    def __init__(
+        self, store: Store, blobs: Blobs, settings: Settings, devices: Mapping[str, Device], scout: Scout | None = None
+    ) -> None:
         self._store, self._blobs, self._settings = store, blobs, settings
+        self._scout = scout  # of a cluster, whose devices are driven as well
         self._devices = {device.fingerprint: device for device in devices.values()}
         self._url = full_url(settings.db)  # drivers lack our environment
         self.holder = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(3)}"
@@ -105,6 +109,8 @@ class Dispatcher:
             if self._spare is not None:
                 self._kill(self._spare.popen)
                 self._spare = None
+            if self._scout is not None:
+                self._scout.stop()
             if self._work is not None:
                 self._work.remove()
 
@@ -133,6 +139,8 @@ class Dispatcher:
             try:
                 self._reap()
                 self._obey()
+                if self._scout is not None:
+                    self._scout.keep()
                 if woken or self.beat - self._looked >= CLAIM_PERIOD:
                     self._looked = self.beat
                     self._start_jobs()
@@ -149,16 +157,17 @@ class Dispatcher:
     def _start_jobs(self) -> None:
         if time.monotonic() < self._rest:
             return
-        room = len(self._devices) * self._settings.jobs_per_device
+        devices = self._drivable()
+        room = len(devices) * self._settings.jobs_per_device
         while not self._ending.is_set() and len(self._drivers) < room:  # or every new job would cost a transaction here
             claim = self._store.queue.claim(
-                self.holder, devices=list(self._devices), per_device=self._settings.jobs_per_device,
+                self.holder, devices=list(devices), per_device=self._settings.jobs_per_device,
                 seconds=self._settings.lease,
             )  # fmt: skip
             if claim is None:
                 return
             try:
-                self._drivers.append(self._start(claim))
+                self._drivers.append(self._start(claim, devices))
             except OSError as error:
                 log.error("the driver could not be started: %s", error, extra={"job": claim.job})
                 if error.errno in FULL:
@@ -169,7 +178,14 @@ class Dispatcher:
                     self._rest = time.monotonic() + REST
                 return
 
-    def _start(self, claim: Claim) -> _Driver:
+    def _drivable(self) -> Mapping[str, Device]:
+        """Fingerprint -> device: our own, and those that the cluster offers now."""
+        if self._scout is None:
+            return self._devices
+        found = (known for known in self._store.devices.list() if known.available)
+        return {k.device.fingerprint: k.device for k in found if k.server == self._scout.holder} | self._devices
+
+    def _start(self, claim: Claim, devices: Mapping[str, Device]) -> _Driver:
         job = self._store.jobs.get(claim.job)
         if job is None:
             raise OSError("the job is gone")
@@ -177,7 +193,8 @@ class Dispatcher:
         assignment = Assignment(
             db=self._url, blobs=str(self._settings.blobs), quota=self._settings.quota, work=str(process.work),
             job=claim.job, fence=claim.fence, holder=claim.holder, lease=self._settings.lease,
-            device=self._devices[job.device].to_json(), log_json=self._settings.log_json, log_fd=process.log_fd,
+            device=devices[job.device].to_json(), log_json=self._settings.log_json, log_fd=process.log_fd,
+            cluster=None if self._scout is None or job.device in self._devices else self._scout.reached,
         )  # fmt: skip
         assert process.popen.stdin is not None
         try:

@@ -47,6 +47,7 @@ class Assignment:
     holder: str
     lease: float  # seconds
     device: Mapping[str, Any]  # Device.to_json()
+    cluster: Mapping[str, Any] | None = None  # Scout.reached; None = the device is this machine's
     log_json: bool = False
     log_fd: int = 2  # where log lines go: the server's stderr, handed down; the driver's own is kept for its last words
 
@@ -121,7 +122,10 @@ def _drive(a: Assignment, store: Store) -> int:
                 retry=job.retries, clock=clock, curve=curve, turn=lease.turn,
                 external=False, samples=load_samples(store, device),
             )  # fmt: skip
-            _find_roof(store, device, lease, clock)
+            if a.cluster is None:
+                _find_roof(store, device, lease, clock)
+            else:
+                _move(session, a.cluster, lease, clock)
             report = session.run()
             _raise_roof(store, device, report)
             lease.say("packing the downloads")
@@ -143,6 +147,15 @@ def _drive(a: Assignment, store: Store) -> int:
             else:
                 raise
     return 0
+
+
+def _move(session: Any, cluster: Mapping[str, Any], lease: Any, clock: Any) -> None:
+    """Have the session measure in a cluster."""
+    from service.dispatch.waiting import waiter
+    from tuner.measure.cluster.place import OnCluster
+
+    place = OnCluster(cluster["address"], session.device, cluster["settings"], waiter(lease, clock))
+    session.runner, session.models = place.runner, place.models
 
 
 def _away(error: BaseException) -> bool:

@@ -24,6 +24,7 @@ OPTIONS = MeasureOptions(
     memory_limit=256 << 20, sample_seconds=0.002,
 )  # fmt: skip
 
+MISSING = "Ray is missing; install it with: pip install -c constraints.txt -e '.[cluster]'"
 HIDDEN = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"  # set to 0, Ray stays on the loopback address
 
 

@@ -8,13 +8,14 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from cluster_tools import Head, Machine
+from cluster_tools import MISSING, Head, Machine
 
 from tuner.errors import DeviceError
 from tuner.measure.cluster.address import COMMANDS
 from tuner.measure.cluster.cluster import Cluster
 from tuner.measure.device import detect_cpu
 
+pytest.importorskip("ray", reason=MISSING)
 pytestmark = [pytest.mark.alone, pytest.mark.slow]
 
 

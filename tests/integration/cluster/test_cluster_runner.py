@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import ClassVar
 
 import pytest
-from cluster_tools import OPTIONS, Head, Machine, processes, until
+from cluster_tools import MISSING, OPTIONS, Head, Machine, processes, until
 from measure_fakes import candidate
 from runner_conformance import RunnerConformance
 
@@ -19,6 +19,7 @@ from tuner.measure.cluster.runner import AHEAD, ClusterRunner
 from tuner.measure.device import detect_cpu
 from tuner.types import Candidate, FailureKind, Trial
 
+pytest.importorskip("ray", reason=MISSING)
 pytestmark = pytest.mark.alone
 
 FAILURES = {
@@ -128,6 +129,7 @@ def test_a_cluster_that_is_not_there_is_said_so() -> None:
         cluster.dispose()
 
 
+@pytest.mark.slow
 def test_closing_ends_a_wait_for_a_device(head: Head) -> None:
     """A runner for a device that nobody has waits, until somebody closes it."""
     absent = detect_cpu().__class__(**{**vars(detect_cpu()), "model": "another"})

@@ -10,12 +10,13 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from cluster_tools import Head, Machine, processes
+from cluster_tools import MISSING, Head, Machine, processes
 
 from db.store import Store
 from tuner.environment import child_environment
 from tuner.measure.device import detect_cpu
 
+pytest.importorskip("ray", reason=MISSING)
 pytestmark = [pytest.mark.alone, pytest.mark.slow]
 
 

@@ -19,11 +19,12 @@ from ruamel.yaml import YAML
 
 from service.cli import _parser
 from service.commands.serve import settings_of
+from tuner.measure.cluster.address import parse, settings
 
 ROOT = Path(__file__).parents[3]
 FILE = ROOT / "docker-compose.yml"
 DOCKERFILE = ROOT / "deploy" / "server.Dockerfile"
-OURS = ("server",)  # services that run `fusetune`
+OURS = ("server",)  # services that run `fusetune serve`
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +77,8 @@ def test_our_commands_are_ones_that_our_command_line_takes(compose: dict[str, An
 
 
 def test_passwords_are_required_and_never_written_down(compose: dict[str, Any]) -> None:
-    secret = {name: value for name, value in environments(compose) if re.search("PASSWORD|SECRET|TOKEN", name)}
+    secret = {name: value for name, value in environments(compose)
+              if re.search("PASSWORD|SECRET|TOKEN", name) and not name.endswith("_PATH")}  # fmt: skip
     assert set(secret) == {"POSTGRES_PASSWORD", "FUSETUNE_DB_PASSWORD"}
     for value in secret.values():
         # ":?" makes compose stop with this sentence when the variable is unset or empty.
@@ -84,7 +86,7 @@ def test_passwords_are_required_and_never_written_down(compose: dict[str, Any]) 
     for text in strings(compose):
         assert not re.search(r"://[^/@\s]+:[^@\s]+@", text), "a password in a URL"
         for variable, rest in re.findall(r"\$\{(\w+)([^}]*)\}", text):
-            assert rest.startswith((":?", ":-")), f"{variable} may be empty"
+            assert rest.startswith((":?", ":-")) and (rest != ":-" or variable == "FUSETUNE_CLUSTER"), variable
 
 
 def test_the_database_is_found_by_the_server_and_by_nobody_else(
@@ -119,7 +121,7 @@ def test_containers_have_no_more_rights_than_they_need(compose: dict[str, Any]) 
         assert service["init"] is True, name
         assert service["cap_drop"] == ["ALL"], name
         assert "no-new-privileges:true" in service["security_opt"], name
-        assert "healthcheck" in service, name
+        assert "healthcheck" in service or service.get("restart") == "no", name
         assert not service.get("privileged")
     # Docker mounts a tmpfs noexec unless told otherwise, and kernels are loaded from it.
     assert any(mount.startswith("/tmp:") and "exec" in mount.split(":")[1].split(",")
@@ -166,6 +168,38 @@ def test_the_image_is_built_from_files_that_are_there_and_installs_what_is_teste
     for install in re.findall(r"pip install (.+)$", text, re.MULTILINE):
         assert install.startswith("-c constraints.txt")
     assert re.findall(r"^FROM (\S+)", text, re.MULTILINE) == ["python:3.11-slim"] * 2
+
+
+def test_the_cluster_is_there_only_when_asked_for_and_all_its_members_know_each_other(
+    compose: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    services = compose["services"]
+    asked = {name for name, service in services.items() if "cluster" in service.get("profiles", [])}
+    assert asked == {"keys", "head", "worker"}
+    assert services["server"]["environment"]["FUSETUNE_CLUSTER"] == "${FUSETUNE_CLUSTER:-}"
+    assert compose["networks"]["cluster"]["internal"] is True
+    addresses = {name: services[name]["networks"]["cluster"]["ipv4_address"] for name in ("head", "worker", "server")}
+    assert set(services["keys"]["command"][1:]) == set(addresses.values())
+    script, folder = ROOT / "deploy" / "cluster-keys.sh", tmp_path / "keys"
+    folder.mkdir()
+    for _ in range(2):  # made once, whatever starts again
+        subprocess.run([script, folder, *addresses.values()], check=True, capture_output=True, timeout=60)
+        made = {file.name: file.read_bytes() for file in folder.iterdir()}
+    again = {file.name: file.read_bytes() for file in folder.iterdir()}
+    assert made == again
+    for name, address in addresses.items():
+        environment = {
+            variable: value.replace("/keys", str(folder)) for variable, value in services[name]["environment"].items()
+        }
+        settings(parse("172.30.77.2:6380"), environment)  # refuses what is not safe
+        verify = ["openssl", "verify", "-CAfile", folder / "ca.crt", "-verify_ip", address, folder / "node.crt"]
+        subprocess.run(verify, check=True, capture_output=True, timeout=60)
+    args = _parser().parse_args(services["worker"]["command"])
+    assert parse(args.cluster) == parse(f"{addresses['head']}:6380")
+    assert f"--node-ip-address={addresses['head']}" in services["head"]["command"]
+    assert "--port=6380" in services["head"]["command"]
+    monkeypatch.setenv("FUSETUNE_CLUSTER", args.cluster)
+    assert settings_of(_parser().parse_args(services["server"]["command"])).cluster == args.cluster
 
 
 def dockerfile(instruction: str) -> list[str]:

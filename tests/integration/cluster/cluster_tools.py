@@ -56,9 +56,20 @@ class Head:
             f"--object-store-memory={128 << 20}", f"--temp-dir={self._folder}", "--block",
         ]  # fmt: skip
         log = self._folder / "head.log"
-        with log.open("wb") as file:
-            self._process = subprocess.Popen(command, stdout=file, stderr=file, env=self._env, start_new_session=True)
-        until(lambda: "Ray runtime started" in log.read_text())
+        for _ in range(20):  # it refuses while a node of the one before it is still up
+            with log.open("wb") as file:
+                self._process = subprocess.Popen(
+                    command, stdout=file, stderr=file, env=self._env, start_new_session=True
+                )
+            until(lambda: "Ray runtime started" in log.read_text() or self._ended, 60)
+            if not self._ended:
+                return
+            time.sleep(1.0)
+        raise AssertionError(log.read_text())
+
+    @property
+    def _ended(self) -> bool:
+        return self._process is None or self._process.poll() is not None
 
     def kill(self) -> None:
         if self._process is not None:

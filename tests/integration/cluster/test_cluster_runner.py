@@ -148,3 +148,20 @@ def test_closing_ends_a_wait_for_a_device(head: Head) -> None:
     runner.close()
     thread.join(5)
     assert not thread.is_alive() and found == []
+
+
+@pytest.mark.slow
+def test_a_killed_head_costs_nothing_but_time() -> None:
+    """The head is gone with all that it knew; workers join the next one, and what was under way is done again."""
+    with Head() as head, Machine(head.address) as machine:
+        runner = ClusterRunner(Cluster(head.address), detect_cpu(), OPTIONS)
+        trials = []
+        for trial in runner.run([candidate("good", n) for n in range(10)]):
+            trials.append(trial)
+            if len(trials) == 3:
+                head.kill()
+                head.start()
+        runner.close()
+        assert machine.joins == 2, machine.said
+    assert Counter(t.candidate.key for t in trials) == Counter(candidate("good", n).key for n in range(10))
+    assert all(t.samples for t in trials)

@@ -1,0 +1,1 @@
+"""How far measuring on many machines goes, and what it costs."""

@@ -118,6 +118,7 @@ def test_a_killed_link_costs_nothing_but_time(runner: ClusterRunner) -> None:
     assert all(t.samples for t in trials)
 
 
+@pytest.mark.slow
 def test_a_cluster_that_is_not_there_is_said_so() -> None:
     cluster = Cluster("127.0.0.1:9")
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -32,8 +33,9 @@ def seen(*devices: object) -> SimpleNamespace:
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store.open(f"sqlite:///{tmp_path}/f.db")
+def store(tmp_path: Path) -> Iterator[Store]:
+    with Store.open(f"sqlite:///{tmp_path}/f.db") as opened:
+        yield opened
 
 
 def test_devices_are_offered_while_they_are_there_and_driven_only_by_servers_of_that_cluster(

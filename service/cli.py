@@ -52,8 +52,20 @@ def _parser() -> argparse.ArgumentParser:
     tune.add_argument("--out", type=Path, metavar="DIR", help="where the artifact goes (default: NAME.fusetune)")
     tune.add_argument("--cluster", metavar="HOST:PORT", help="measure on a device of the cluster with this head")
     tune.add_argument("--no-baselines", action="store_true", help="do not time the unoptimised and unfused plans")
+    tune.add_argument("--build-only", action="store_true", help="build for a GPU that is not here; measure nothing")
+    tune.add_argument("--results", type=Path, action="append", default=[], metavar="RESULTS.json",
+                      help="what `fusetune measure` found, for another round of --build-only")  # fmt: skip
     tune.add_argument("--json", action="store_true", help="print the report as JSON, progress on stderr")
-    tune.set_defaults(run=_lazy("service.commands.tune", "tune"))
+    tune.set_defaults(run=_lazy("service.commands.gpu", "tune"))
+
+    measure = commands.add_parser(
+        "measure", help="measure a bundle of --build-only on the GPU here", allow_abbrev=False
+    )
+    measure.add_argument("bundle", type=Path, metavar="BUNDLE")
+    measure.add_argument("--out", type=Path, metavar="RESULTS.json", help="default: results.json in the bundle")
+    measure.add_argument("--limit", type=_positive, default=20.0, metavar="S", help="for one candidate (default 20)")
+    measure.add_argument("--json", action="store_true", help="print the results as JSON, progress on stderr")
+    measure.set_defaults(run=_lazy("service.commands.gpu", "measure"))
 
     plan = commands.add_parser("plan", help="show layers and blocks; nothing is measured", allow_abbrev=False)
     _model_options(plan)

@@ -75,7 +75,8 @@ def devices(args: argparse.Namespace) -> int:
         others.add_column(column, justify="right" if column == "cores" else "left")
     for each in facts[1:]:
         use = "simulated" if each["simulated"] else "measured here" if each["measures"] else "built for here"
-        use = "docs/gpu.md" if each["kind"] == "cuda" else use
+        if each["kind"] == "cuda":
+            use = "--build-only here, measure there" if each["name"] != "gpu" else "fusetune measure"
         others.add_row(each["name"], each["model"], str(each["cores"]), use)
     others.add_row("sim:PATH.json", "a machine of your own: docs/simulated-devices.md", "", "simulated")
     console.print(others)

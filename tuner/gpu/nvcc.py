@@ -13,12 +13,13 @@ from pathlib import Path
 
 from tuner.errors import CandidateError, InternalError, UserError
 
-SECONDS = 120.0  # that one kernel may take to compile
+SECONDS = 60.0  # that half a kernel may take to compile: TVM declares each before it defines it
 _OPTIONS = ("--cubin", "-O3", "-w", "-Xptxas=-v")
 _RELEASE = re.compile(r"release (\d+\.\d+)")
 _REGISTERS = re.compile(r"Used (\d+) registers")
 _SHARED = re.compile(r"(\d+) bytes smem")
 _SPILLS = re.compile(r"(\d+) bytes spill (?:stores|loads)")
+_KERNEL = "__global__"
 _ERROR = re.compile(r"^.*?\berror\b\s*:?\s*(.*)$", re.M)
 
 
@@ -73,15 +74,19 @@ def find_nvcc() -> Compiler:
 
 
 def compile_cubin(source: str, arch: str, compiler: Compiler) -> Cubin:
-    """Compile CUDA C. Raises CandidateError (``build-failed``) with the compiler's first complaint."""
+    """Compile CUDA C; each declaration and definition of a kernel adds ``SECONDS`` to what that may take.
+
+    Raises CandidateError (``build-failed``) with the compiler's first complaint.
+    """
+    limit = SECONDS * max(1, source.count(_KERNEL))
     with tempfile.TemporaryDirectory(prefix="fusetune-nvcc-") as folder:
         code, target = Path(folder, "kernel.cu"), Path(folder, "kernel.cubin")
         code.write_text(source)
         command = [str(compiler.path), *_OPTIONS, f"-arch={arch}", "-o", str(target), str(code)]
         try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False)
+            done = subprocess.run(command, capture_output=True, text=True, timeout=limit, check=False)
         except subprocess.TimeoutExpired:
-            raise CandidateError(f"nvcc did not end within {SECONDS:g} s.", code="build-failed") from None
+            raise CandidateError(f"nvcc did not end within {limit:g} s.", code="build-failed") from None
         if done.returncode or not target.exists():
             said = _ERROR.search(done.stderr + done.stdout)
             reason = said.group(1).strip() if said else f"it ended with {done.returncode}"

@@ -1,0 +1,134 @@
+"""``fusetune tune --build-only`` for a GPU that is not here, and ``fusetune measure`` where it is."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from service.commands.live import Live
+from service.commands.spec import job_spec
+from tuner.errors import DeviceError, UserError
+
+HEAVIEST = 15  # kernels in the closing table
+_MEANINGLESS = ("cores", "plan", "memory_limit", "input")  # for a build that measures nothing
+_DEFAULT_STRATEGY = "joint"
+
+
+def tune(args: argparse.Namespace) -> int:
+    """``fusetune tune``, with ``--build-only`` or without."""
+    if args.build_only:
+        return build_only(args)
+    if args.results:
+        raise UserError("--results means nothing without --build-only.", code="bad-option")
+    from service.commands import tune as measuring
+
+    return measuring.tune(args)
+
+
+def build_only(args: argparse.Namespace) -> int:
+    """The command: explore, rank, check and compile; nothing is measured.
+
+    Raises UserError for devices that are no GPUs and for options that do not apply.
+    """
+    from tuner.gpu.spec import CUDA
+    from tuner.measure.device import devices
+
+    device = devices(args.device)
+    if device.kind != CUDA:
+        raise UserError(f"--build-only is for GPUs, and {device.name} is none.", code="not-a-gpu")
+    given = [name for name in _MEANINGLESS if getattr(args, name)]
+    if args.strategy != _DEFAULT_STRATEGY:
+        given.append("strategy")
+    if given:
+        raise UserError(f"--{given[0].replace('_', '-')} means nothing with --build-only.", code="bad-option")
+    spec = replace(job_spec(args), strategy="metaschedule")
+
+    from tuner.gpu.build_only import BuildOnly
+
+    out = args.out or Path(f"{args.model.stem}.{device.name}.fusetune")
+    console = Console(stderr=args.json)
+    with Live(console, spec.budget) as live:
+        job = BuildOnly(spec, args.model, device, out, args.results, live)
+        _stop_on_interrupt(job, console)
+        report = job.run()
+    if args.json:
+        print(json.dumps(report))
+        return 0
+    _show(console, report)
+    note = f"Artifact {out}/   report {out / 'report.json'}   candidates to measure {out / 'bundle'}/"
+    console.print(note, highlight=False, soft_wrap=True)
+    return 0
+
+
+def measure(args: argparse.Namespace) -> int:
+    """The command: run a bundle on the GPU that is here, with the TVM runtime alone, and write its results.
+
+    Raises UserError when the bundle cannot be read, DeviceError when it cannot be measured here.
+    """
+    from tuner.gpu.bundle_run import Unusable, read_bundle
+    from tuner.gpu.bundle_run import measure as run
+    from tuner.gpu.detect import detect
+
+    console = Console(stderr=args.json)
+    try:
+        arch = read_bundle(args.bundle)["arch"]
+    except Unusable as error:
+        raise UserError(str(error), code="no-bundle") from error
+    if arch != "cpu":
+        detect()  # its errors name what is missing
+    try:
+        results = run(args.bundle, args.limit, lambda text: console.print(text, highlight=False))
+    except Unusable as error:
+        raise DeviceError(str(error), code="not-measurable") from error
+    out = args.out or args.bundle / "results.json"
+    try:
+        out.write_text(json.dumps(results, indent=1) + "\n")
+    except OSError as error:
+        raise UserError(f"{out} cannot be written: {error.strerror}.", code="bad-output") from error
+    if args.json:
+        print(json.dumps(results))
+    else:
+        failed = sum(each["failure"] is not None for each in results["results"])
+        console.print(f"{len(results['results'])} candidates measured, {failed} of them failed: {out}", highlight=False)
+    return 0
+
+
+def _show(console: Console, report: Mapping[str, Any]) -> None:
+    device, ranking = report["device"], report["ranking"]
+    known = f"; {ranking['learned_from']} measured candidates correct the ranking" if ranking["learned_from"] else ""
+    table = Table(title=f"{report['model']['name']} for {device['name']} ({device['model']}), not measured here")
+    for column in ("kernel", "calls", "from", "blocks x threads", "registers", "expected us", "measured us"):
+        table.add_column(column, justify="left" if column in {"kernel", "from"} else "right")
+    heaviest = sorted(report["blocks"], key=lambda b: -b["calls"] * b["predicted_ms"])
+    for block in heaviest[:HEAVIEST]:
+        measured = "-" if block["ms"] is None else f"{block['ms'] * 1e3:.1f}"
+        table.add_row(
+            block["function"], str(block["calls"]), block["template"], f"{block['blocks']} x {block['threads']}",
+            str(block["registers"]), f"{block['predicted_ms'] * 1e3:.1f}", measured,
+        )  # fmt: skip
+    console.print(table)
+    console.print(
+        f"{ranking['explored']} candidates explored, {ranking['refused']} refused unbuilt, {ranking['bundled']} in the "
+        f"bundle{known}; checked on the CPU: largest relative error {report['verification']['max_rel_error']:.2g}.",
+        highlight=False,
+    )
+
+
+def _stop_on_interrupt(job: Any, console: Console) -> None:
+    """Ctrl-C once: end with what there is. Twice: end at once."""
+
+    def handle(_: int, __: FrameType | None) -> None:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        console.print("[yellow]Stopping with what there is; press Ctrl-C again to stop at once.[/]")
+        job.stop()
+
+    signal.signal(signal.SIGINT, handle)

@@ -40,7 +40,7 @@ def bundle(folder: Path, keys: list[str], child: str = CHILD) -> Path:
 def test_a_candidate_that_hangs_or_crashes_costs_its_own_time_alone(tmp_path: Path) -> None:
     folder = bundle(tmp_path, ["a", "crash", "b", "hang", "c"])
     said: list[str] = []
-    found = {r["key"]: r for r in measure(folder, 1.0, said.append)["results"]}
+    found = {r["key"]: r for r in measure(folder, 2.0, said.append)["results"]}
     assert [bool(found[k]["samples"]) for k in ("a", "b", "c")] == [True] * 3
     assert found["crash"]["failure"]["kind"] == "crash" and "-11" in found["crash"]["failure"]["message"]
     assert found["hang"]["failure"]["kind"] == "timeout"

@@ -19,7 +19,7 @@ from db.rows import trial_row
 from db.store import Store
 from db.urls import parse_url
 from tuner.errors import InternalError
-from tuner.types import FailureKind, JobSpec, JobState, Purpose, Trial
+from tuner.types import PROTOCOL, FailureKind, JobSpec, JobState, Purpose, Trial
 
 MOMENT = "2026-01-02 03:04:05.000006"
 REPORT = {
@@ -87,7 +87,7 @@ def old(url: str) -> Iterator[str]:
             row = {name: value for name, value in trial_row(trial).items() if name != "predicted"}
             words = {name: json.dumps(row.pop(name)) for name in ("failure_message", "failure_stderr") if row[name]}
             insert(
-                "trials", job=job, device=DEVICE.fingerprint, toolchain=TOOLCHAIN, protocol="1", created_at=MOMENT,
+                "trials", job=job, device=DEVICE.fingerprint, toolchain=TOOLCHAIN, protocol=PROTOCOL, created_at=MOMENT,
                 **row | words,
             )  # fmt: skip
         insert("events", job="done", seq=1, kind="x", payload={"n": 1}, created_at=MOMENT)

@@ -14,6 +14,7 @@ from db.columns import now
 from db.rows import trial_row
 from db.schema import trials
 from db.store import Store
+from tuner.types import PROTOCOL
 
 PLACE = {"device": DEVICE.fingerprint, "toolchain": TOOLCHAIN}
 
@@ -27,7 +28,7 @@ def full(store: Store) -> Store:
     rows = []
     for number in range(20_000):
         row = trial_row(good(number, 1e-3 + number * 1e-9, workload=number % 400))
-        rows.append(row | PLACE | {"job": jobs[number // 1000], "protocol": "1", "created_at": now()})
+        rows.append(row | PLACE | {"job": jobs[number // 1000], "protocol": PROTOCOL, "created_at": now()})
     with store.database.write() as connection:
         connection.execute(trials.insert(), rows)
     with store.database.write() as connection:

@@ -13,7 +13,7 @@ from sqlalchemy import insert, text
 from db.schema import trials as trials_table
 from db.store import Store
 from tuner.errors import InternalError, UserError
-from tuner.types import Budget, FailureKind, JobSpec, JobState, Purpose, Trial
+from tuner.types import PROTOCOL, Budget, FailureKind, JobSpec, JobState, Purpose, Trial
 
 PLACE = {"device": DEVICE.fingerprint, "toolchain": TOOLCHAIN}
 
@@ -127,7 +127,7 @@ def test_trials_come_back_equal_and_in_order(store: Store) -> None:
         job,
         DEVICE.fingerprint,
         TOOLCHAIN,
-        "1",
+        PROTOCOL,
     )
     assert [each.id for each in store.trials.page(job, after=ids[0], limit=2)] == ids[1:3]
     counts = store.trials.count(job)
@@ -168,7 +168,7 @@ def test_the_record_is_the_candidate_with_the_best_median_over_all_its_samples(s
     record = found[candidate().record_key]
     assert record.candidate == candidate(2)
     assert (record.seconds, record.samples) == (2.0, 3)
-    assert (record.device, record.toolchain, record.protocol) == (DEVICE.fingerprint, TOOLCHAIN, "1")
+    assert (record.device, record.toolchain, record.protocol) == (DEVICE.fingerprint, TOOLCHAIN, PROTOCOL)
     assert found[candidate(workload=1).record_key].seconds == 9.0
     assert store.records.best([candidate().record_key], device=DEVICE.fingerprint, toolchain="other") == {}
 

@@ -18,7 +18,7 @@ from db.schema import questions, trials, workloads
 from db.store import Store
 from db.trials import LightTrial
 from tuner.errors import InternalError, UserError
-from tuner.types import FailureKind, Purpose, Trial
+from tuner.types import PROTOCOL, FailureKind, Purpose, Trial
 
 PLACE = {"device": DEVICE.fingerprint, "toolchain": TOOLCHAIN}
 
@@ -208,11 +208,11 @@ def full(store: Store) -> tuple[Store, str]:
         if number % 10 == 0:
             made = bad(number, FailureKind.CRASH if number % 20 else FailureKind.BUILD, workload=number % 500)
         job = many if number < 8_000 else other
-        rows.append(trial_row(made) | PLACE | {"job": job, "protocol": "1", "created_at": now()})
+        rows.append(trial_row(made) | PLACE | {"job": job, "protocol": PROTOCOL, "created_at": now()})
     with store.database.write() as connection:
         connection.execute(workloads.insert(), [workload_row(one, "conv", now()) for one in asked])
         connection.execute(trials.insert(), rows)
-        at = PLACE | {"protocol": "1"}
+        at = PLACE | {"protocol": PROTOCOL}
         connection.execute(questions.insert(), [question_row(c) | at | {"last_trial": n} for n, c in enumerate(asked)])
     with store.database.write() as connection:
         connection.execute(text("ANALYZE"))

@@ -1,4 +1,4 @@
-"""A Ray cluster on loopback: a head for all tests, workers as each test wants them."""
+"""A Ray cluster on loopback: a head for the tests of a module, workers as each test wants them."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from tuner.measure.cluster.runner import ClusterRunner
 from tuner.measure.device import detect_cpu
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def head() -> Iterator[Head]:
     with Head() as started:
         yield started
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def machine(head: Head) -> Iterator[Machine]:
     """A worker that all tests share which take none down."""
     with Machine(head.address) as started:

@@ -114,6 +114,7 @@ def running(client: httpx.Client) -> dict[str, Any] | None:
     return jobs[0] if jobs else None
 
 
+@pytest.mark.slow  # the dispatcher's own test of this is quicker
 def test_a_stopped_server_hands_its_job_back_and_the_next_one_finishes_it(tmp_path: Path, net: Path) -> None:
     options = ["--demo", net, "--seconds", 15]
     with serving(tmp_path, *options) as server, server.client() as client:

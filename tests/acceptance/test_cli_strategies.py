@@ -18,6 +18,7 @@ def model(tmp_path: Path) -> Path:
     return conv_net(tmp_path / "net.onnx")
 
 
+@pytest.mark.slow
 def test_joint_on_this_cpu_keeps_the_best_whole(tmp_path: Path, model: Path) -> None:
     done = fusetune(tmp_path, "tune", model, "--strategy", "joint", "--trials", 30, "--db", f"sqlite:///{tmp_path}/db",
                     "--out", tmp_path / "out", "--json")  # fmt: skip

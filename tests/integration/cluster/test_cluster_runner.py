@@ -103,7 +103,7 @@ def test_a_killed_worker_costs_nothing_but_time(machine: Machine, make_runner: C
     assert machine.joins == joins + 1, machine.said  # it came back by itself
     assert Counter(t.candidate.key for t in trials) == Counter(candidate("good", n).key for n in range(12))
     assert all(t.samples for t in trials)
-    assert waits == ["began", "ended"]
+    assert waits in ([], ["began", "ended"])  # whether it was back before anybody noticed
 
 
 @pytest.mark.slow

@@ -92,6 +92,7 @@ def test_a_paused_job_goes_on_where_it_was(server: House) -> None:
     check_books(server.store, job.id)
 
 
+@pytest.mark.slow  # ten random kills are of drivers, too
 def test_a_killed_driver_is_replaced_and_repeats_nothing(server: House) -> None:
     job = server.submit(server.upload(), trials=14)
     for trials in (1, 4):

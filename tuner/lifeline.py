@@ -10,6 +10,7 @@ import fcntl
 import os
 import select
 import signal
+import sys
 
 _F_SETSIG = 10  # linux/fcntl.h; not in Python's fcntl
 
@@ -26,3 +27,14 @@ def hold(fd: int) -> None:
     poll.register(fd, select.POLLIN)
     if poll.poll(0):  # it closed before we were armed
         os.killpg(0, signal.SIGKILL)
+
+
+def read_line(fd: int, gone: str) -> bytes:
+    """One line, not a byte more: the pipe stays open as the lifeline. Exits with the words ``gone`` if it closes."""
+    line = bytearray()
+    while not line.endswith(b"\n"):
+        byte = os.read(fd, 1)
+        if not byte:
+            sys.exit(gone)
+        line += byte
+    return bytes(line)

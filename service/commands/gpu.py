@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import argparse
 import json
-import signal
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from service.commands.live import Live
+from service.commands.live import Live, stop_on_interrupt
 from service.commands.spec import job_spec
 from tuner.errors import DeviceError, UserError
+from tuner.types import JobSpec
 
 HEAVIEST = 15  # kernels in the closing table
 _MEANINGLESS = ("cores", "plan", "memory_limit", "input")  # for a build that measures nothing
-_DEFAULT_STRATEGY = "joint"
 
 
 def tune(args: argparse.Namespace) -> int:
@@ -46,7 +44,7 @@ def build_only(args: argparse.Namespace) -> int:
     if device.kind != CUDA:
         raise UserError(f"--build-only is for GPUs, and {device.name} is none.", code="not-a-gpu")
     given = [name for name in _MEANINGLESS if getattr(args, name)]
-    if args.strategy != _DEFAULT_STRATEGY:
+    if args.strategy != JobSpec.strategy:
         given.append("strategy")
     if given:
         raise UserError(f"--{given[0].replace('_', '-')} means nothing with --build-only.", code="bad-option")
@@ -58,7 +56,7 @@ def build_only(args: argparse.Namespace) -> int:
     console = Console(stderr=args.json)
     with Live(console, spec.budget) as live:
         job = BuildOnly(spec, args.model, device, out, args.results, live)
-        _stop_on_interrupt(job, console)
+        stop_on_interrupt(job.stop, console, "what there is")
         report = job.run()
     if args.json:
         print(json.dumps(report))
@@ -121,14 +119,3 @@ def _show(console: Console, report: Mapping[str, Any]) -> None:
         f"bundle{known}; checked on the CPU: largest relative error {report['verification']['max_rel_error']:.2g}.",
         highlight=False,
     )
-
-
-def _stop_on_interrupt(job: Any, console: Console) -> None:
-    """Ctrl-C once: end with what there is. Twice: end at once."""
-
-    def handle(_: int, __: FrameType | None) -> None:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        console.print("[yellow]Stopping with what there is; press Ctrl-C again to stop at once.[/]")
-        job.stop()
-
-    signal.signal(signal.SIGINT, handle)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import signal
+from collections.abc import Callable, Mapping
+from types import FrameType
 from typing import Any
 
 from rich.console import Console
@@ -129,3 +131,14 @@ def _layout(block: Mapping[str, Any]) -> str:
         sides["in" if name.startswith("i") else "out"].add(layout)
     into, out = "/".join(sorted(sides["in"])), "/".join(sorted(sides["out"]))
     return into if into == out else f"{into} -> {out}"
+
+
+def stop_on_interrupt(stop: Callable[[], None], console: Console, with_what: str) -> None:
+    """Ctrl-C once: ``stop`` ends the work with what there is, named so. Twice: end at once."""
+
+    def handle(_: int, __: FrameType | None) -> None:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        console.print(f"[yellow]Stopping with {with_what}; press Ctrl-C again to stop at once.[/]")
+        stop()
+
+    signal.signal(signal.SIGINT, handle)

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import argparse
 import json
-import signal
 from contextlib import closing
 from pathlib import Path
-from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from rich.console import Console
 
 from db.store import Store, default_url
 from service.commands.joining import check_extra
-from service.commands.live import Live, show
+from service.commands.live import Live, show, stop_on_interrupt
 from service.commands.spec import job_spec
 from service.dispatch.drive import Drive
 from service.dispatch.inline import run_here
@@ -98,7 +96,7 @@ def _tune(args: argparse.Namespace, device: Device, place: OnCluster | None) -> 
                     if place is not None:
                         session.runner, session.models = place.runner, place.models
                         place.waiting = waiter(drive, clock, console.print)
-                _stop_on_interrupt(session, console)
+                stop_on_interrupt(session.stop, console, "the best found so far")
                 return session
 
             report = run_here(store, spec, device, toolchain(), args.model.stem, make, lambda: clock.seconds, describe)
@@ -121,14 +119,3 @@ def read_array(name: str, path: Path) -> np.ndarray:
     if not isinstance(array, np.ndarray):
         raise UserError(f"Input {name!r}: {path} holds several arrays; give one .npy file.", code="bad-input")
     return array
-
-
-def _stop_on_interrupt(session: Any, console: Console) -> None:
-    """Ctrl-C once: end with the best found so far. Twice: end at once."""
-
-    def handle(_: int, __: FrameType | None) -> None:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        console.print("[yellow]Stopping with the best found so far; press Ctrl-C again to stop at once.[/]")
-        session.stop()
-
-    signal.signal(signal.SIGINT, handle)

@@ -21,7 +21,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from tuner.lifeline import hold
+from tuner.lifeline import hold, read_line
 
 if TYPE_CHECKING:
     from db.store import Store
@@ -62,7 +62,7 @@ class Assignment:
 def main() -> int:
     os.nice(NICENESS)
     import_module("tuner.session")  # which takes seconds: a driver is started before there is a job for it
-    assignment = Assignment.from_line(_read_line(sys.stdin.fileno()))
+    assignment = Assignment.from_line(read_line(sys.stdin.fileno(), "the dispatcher went away"))
     hold(sys.stdin.fileno())  # nothing more is written to it: whatever happens there now is its end
     os.environ["TMPDIR"] = tempfile.tempdir = assignment.work
     from service.logs import set_up
@@ -222,17 +222,6 @@ def _die() -> NoReturn:
     """Nothing may be written any more; the children's lifelines end with us."""
     os.kill(os.getpid(), signal.SIGKILL)
     raise SystemExit(1)
-
-
-def _read_line(fd: int) -> bytes:
-    """One line, not a byte more: the pipe stays open as the lifeline."""
-    line = bytearray()
-    while not line.endswith(b"\n"):
-        byte = os.read(fd, 1)
-        if not byte:
-            sys.exit("the dispatcher went away")
-        line += byte
-    return bytes(line)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from typing import Any
 
 from tuner.environment import child_environment
 from tuner.errors import FusetuneError
-from tuner.lifeline import hold
+from tuner.lifeline import hold, read_line
 
 log = logging.getLogger(__name__)
 
@@ -91,7 +91,7 @@ class Scout:
 
 
 def main() -> None:
-    told = json.loads(_read_line(sys.stdin.fileno()))
+    told = json.loads(read_line(sys.stdin.fileno(), "the server went away"))
     hold(sys.stdin.fileno())
     from db.store import Store
     from tuner.measure.cluster.address import parse
@@ -127,17 +127,6 @@ def note(store: Any, cluster: Any, put: dict[str, str], address: str) -> None:
             store.devices.put(device)
             put[device.fingerprint] = device.name
         store.devices.offer(device.fingerprint, holder(address), STANDS)
-
-
-def _read_line(fd: int) -> bytes:
-    """One line, not a byte more: the pipe stays open as the lifeline."""
-    line = bytearray()
-    while not line.endswith(b"\n"):
-        byte = os.read(fd, 1)
-        if not byte:
-            sys.exit("the server went away")
-        line += byte
-    return bytes(line)
 
 
 if __name__ == "__main__":

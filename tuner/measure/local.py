@@ -13,11 +13,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tuner.errors import DeviceError, InternalError
 from tuner.measure.children import REFERENCES, starter
 from tuner.measure.options import MeasureOptions
 from tuner.measure.process import Child, Outcome, wait
-from tuner.measure.runner import Runner
+from tuner.measure.serial import SerialRunner
 from tuner.measure.worker import Worker
 from tuner.scratch import Scratch
 from tuner.types import Candidate, Device, Failure, FailureKind, Purpose, Trial
@@ -68,10 +67,11 @@ class _Work:
         return min((b for b in (self.best.get(key), self.seen.get(key)) if b is not None), default=None)
 
 
-class LocalRunner(Runner):
+class LocalRunner(SerialRunner):
     """Measures on this machine's CPU. See Runner for the contract."""
 
     def __init__(self, device: Device, options: MeasureOptions | None = None) -> None:
+        super().__init__()
         self._device = device
         self._options = options or MeasureOptions()
         self._scratch = Scratch()
@@ -81,28 +81,12 @@ class LocalRunner(Runner):
         self._referee = Worker("reference", self._start)
         self._references: dict[str, Failure | None] = {}  # None = it is there; else why there is none
         self._count = 0
-        self._closed = False
         self._lock = threading.Lock()  # guards _closed and _started
         self._started: list[Child] = []  # all that may be alive, even if their worker does not know them yet
-        self._running: Any = None  # the generator in use
         self.disturbed = 0  # samples so far that foreign load disturbed
 
     def devices(self) -> tuple[Device, ...]:
         return (self._device,)
-
-    def run(
-        self,
-        candidates: Iterable[Candidate],
-        purpose: Purpose = Purpose.SEARCH,
-        best_seconds: Mapping[str, float] | None = None,
-    ) -> Iterator[Trial]:
-        if self._closed:
-            raise DeviceError("The runner is closed.", code="runner-closed")
-        if self._running is not None and self._running.gi_frame is not None:
-            raise InternalError("The runner is already measuring.", code="runner-busy")
-        self._running = self._trials(_Work(iter(candidates), purpose, best_seconds if best_seconds is not None else {}))
-        trials: Iterator[Trial] = self._running
-        return trials
 
     def close(self) -> None:
         with self._lock:
@@ -116,7 +100,10 @@ class LocalRunner(Runner):
             self._drop_all()
         self._scratch.remove()
 
-    def _trials(self, work: _Work) -> Iterator[Trial]:
+    def _trials(
+        self, candidates: Iterator[Candidate], purpose: Purpose, best_seconds: Mapping[str, float]
+    ) -> Iterator[Trial]:
+        work = _Work(candidates, purpose, best_seconds)
         try:
             while not self._closed:
                 if work.done:

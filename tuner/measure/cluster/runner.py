@@ -15,10 +15,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tuner.errors import DeviceError, InternalError
+from tuner.errors import InternalError
 from tuner.measure.cluster.cluster import PATIENCE, Answer, Call, ClosedError, Cluster, Member
 from tuner.measure.options import MeasureOptions
-from tuner.measure.runner import Runner
+from tuner.measure.serial import SerialRunner
 from tuner.scratch import Scratch
 from tuner.types import Candidate, Device, Failure, FailureKind, Purpose, Trial
 
@@ -63,7 +63,7 @@ class _Work:
         return min((b for b in (self.best.get(key), self.seen.get(key)) if b is not None), default=None)
 
 
-class ClusterRunner(Runner):
+class ClusterRunner(SerialRunner):
     """Measures on one kind of device of a cluster. See Runner for the contract.
 
     Args:
@@ -80,31 +80,16 @@ class ClusterRunner(Runner):
         options: MeasureOptions | None = None,
         waiting: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
+        super().__init__()
         self._cluster, self._device, self._waiting = cluster, device, waiting
         self._options = options or MeasureOptions()
         self._scratch = Scratch()
         self._count = 0
-        self._closed = False
         self._lock = threading.Lock()  # guards _closed
-        self._running: Any = None  # the generator in use
         self.disturbed = 0  # samples so far that foreign load disturbed
 
     def devices(self) -> tuple[Device, ...]:
         return (self._device,)
-
-    def run(
-        self,
-        candidates: Iterable[Candidate],
-        purpose: Purpose = Purpose.SEARCH,
-        best_seconds: Mapping[str, float] | None = None,
-    ) -> Iterator[Trial]:
-        if self._closed:
-            raise DeviceError("The runner is closed.", code="runner-closed")
-        if self._running is not None and self._running.gi_frame is not None:
-            raise InternalError("The runner is already measuring.", code="runner-busy")
-        self._running = self._trials(_Work(iter(candidates), purpose, best_seconds if best_seconds is not None else {}))
-        trials: Iterator[Trial] = self._running
-        return trials
 
     def close(self) -> None:
         with self._lock:
@@ -117,7 +102,10 @@ class ClusterRunner(Runner):
             self._cluster.dispose()
         self._scratch.remove()
 
-    def _trials(self, work: _Work) -> Iterator[Trial]:
+    def _trials(
+        self, candidates: Iterator[Candidate], purpose: Purpose, best_seconds: Mapping[str, float]
+    ) -> Iterator[Trial]:
+        work = _Work(candidates, purpose, best_seconds)
         try:
             while not self._closed:
                 if work.done:

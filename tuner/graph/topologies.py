@@ -1,6 +1,7 @@
 """Networks that the onnx package does not ship, written from their papers: ``name -> ModelProto``, weights all zero.
 
 ResNet-18: He et al. 2015, arXiv 1512.03385, table 1. MobileNetV2: Sandler et al. 2018, arXiv 1801.04381, table 2.
+EfficientNet-B0: Tan and Le 2019, arXiv 1905.11946, table 1.
 """
 
 from __future__ import annotations
@@ -43,6 +44,19 @@ class _Net:
             self.add("Constant", value=numpy_helper.from_array(np.asarray(v, dtype=np.float32))) for v in (0, 6)
         )
         return self.add("Clip", x, low, high)
+
+    def swish(self, x: str) -> str:
+        return self.add("Mul", x, self.add("Sigmoid", x))
+
+    def excite(self, x: str, channels: int, squeezed: int) -> str:
+        """Scale each channel by what two 1x1 convolutions make of all channels' means (squeeze and excitation)."""
+        gate = self.add("GlobalAveragePool", x)
+        for number, (ic, oc) in enumerate(((channels, squeezed), (squeezed, channels))):
+            name = f"gate_{len(self.nodes)}"
+            weights, bias = self.parameter(f"{name}_w", oc, ic, 1, 1), self.parameter(f"{name}_b", oc)
+            gate = self.add("Conv", gate, weights, bias, kernel_shape=[1, 1])
+            gate = self.add("Sigmoid", gate) if number else self.swish(gate)
+        return self.add("Mul", x, gate)
 
     def classifier(self, x: str, features: int) -> str:
         """Average over the image, a fully connected layer to 1000 classes, softmax."""
@@ -90,4 +104,25 @@ def mobilenetv2() -> ModelProto:
     return net.model("mobilenetv2", net.classifier(net.relu6(net.conv(x, 320, 1280, 1)), 1280))
 
 
-TOPOLOGIES: dict[str, Callable[[], ModelProto]] = {"resnet18": resnet18, "mobilenetv2": mobilenetv2}
+def efficientnet_b0() -> ModelProto:
+    """MobileNetV2's blocks with swish, 5x5 filters in places, and each expanded tensor's channels scaled by a gate."""
+    net, ic = _Net(), 32
+    x = net.swish(net.conv("image", 3, 32, 3, stride=2))
+    stages = (  # expansion, channels, repeats, first stride, kernel
+        (1, 16, 1, 1, 3), (6, 24, 2, 2, 3), (6, 40, 2, 2, 5), (6, 80, 3, 2, 3), (6, 112, 3, 1, 5), (6, 192, 4, 2, 5),
+        (6, 320, 1, 1, 3),
+    )  # fmt: skip
+    for expansion, oc, repeats, first, kernel in stages:
+        for stride in (first, *[1] * (repeats - 1)):
+            wide = ic * expansion
+            branch = x if expansion == 1 else net.swish(net.conv(x, ic, wide, 1))
+            branch = net.swish(net.conv(branch, wide, wide, kernel, stride, group=wide))
+            branch = net.conv(net.excite(branch, wide, ic // 4), wide, oc, 1)
+            x = net.add("Add", branch, x) if (ic, stride) == (oc, 1) else branch
+            ic = oc
+    return net.model("efficientnet_b0", net.classifier(net.swish(net.conv(x, 320, 1280, 1)), 1280))
+
+
+TOPOLOGIES: dict[str, Callable[[], ModelProto]] = {
+    "resnet18": resnet18, "mobilenetv2": mobilenetv2, "efficientnet_b0": efficientnet_b0,
+}  # fmt: skip

@@ -1,6 +1,6 @@
-"""Eleven real topologies with seeded random weights that keep activations alive, for examples, tests and benchmarks.
+"""Twelve real topologies with seeded random weights that keep activations alive, for examples, tests and benchmarks.
 
-The onnx wheel ships nine without weights (ConstantOfShape); two are written in tuner.graph.topologies. Random weights
+The onnx wheel ships nine without weights (ConstantOfShape); three are written in tuner.graph.topologies. Random weights
 must be chosen with care: with careless ones activations vanish or explode and a saturated softmax hides every error.
 Here each layer is scaled by what it does to a random image, one layer after the other (layer-sequential unit variance,
 Mishkin and Matas 2015, arXiv 1511.06422).
@@ -28,6 +28,7 @@ _MODELS = {
     "resnet18": "ResNet-18 (2015): basic blocks of two 3x3 convolutions with residual sums",
     "resnet50": "ResNet-50 (2015): bottleneck blocks with residual sums",
     "mobilenetv2": "MobileNetV2 (2018): inverted residuals, depthwise convolutions, linear bottlenecks",
+    "efficientnet_b0": "EfficientNet-B0 (2019): MobileNetV2's blocks with swish, gated channels, 5x5 filters",
     "bvlc_alexnet": "AlexNet (2012): five convolutions, two of them grouped, three large fully connected layers",
     "zfnet512": "ZFNet-512 (2013): AlexNet with wider convolutions",
     "vgg19": "VGG-19 (2014): sixteen 3x3 convolutions, three large fully connected layers",

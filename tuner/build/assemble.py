@@ -1,12 +1,12 @@
 """Plan + knobs -> one Relax module whose functions are already scheduled, and the list of its packed parameters.
 
 The module's "main" takes the model's inputs and one tuple of parameters; kernels are called in the plan's order in
-destination-passing style. Memory between blocks is planned by TVM (StaticPlanBlockMemory).
+destination-passing style, on memory planned here (``tuner.build.memory``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,7 +14,10 @@ import numpy as np
 import tvm
 from tvm import relax
 
+from tuner.build.emit import emit_main
 from tuner.build.imported import Imported, import_layers
+from tuner.build.memory import Memory, plan_memory
+from tuner.build.program import Call, Foreign, Given, Load, Program, Value, View
 from tuner.errors import UserError
 from tuner.graph.ir import Graph, Layer, Tensor
 from tuner.kernels.base import Kernel
@@ -37,7 +40,7 @@ class Parameter:
     array: np.ndarray | None = None
 
     def materialise(self, weights: Mapping[str, np.ndarray]) -> np.ndarray:
-        return self.pack(weights[self.constant]) if self.array is None else np.ascontiguousarray(self.array)
+        return self.pack(weights[self.constant]) if self.array is None else np.asarray(self.array, order="C")
 
 
 @dataclass(frozen=True)
@@ -54,10 +57,12 @@ class Step:
 
 @dataclass
 class Assembly:
-    """A Relax module not yet compiled, its parameters in order, and what each of its calls is."""
+    """A Relax module not yet compiled, its parameters in order, its memory, and what each of its calls is."""
 
     module: tvm.IRModule
     parameters: list[Parameter]
+    program: Program
+    memory: Memory
     steps: list[Step] = field(default_factory=list)
 
 
@@ -126,6 +131,8 @@ class _Assembler:
         self.index: dict[tuple[str, str], int] = {}  # (constant, pack) -> parameter
         self.symbols: dict[str, Any] = {}  # kernel identity -> GlobalVar
         self.steps: list[Step] = []
+        self.program = Program()
+        self.loaded: dict[int, Value] = {}
         self.plans = [self._prepare(block) for block in plan.blocks]
 
     # first pass: kernels, so that all parameters are known before "main" is begun -------------------------------
@@ -157,42 +164,49 @@ class _Assembler:
             self.parameter_types.append(relax.TensorType(shape, dtype))
         return self.index[key]
 
-    # second pass: the main function -----------------------------------------------------------------------------
+    # second pass: the program of the main function -----------------------------------------------------------------
 
     def run(self) -> Assembly:
         inputs = {n: relax.Var(_identifier(n), _type(self.graph, n)) for n in self.graph.inputs}
-        params = relax.Var("params", relax.TupleType(self.parameter_types))
-        with self.builder.function("main", [*inputs.values(), params]):
-            with self.builder.dataflow():
-                values: dict[str, Any] = dict(inputs)
-                self.loaded: dict[int, Any] = {}
-                self.params = params
-                for block, bound, made in self.plans:
-                    self._emit(block, bound, made, values)
-                outputs = [self._output(n, values) for n in self.graph.outputs]
-                result = self.builder.emit_output(outputs[0] if len(outputs) == 1 else relax.Tuple(outputs))
-            self.builder.emit_func_output(result)
-        return Assembly(self.builder.finalize(), self.parameters, self.steps)
+        values = {n: self._given(var, self.graph.tensors[n].shape, self.graph.tensors[n].dtype)
+                  for n, var in inputs.items()}  # fmt: skip
+        for block, bound, made in self.plans:
+            self._add(block, bound, made, values)
+        self.program.results = [self._output(n, values) for n in self.graph.outputs]
+        memory = plan_memory(self.program)
+        emit_main(self.builder, list(inputs.values()), self.parameter_types, self.program, memory)
+        return Assembly(self.builder.finalize(), self.parameters, self.program, memory, self.steps)
 
-    def _output(self, name: str, values: dict[str, Any]) -> Any:
+    def _output(self, name: str, values: dict[str, Value]) -> Value:
         """A result as the user gets it: plain."""
         if name in self.graph.constants:
-            return relax.const(self.weights[name])
+            return self._constant(name)
         stored = self.plan.layout(name)
         return values[name] if stored == PLAIN else self._convert(values[name], name, stored, PLAIN)
 
-    def _load(self, parameter: int) -> Any:
+    def _given(self, expression: Any, shape: Sequence[int], dtype: str) -> Value:
+        out = Value(tuple(shape), dtype)
+        self.program.ops.append(Given(expression, out))
+        return out
+
+    def _constant(self, name: str) -> Value:
+        array = self.weights[name]
+        return self._given(relax.const(array), array.shape, str(array.dtype))
+
+    def _load(self, parameter: int) -> Value:
         if parameter not in self.loaded:
-            self.loaded[parameter] = self.builder.emit(relax.TupleGetItem(self.params, parameter))
+            type_ = self.parameter_types[parameter]
+            self.loaded[parameter] = Value(tuple(int(d) for d in type_.shape), str(type_.dtype))
+            self.program.ops.append(Load(parameter, self.loaded[parameter]))
         return self.loaded[parameter]
 
-    def _emit(self, block: Block, bound: Bound, made: Any, values: dict[str, Any]) -> None:
+    def _add(self, block: Block, bound: Bound, made: Any, values: dict[str, Value]) -> None:
         workload, names = bound.workload, bound.names
         read = {n: self._as_read(block, names[n], values) for n in workload.inputs}
         if made is None:
-            self._emit_view(bound, read, values)
+            self._add_view(bound, read, values)
         elif isinstance(made, Imported):
-            self._emit_imported(block, bound, made, read, values)
+            self._add_imported(block, bound, made, read, values)
         else:
             layouts = block_layouts(self.plan, block, bound)
             args = [
@@ -209,17 +223,20 @@ class _Assembler:
             self.steps.append(Step(symbol.name_hint, block.layers, block.template, block.cores, knobs, layouts))
             values[names[out]] = self._call(symbol, args, made.args[-1].shape, made.args[-1].dtype)
 
-    def _emit_view(self, bound: Bound, read: dict[str, Any], values: dict[str, Any]) -> None:
+    def _add_view(self, bound: Bound, read: dict[str, Value], values: dict[str, Value]) -> None:
         workload = bound.workload
         out = workload.outputs[0]
         name = workload.layers[0].inputs[0]
-        source = read[name] if name in read else relax.const(self.weights[bound.names[name]])  # unfolded constants
-        shape = workload.tensors[out].shape
-        same = tuple(workload.type_of(name).shape) == tuple(shape)
-        values[bound.names[out]] = source if same else self.builder.emit(relax.op.reshape(source, shape))
+        source = read[name] if name in read else self._constant(bound.names[name])  # unfolded constants
+        shape = tuple(workload.tensors[out].shape)
+        if tuple(workload.type_of(name).shape) != shape:
+            view = Value(shape, source.dtype)
+            self.program.ops.append(View(source, view))
+            source = view
+        values[bound.names[out]] = source
 
-    def _emit_imported(
-        self, block: Block, bound: Bound, made: Imported, read: dict[str, Any], values: dict[str, Any]
+    def _add_imported(
+        self, block: Block, bound: Bound, made: Imported, read: dict[str, Value], values: dict[str, Value]
     ) -> None:
         number = len(self.symbols)
         self.symbols[f"imported {number}"] = None
@@ -233,12 +250,17 @@ class _Assembler:
             for k in range(len(made.parameters))
         ]
         inputs = [read[n] for n in bound.workload.inputs]
-        outputs = made.emit(self.builder, inputs, parameters, mapping, f"imported_{number}")
-        self.steps.append(Step(f"imported_{number}", block.layers, IMPORTED, block.cores, None, {}))
-        for name, value in zip(bound.workload.outputs, outputs, strict=True):
-            values[bound.names[name]] = value
 
-    def _as_read(self, block: Block, tensor: str, values: dict[str, Any]) -> Any:
+        def emit(builder: Any, args: Sequence[Any]) -> list[Any]:
+            data, constants = list(args[: len(inputs)]), list(args[len(inputs) :])
+            return made.emit(builder, data, constants, mapping, f"imported_{number}")
+
+        outs = tuple(Value(tuple(t.shape), t.dtype) for t in map(bound.workload.type_of, bound.workload.outputs))
+        self.program.ops.append(Foreign(emit, (*inputs, *parameters), outs))
+        self.steps.append(Step(f"imported_{number}", block.layers, IMPORTED, block.cores, None, {}))
+        values.update(zip((bound.names[n] for n in bound.workload.outputs), outs, strict=True))
+
+    def _as_read(self, block: Block, tensor: str, values: dict[str, Value]) -> Value:
         stored, wanted = self.plan.layout(tensor), block.reads.get(tensor, self.plan.layout(tensor))
         if stored == wanted:
             return values[tensor]
@@ -247,7 +269,7 @@ class _Assembler:
             values[key] = self._convert(values[tensor], tensor, stored, wanted)
         return values[key]
 
-    def _convert(self, value: Any, tensor: str, stored: str, wanted: str) -> Any:
+    def _convert(self, value: Value, tensor: str, stored: str, wanted: str) -> Value:
         workload = identity_workload(self.graph.tensors[tensor].shape)
         layouts = {"i0": stored, "t0": wanted}
         maker = template(CONVERSION)
@@ -263,8 +285,10 @@ class _Assembler:
             self.symbols[identity] = self.builder.add_func(func, name)
         return self.symbols[identity]
 
-    def _call(self, symbol: Any, args: list[Any], shape: tuple[int, ...], dtype: str) -> Any:
-        return self.builder.emit(relax.call_tir(symbol, args, relax.TensorType(shape, dtype)))
+    def _call(self, symbol: Any, args: list[Value], shape: tuple[int, ...], dtype: str) -> Value:
+        out = Value(tuple(shape), dtype)
+        self.program.ops.append(Call(symbol, tuple(args), out))
+        return out
 
 
 def identity_workload(shape: tuple[int, ...]) -> Graph:

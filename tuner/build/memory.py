@@ -1,0 +1,146 @@
+"""Memory of an assembled model: which values share a storage, and where in it each lies. Knows no TVM.
+
+A joined value (concatenation) and its parts are one buffer, alive from the first part written to the last one read.
+Buffers are placed the largest first, so that every later one fits wherever nothing else is alive (greedy by size:
+Pisarchyk and Lee, arXiv 2001.03288); among those storages the one whose last reader is nearest is taken, for it is
+still in cache.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from tuner.build.program import Call, Foreign, Join, Program, Value, View
+
+ALIGNMENT = 64  # bytes; what kernels assume of a tensor's address
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a value lies: the index of a storage, and bytes from its beginning."""
+
+    storage: int
+    offset: int
+
+
+@dataclass(frozen=True)
+class Life:
+    """A buffer from the op that first writes to it to the last that reads it, both included."""
+
+    first: int
+    last: int
+    bytes: int
+    kept: bool = False  # the model's user gets it, or what may be a view of it
+
+    def meets(self, other: Life) -> bool:
+        return self.first <= other.last and other.first <= self.last
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Sizes of the storages, those that the user keeps included, and the place of every value that kernels write."""
+
+    storages: tuple[int, ...]  # bytes
+    places: Mapping[Value, Place]
+
+    @property
+    def bytes(self) -> int:
+        return sum(self.storages)
+
+
+def lives(program: Program) -> dict[Value, Life]:
+    """The life of every buffer, by the value that spans it: what a kernel writes, or what is joined of several."""
+    homes = _homes(program)
+    within: dict[Value, frozenset[Value]] = {}  # value -> buffers in which it may lie
+    first: dict[Value, int] = {}
+    last: dict[Value, int] = {}
+    for index, op in enumerate(program.ops):
+        read = _reads(op)
+        for root in {r for value in read for r in within.get(value, ())}:
+            last[root] = index
+        if isinstance(op, Call | Join):
+            root = _root(op.out, homes)[0]
+            within[op.out] = frozenset({root})
+            first.setdefault(root, index)
+            last[root] = index
+        elif isinstance(op, View):
+            within[op.out] = within.get(op.source, frozenset())
+        elif isinstance(op, Foreign):
+            reached = frozenset(r for value in op.args for r in within.get(value, ()))
+            within.update(dict.fromkeys(op.outs, reached))
+    kept = {r for value in program.results for r in within.get(value, ())}
+    return {root: Life(first[root], last[root], root.bytes, root in kept) for root in first}
+
+
+def plan_memory(program: Program) -> Memory:
+    """Give every buffer a storage: one of its own if the user keeps it, else one shared with others over time."""
+    found = lives(program)
+    storages: list[int] = []
+    tenants: list[list[Life]] = []
+    storage_of: dict[Value, int] = {}
+    for root, life in sorted(found.items(), key=lambda item: (item[1].kept, -item[1].bytes, item[1].first)):
+        free = [] if life.kept else [k for k, t in enumerate(tenants) if not any(life.meets(x) for x in t)]
+        if free:
+            chosen = min(free, key=lambda k: (_cold(tenants[k], life), storages[k]))
+        else:
+            chosen = len(storages)
+            storages.append(max(-(-life.bytes // ALIGNMENT), 1) * ALIGNMENT)
+            tenants.append([])
+        tenants[chosen].append(life)
+        storage_of[root] = chosen
+    homes = _homes(program)
+    places = {}
+    for op in program.ops:
+        if isinstance(op, Call | Join):
+            root, offset = _root(op.out, homes)
+            places[op.out] = Place(storage_of[root], offset)
+    return Memory(tuple(storages), places)
+
+
+def most_alive(program: Program) -> int:
+    """Bytes of the buffers that must exist at once: no plan can do with less."""
+    found = list(lives(program).values())
+    ends = [life for life in found if life.kept]
+    shared = [life for life in found if not life.kept]
+    most = max((sum(x.bytes for x in shared if x.first <= i <= x.last) for i in {y.first for y in shared}), default=0)
+    return most + sum(life.bytes for life in ends)
+
+
+def _cold(tenants: list[Life], life: Life) -> float:
+    """Ops since the storage was last used before ``life``; infinite if it was not."""
+    before = [t.last for t in tenants if t.last < life.first]
+    return life.first - max(before) if before else float("inf")
+
+
+def _reads(op: object) -> tuple[Value, ...]:
+    if isinstance(op, Call | Foreign):
+        return op.args
+    if isinstance(op, Join):
+        return op.parts
+    return (op.source,) if isinstance(op, View) else ()
+
+
+def _homes(program: Program) -> dict[Value, tuple[Value, int]]:
+    """Part -> (what it is joined into, bytes from its beginning)."""
+    homes: dict[Value, tuple[Value, int]] = {}
+    for op in program.ops:
+        if isinstance(op, Join):
+            offset = 0
+            for part in op.parts:
+                if part in homes or offset % ALIGNMENT:
+                    raise ValueError("a part of a join lies elsewhere already, or would not be aligned")
+                homes[part] = (op.out, offset)
+                offset += part.bytes
+            if offset != op.out.bytes:
+                raise ValueError(f"a join of {op.out.bytes} bytes has parts of {offset} bytes")
+    return homes
+
+
+def _root(value: Value, homes: Mapping[Value, tuple[Value, int]]) -> tuple[Value, int]:
+    """The buffer that a value lies in, and how far from its beginning."""
+    offset = 0
+    while value in homes:
+        value, more = homes[value]
+        offset += more
+    return value, offset

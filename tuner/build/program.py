@@ -1,0 +1,89 @@
+"""The running order of an assembled model, before memory is given out: values and what makes them. Knows no TVM.
+
+What functions and expressions are is left to whoever emits the program (``tuner.build.emit``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from math import prod
+from typing import Any
+
+import numpy as np
+
+
+@dataclass(frozen=True, eq=False)
+class Value:
+    """A tensor at run time; ``shape`` is physical. Two values are equal only if they are one."""
+
+    shape: tuple[int, ...]
+    dtype: str
+
+    @property
+    def bytes(self) -> int:
+        return int(prod(self.shape) * np.dtype(self.dtype).itemsize)
+
+
+@dataclass(frozen=True, eq=False)
+class Given:
+    """A model's input or an embedded constant: memory that is there already."""
+
+    expression: Any
+    out: Value
+
+
+@dataclass(frozen=True, eq=False)
+class Load:
+    """A packed constant, by its position among the parameters."""
+
+    parameter: int
+    out: Value
+
+
+@dataclass(frozen=True, eq=False)
+class Call:
+    """One kernel in destination-passing style: ``out`` is written to memory that the plan gives it."""
+
+    symbol: Any
+    args: tuple[Value, ...]
+    out: Value
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """Other names for the same memory."""
+
+    source: Value
+    out: Value
+
+
+@dataclass(frozen=True, eq=False)
+class Foreign:
+    """A function that finds its own memory; its results may be its arguments' memory.
+
+    ``emit(builder, args)`` gives one expression for each of ``outs``.
+    """
+
+    emit: Callable[[Any, Sequence[Any]], Sequence[Any]]
+    args: tuple[Value, ...]
+    outs: tuple[Value, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Join:
+    """Parts that lie one behind the other in ``out``'s memory, written there by what makes them. No code."""
+
+    parts: tuple[Value, ...]
+    out: Value
+
+
+Op = Given | Load | Call | View | Foreign | Join
+
+
+@dataclass
+class Program:
+    """Ops in running order and the values that the model returns."""
+
+    ops: list[Op] = field(default_factory=list)
+    results: list[Value] = field(default_factory=list)

@@ -55,7 +55,7 @@ def write_parameters(arrays: Iterable[tuple[str, np.ndarray]], path: Path) -> li
     with path.open("wb") as file:
         for name, array in arrays:
             file.write(b"\0" * (-file.tell() % ALIGNMENT))
-            data = np.ascontiguousarray(array)
+            data = np.asarray(array, order="C")  # ascontiguousarray would give scalars an axis
             entries.append(
                 {"name": name, "shape": list(data.shape), "dtype": str(data.dtype), "offset": file.tell(),
                  "bytes": data.nbytes}
@@ -86,7 +86,7 @@ class LoadedModel:
         import tvm
 
         main = self.machine["main"]
-        args = [tvm.runtime.tensor(np.ascontiguousarray(inputs[i["name"]])) for i in self.manifest["inputs"]]
+        args = [tvm.runtime.tensor(np.asarray(inputs[i["name"]], order="C")) for i in self.manifest["inputs"]]
         parameters = self.parameters
         return lambda: main(*args, parameters)
 

@@ -7,6 +7,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from tuner.measure.contention import build_burst
 from tuner.types import Candidate, Device
 
 
@@ -20,6 +21,8 @@ def resolve(path: str) -> Callable[..., Any]:
 def handler(config: Mapping[str, Any]) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
     build = resolve(config["options"]["build_function"])
     device = Device.from_json(config["device"])
+    if config["options"]["patience"] > 0:
+        build_burst(device, Path(config["burst"]))
 
     def handle(request: Mapping[str, Any]) -> dict[str, Any]:
         binary = build(Candidate.from_json(request["candidate"]), device, Path(request["library"]))

@@ -30,6 +30,7 @@ _ROLES = {
     "reference": ("tuner.measure.reference", FailureKind.ERROR),
     "cluster": ("tuner.measure.cluster.link", FailureKind.ERROR),
     "contest": ("tuner.measure.contest_turns", FailureKind.ERROR),
+    "gauge": ("tuner.measure.gauging", FailureKind.ERROR),
 }
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from tuner.environment import child_environment
 from tuner.measure.options import MeasureOptions
 from tuner.measure.process import Child
-from tuner.types import Device
+from tuner.types import Device, digest
 
 REFERENCES = "references"  # the folder of references in a runner's scratch folder
 
@@ -27,6 +27,7 @@ def starter(role: str, device: Device, options: MeasureOptions, folder: Path) ->
         "device": device.to_json(),
         "options": options.to_json(),
         "references": str(folder / REFERENCES),
+        "burst": str(folder / f"burst-{digest(device.fingerprint)[:16]}.so"),  # what contention is gauged with
     }
     threads = str(device.cores)  # TVM would take half the logical cores on x86, believing in SMT
     env = child_environment() | {

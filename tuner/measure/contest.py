@@ -17,13 +17,13 @@ from typing import Any
 
 import numpy as np
 
-from tuner.environment import child_environment
 from tuner.errors import CandidateError, UserError
-from tuner.measure.contest_process import Contender
+from tuner.measure.contest_gauge import TurnGauge
+from tuner.measure.contest_process import Contender, environment
 from tuner.measure.contest_result import Contestant, ContestResult, Ratio, Standing, Turn, ratio
 from tuner.measure.contest_turns import read_arrays, write_arrays
 from tuner.measure.process import Outcome
-from tuner.measure.timing import Load, LoadMeter
+from tuner.measure.timing import CALM, Load, LoadMeter
 from tuner.scratch import Scratch
 from tuner.types import Failure
 
@@ -42,6 +42,7 @@ class TurnOptions:
     min_calls: int = 3  # timed calls; one for those that need a second per call
     max_calls: int = 50
     foreign_load: float = 0.15  # share of our cores that others may use before a turn is retaken (once)
+    patience: float = 0.5  # a turn waits so long for calm cores (see tuner.measure.contention); 0 = never gauged
     start_limit: float = 120.0  # for a contestant to import what it needs
     load_limit: float = 600.0  # to load and compile the model and run it once
     turn_limit: float = 120.0
@@ -83,9 +84,11 @@ def contest(
     shuffle = random.Random(seed).shuffle
     scratch = Scratch()
     lanes: list[_Lane] = []
+    gauge = None
     try:
         bundle = write_arrays(inputs, scratch.path / "inputs.npz")
-        lanes += [_Lane(contestant, scratch, threads, options, affinity) for contestant in contestants]
+        gauge = TurnGauge(scratch, threads, affinity, options.patience, options.start_limit, options.turn_limit)
+        lanes += [_Lane(contestant, scratch, threads, options, affinity, gauge) for contestant in contestants]
         for step in (_Lane.start, _Lane.ready, lambda lane: lane.load(bundle)):
             for lane in lanes:
                 if not cancelled():
@@ -105,6 +108,8 @@ def contest(
     finally:
         for lane in lanes:
             lane.close()
+        if gauge is not None:
+            gauge.close()
         scratch.remove()
 
 
@@ -156,8 +161,10 @@ class _Lane:
         threads: int,
         options: TurnOptions,
         affinity: Collection[int] | None,
+        gauge: TurnGauge | None = None,
     ) -> None:
         self.standing = Standing(contestant)
+        self._gauge = gauge
         self._options = options
         self._last_round = contestant.options.get("rounds")
         self._affinity = sorted(affinity) if affinity else []
@@ -174,7 +181,7 @@ class _Lane:
             "kind": who.kind, "path": str(who.path.absolute()), "options": dict(who.options), "threads": self._threads,
             "affinity": self._affinity,
         }  # fmt: skip
-        env = _environment(self._threads)
+        env = environment(self._threads)
         self._process = Contender(config, self._stderr, env, self._options.start_limit)
 
     def ready(self) -> None:
@@ -196,17 +203,21 @@ class _Lane:
     def turn(self, number: int) -> None:
         """Take a turn, and again at once if others disturbed it; the less disturbed of the two counts."""
         limit = self._options.foreign_load
-        takes: list[tuple[float, tuple[float, ...]]] = []
-        while self._process is not None and len(takes) < 2 and all(foreign > limit for foreign, _ in takes):
+        takes: list[tuple[bool, float, float, tuple[float, ...]]] = []  # disturbed, by how much, samples
+        while self._process is not None and len(takes) < 2 and all(disturbed for disturbed, *_ in takes):
+            before = self._gauge.wait() if self._gauge is not None else 1.0
             meter = _Meter(self._process)
             request = {"op": "turn", **asdict(self._options)}
             answer = self._answer(self._process.ask(request, self._options.turn_limit))
             if answer is not None:
-                takes.append((meter.foreign(self._cores), tuple(answer["samples"])))
+                foreign = meter.foreign(self._cores)
+                contention = max(before, self._gauge.read() if self._gauge is not None else 1.0)
+                disturbed = foreign > limit or contention > CALM
+                takes.append((disturbed, foreign, contention, tuple(answer["samples"])))
                 self.standing = replace(self.standing, peak_memory=answer["peak_memory"])
         if takes:
-            foreign, samples = min(takes)
-            turn = Turn(number, samples, disturbed=foreign > limit)
+            disturbed, _, _, samples = min(takes)
+            turn = Turn(number, samples, disturbed)
             self.standing = replace(self.standing, turns=(*self.standing.turns, turn))
 
     def close(self) -> None:
@@ -251,15 +262,3 @@ class _Meter:
         load = self._meter.read()
         own = load.own + self._process.cpu_seconds - self._before
         return Load(load.busy, own, load.wall).foreign(cores)
-
-
-def _environment(threads: int) -> dict[str, str]:
-    count = str(threads)
-    env = child_environment() | {
-        "TVM_NUM_THREADS": count,  # TVM would take half the logical cores on x86, believing in SMT
-        "OMP_NUM_THREADS": count,
-        "MKL_NUM_THREADS": count,
-        "OPENBLAS_NUM_THREADS": "1",  # numpy only reads and writes files here
-    }
-    env.pop("TVM_USE_RUNTIME_LIB", None)  # the virtual machine's Python side wants the whole of TVM
-    return env

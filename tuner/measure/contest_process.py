@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tuner.environment import child_environment
 from tuner.measure.process import Child, Outcome, wait
 
 _UNLIMITED = 1 << 62  # bytes: whole models need what they need; the kernel's out-of-memory killer takes them first
@@ -22,9 +23,11 @@ class Contender(Child):
     An idle engine's thread pool may spin on the cores that another is being measured on; a stopped one cannot.
     """
 
-    def __init__(self, config: Mapping[str, Any], stderr: Path, env: Mapping[str, str], limit: float) -> None:
+    def __init__(
+        self, config: Mapping[str, Any], stderr: Path, env: Mapping[str, str], limit: float, role: str = "contest"
+    ) -> None:
         self.stopped = False
-        super().__init__("contest", config, stderr, env, limit, _UNLIMITED)
+        super().__init__(role, config, stderr, env, limit, _UNLIMITED)
 
     def ask(self, request: Mapping[str, Any], limit: float) -> Outcome:
         """Continue the child, have it do something, and stop it again unless it died. Blocks."""
@@ -71,3 +74,16 @@ def _stopped(pid: int) -> bool:
     except OSError:
         pass
     return True
+
+
+def environment(threads: int) -> dict[str, str]:
+    """Of a contestant that may use so many threads."""
+    count = str(threads)
+    env = child_environment() | {
+        "TVM_NUM_THREADS": count,  # TVM would take half the logical cores on x86, believing in SMT
+        "OMP_NUM_THREADS": count,
+        "MKL_NUM_THREADS": count,
+        "OPENBLAS_NUM_THREADS": "1",  # numpy only reads and writes files here
+    }
+    env.pop("TVM_USE_RUNTIME_LIB", None)  # the virtual machine's Python side wants the whole of TVM
+    return env

@@ -78,7 +78,7 @@ class _Server:
         calls = round(request["turn_seconds"] / estimate)
         calls = 1 if estimate >= _SLOW else min(max(calls, request["min_calls"]), request["max_calls"])
         wanted = Wanted(minimum=calls, maximum=calls, seconds=0.0, retakes=calls // 2)
-        samples = take(lambda _: call(), lambda _: None, 1, wanted)
+        samples, _ = take(lambda _: call(), lambda _: None, 1, wanted)
         return {"samples": kept(samples), "peak_memory": peak_memory()}
 
 

@@ -83,7 +83,8 @@ class LocalRunner(SerialRunner):
         self._count = 0
         self._lock = threading.Lock()  # guards _closed and _started
         self._started: list[Child] = []  # all that may be alive, even if their worker does not know them yet
-        self.disturbed = 0  # samples so far that foreign load disturbed
+        self.disturbed = 0  # samples so far that others disturbed
+        self._floor: float | None = None  # seconds of the fastest burst (see tuner.measure.contention)
 
     def devices(self) -> tuple[Device, ...]:
         return (self._device,)
@@ -223,6 +224,7 @@ class LocalRunner(SerialRunner):
             "residency": job.candidate.residency,
             "final": final,
             "best_seconds": work.best_seconds(job.candidate.record_key),
+            "floor": self._floor,
         }
         self._measurer.send(request, self._options.run_limit * (3 if final else 1))
         while (outcome := self._poll(self._measurer)) is None:
@@ -240,6 +242,7 @@ class LocalRunner(SerialRunner):
             self._finish(work, job, failure=wrong, seconds=outcome.seconds, error=answer["error"])
         else:
             self.disturbed += answer["disturbed"]
+            self._floor = answer["floor"]
             samples = tuple(answer["samples"])
             self._finish(work, job, samples=samples, seconds=outcome.seconds, error=answer["error"])
 

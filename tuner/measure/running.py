@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import json
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -19,6 +20,7 @@ import numpy as np
 from tuner.build.binary import Arg, KernelBinary
 from tuner.errors import CandidateError
 from tuner.measure.arena import Copies, WeightArena, aligned, residencies
+from tuner.measure.contention import Gauge, kernel_burst
 from tuner.measure.options import MeasureOptions
 from tuner.measure.reference import Reference, load_reference, max_rel_error
 from tuner.measure.timing import LoadMeter, Sample, Wanted, calls_per_sample, kept, take
@@ -27,15 +29,18 @@ from tuner.types import Device
 
 _KEPT_BYTES = 1 << 30  # of physical inputs and of buffers, together
 _WRONG = float("inf")
+CONTENDED = 1.7  # times longer that calls take at most on contended cores
 
 
 def handler(config: Mapping[str, Any]) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
     import tvm.runtime  # noqa: F401 - brings the thread pool that kernels call
     from tvm_ffi import from_dlpack, load_module
 
+    device, options = Device.from_json(config["device"]), MeasureOptions.from_json(config["options"])
+    burst = kernel_burst(device, Path(config["burst"])) if options.patience > 0 else None
     measurer = _Measurer(
-        Device.from_json(config["device"]), MeasureOptions.from_json(config["options"]), from_dlpack,
-        partial(load_module, keep_module_alive=False),  # or thousands of libraries would stay mapped
+        device, options, from_dlpack, partial(load_module, keep_module_alive=False),  # or thousands would stay mapped
+        None if burst is None else Gauge(burst),
     )  # fmt: skip
     gc.collect()
     gc.freeze()
@@ -61,9 +66,17 @@ class _Kept:
 
 class _Measurer:
     def __init__(
-        self, device: Device, options: MeasureOptions, to_tensor: Callable[..., Any], load: Callable[..., Any]
+        self,
+        device: Device,
+        options: MeasureOptions,
+        to_tensor: Callable[..., Any],
+        load: Callable[..., Any],
+        gauge: Gauge | None,
     ) -> None:
         self._device = device
+        self._gauge = gauge
+        self._began = time.perf_counter()
+        self._waited = 0.0
         self._options = options
         self._load = load
         self._to_tensor = to_tensor
@@ -72,7 +85,10 @@ class _Measurer:
         self._arena = WeightArena(residencies(device.l2, device.l3))
 
     def handle(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        """``request``: reference (folder), binary, residency, final, best_seconds. Answers samples and the error."""
+        """``request``: reference (folder), binary, residency, final, best_seconds, floor (the fastest burst so far).
+
+        Answers samples and the error.
+        """
         binary = KernelBinary.from_json(request["binary"])
         reference = self._reference(request["reference"])
         function = self._load(binary.library)[binary.symbol]
@@ -81,8 +97,11 @@ class _Measurer:
         error, message = self._verify(function, bind, reference)
         if not error <= self._options.tolerance:
             return {"wrong": message, "error": error if error < _WRONG else None}
+        if self._gauge is not None:
+            self._gauge.floor = min(self._gauge.floor, request.get("floor") or self._gauge.floor)
         samples, disturbed, calls = self._time(function, bind, request)
-        return {"samples": samples, "error": error, "disturbed": disturbed, "calls": calls}
+        floor = None if self._gauge is None else self._gauge.floor
+        return {"samples": samples, "error": error, "disturbed": disturbed, "calls": calls, "floor": floor}
 
     def _reference(self, folder: str) -> Reference:
         if folder not in self._references:
@@ -139,20 +158,31 @@ class _Measurer:
             function(*calls[i])
 
         warm = Wanted(1, 2, options.sample_seconds / 10, 0)
-        seconds = min(s.seconds for s in take(call, bind.refresh, 1, warm))
+        seconds = min(s.seconds for s in take(call, bind.refresh, 1, warm)[0])
         group = calls_per_sample(seconds, options.group_seconds)
         best: list[Sample] = []
         least, disturbed = float("inf"), 0
+        hopeless = seconds > wanted.early_limit * CONTENDED
+        patience = 0.0 if hopeless else self._patience(request["final"])
         for _ in range(2):  # once more if others kept our cores busy
             meter = LoadMeter()
-            samples = take(call, bind.refresh, group, wanted)
+            samples, waited = take(call, bind.refresh, group, wanted, self._gauge, patience)
             foreign = meter.read().foreign(self._device.cores)
+            self._waited, patience = self._waited + waited, patience - waited
             disturbed += sum(s.disturbed for s in samples)
             if foreign < least:
                 best, least = samples, foreign
             if foreign <= options.foreign_load or len(samples) < wanted.minimum:
                 break
         return kept(best), disturbed, group
+
+    def _patience(self, final: bool) -> float:
+        """Seconds that a trial may wait for calm cores: less when much has been waited in vain."""
+        options = self._options
+        if final:
+            return options.patience * options.final_factor
+        saved = options.waiting * (time.perf_counter() - self._began) - self._waited
+        return min(options.patience, max(0.0, options.patience + saved))
 
 
 class _Bound:

@@ -1,4 +1,4 @@
-"""How samples are taken: warm-up, sampling, early stop, retaking what foreign load disturbed. Standard library only."""
+"""How samples are taken: warm-up, sampling, early stop, retaking what others disturbed. Standard library only."""
 
 from __future__ import annotations
 
@@ -7,20 +7,31 @@ import resource
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from tuner.measure.options import MeasureOptions
+
+CALM = 1.12  # contention up to which cores count as ours alone
+
+
+class Reads(Protocol):
+    """Tells how contended our cores are: 1 = not at all. See ``tuner.measure.contention.Gauge``."""
+
+    def read(self) -> float: ...
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One timed sample: seconds per call, and how often the kernel (the operating system) took a core away from us."""
+    """One timed sample: seconds per call, how often the kernel (the operating system) took a core away from us, and the
+    contention just before or after, whichever was more."""
 
     seconds: float
     preemptions: int = 0
+    contention: float = 1.0
 
     @property
     def disturbed(self) -> bool:
-        return self.preemptions > 0
+        return self.preemptions > 0 or self.contention > CALM
 
 
 @dataclass(frozen=True)
@@ -61,10 +72,13 @@ def enough(samples: Sequence[Sample], wanted: Wanted) -> bool:
 def kept(samples: Sequence[Sample]) -> list[float]:
     """Seconds of the samples that count, in the order taken: the clean ones, if they are at least three or a half.
 
-    Otherwise the load was there all the time, and the rare clean ones would be the short ones: keep all.
+    Otherwise the load was there all the time, and the rare clean ones would be the short ones: then those that were at
+    least not interrupted, by the same rule, and if they are too few, all.
     """
-    clean = [s.seconds for s in samples if not s.disturbed]
-    return clean if len(clean) >= 3 or 2 * len(clean) >= len(samples) > 0 else [s.seconds for s in samples]
+    for good in ([not s.disturbed for s in samples], [not s.preemptions for s in samples]):
+        if sum(good) >= 3 or 2 * sum(good) >= len(samples) > 0:
+            return [s.seconds for s, g in zip(samples, good, strict=True) if g]
+    return [s.seconds for s in samples]
 
 
 def calls_per_sample(seconds: float, group_seconds: float) -> int:
@@ -108,11 +122,27 @@ class LoadMeter:
         return ticks / os.sysconf("SC_CLK_TCK"), time.process_time(), time.perf_counter()
 
 
-def take(call: Callable[[int], None], refresh: Callable[[int], None], calls: int, wanted: Wanted) -> list[Sample]:
-    """Take samples of ``call(i)`` for i in range(calls), each after ``refresh(calls)``, which is not timed."""
+def take(
+    call: Callable[[int], None],
+    refresh: Callable[[int], None],
+    calls: int,
+    wanted: Wanted,
+    gauge: Reads | None = None,
+    patience: float = 0.0,
+) -> tuple[list[Sample], float]:
+    """Take samples of ``call(i)`` for i in range(calls), each after ``refresh(calls)``, which is not timed.
+
+    With a gauge it waits for calm cores before a sample, ``patience`` seconds in all, and says of each sample how
+    contended they were. Gives the samples and the seconds waited.
+    """
     samples: list[Sample] = []
+    waited = 0.0
     now, usage, who = time.perf_counter_ns, resource.getrusage, resource.RUSAGE_SELF
+    contention = gauge.read() if gauge is not None else 1.0
     while not enough(samples, wanted):
+        if gauge is not None and contention > CALM and waited < patience:
+            contention, more = wait(gauge, patience - waited)
+            waited += more
         refresh(calls)
         before = usage(who).ru_nivcsw
         if calls == 1:
@@ -124,5 +154,18 @@ def take(call: Callable[[int], None], refresh: Callable[[int], None], calls: int
             for i in range(calls):
                 call(i)
             end = now()
-        samples.append(Sample((end - start) * 1e-9 / calls, usage(who).ru_nivcsw - before))
-    return samples
+        preemptions = usage(who).ru_nivcsw - before
+        earlier, contention = contention, gauge.read() if gauge is not None else 1.0
+        samples.append(Sample((end - start) * 1e-9 / calls, preemptions, max(earlier, contention)))
+    return samples, waited
+
+
+def wait(gauge: Reads, patience: float) -> tuple[float, float]:
+    """Read until the cores are calm, for ``patience`` seconds at most; gives the last reading and the seconds waited.
+
+    It never sleeps: a core that rested is slow at first.
+    """
+    began = time.perf_counter()
+    while (found := gauge.read()) > CALM and time.perf_counter() - began < patience:
+        pass
+    return found, time.perf_counter() - began

@@ -22,7 +22,7 @@ from tuner.search.fusion import greedy
 
 pytestmark = pytest.mark.alone
 
-QUICK = TurnOptions(warm_seconds=0.002, turn_seconds=0.01, foreign_load=float("inf"))
+QUICK = TurnOptions(warm_seconds=0.002, turn_seconds=0.01, foreign_load=float("inf"), patience=0)
 
 
 @pytest.fixture(scope="module")

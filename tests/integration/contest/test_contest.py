@@ -17,12 +17,15 @@ from onnx import TensorProto, helper, numpy_helper
 from tuner.errors import CandidateError, UserError
 from tuner.measure import contest as module
 from tuner.measure.contest import Contestant, ContestResult, TurnOptions, contest, ratio, run_once
+from tuner.measure.contest_gauge import TurnGauge
 from tuner.measure.contest_process import Contender
 from tuner.types import FailureKind
 
 pytestmark = pytest.mark.alone
 
-QUICK = TurnOptions(warm_seconds=0.002, turn_seconds=0.01, foreign_load=float("inf"), load_limit=30, turn_limit=30)
+QUICK = TurnOptions(
+    warm_seconds=0.002, turn_seconds=0.01, foreign_load=float("inf"), patience=0, load_limit=30, turn_limit=30
+)
 X = {"x": np.arange(6, dtype=np.float32).reshape(2, 3)}
 
 
@@ -138,6 +141,30 @@ def test_a_turn_under_foreign_load_is_retaken_once(monkeypatch: pytest.MonkeyPat
     turns = race(fake("a"), rounds=3, options=replace(QUICK, foreign_load=0.15))["a"].turns
     assert [t.disturbed for t in turns] == [False, False, True]
     assert left == []
+
+
+def test_a_turn_on_contended_cores_is_retaken_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    readings = [1.0, 1.0, 1.0, 1.5, 1.0, 1.1, 1.5, 1.0, 1.0, 1.6]  # before and after: calm; retaken; twice contended
+    left = list(readings)
+    monkeypatch.setattr(TurnGauge, "_ask", lambda self, patience: left.pop(0))
+    turns = race(fake("a"), rounds=3)["a"].turns
+    assert [t.disturbed for t in turns] == [False, False, True]
+    assert left == []
+
+
+def test_cores_are_gauged_between_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[float, float]] = []
+    ask = TurnGauge._ask
+
+    def listen(self: TurnGauge, patience: float) -> float:
+        asked.append((patience, ask(self, patience)))
+        return asked[-1][1]
+
+    monkeypatch.setattr(TurnGauge, "_ask", listen)
+    race(fake("a"), rounds=1, options=replace(QUICK, patience=0.01))
+    assert [p for p, _ in asked[:2]] == [0.01, 0.0]
+    assert all(1.0 <= reading < 100 for _, reading in asked)
+    assert len({reading for _, reading in asked}) > 1  # measured, not assumed
 
 
 def test_slow_contestants_may_leave_early_and_still_be_compared() -> None:

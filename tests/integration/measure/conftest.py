@@ -14,7 +14,7 @@ from tuner.measure.options import MeasureOptions
 
 OPTIONS = MeasureOptions(
     build_function="measure_fakes:build", onnx_function="measure_fakes:to_onnx", build_limit=3, run_limit=3,
-    memory_limit=256 << 20, sample_seconds=0.002,
+    memory_limit=256 << 20, sample_seconds=0.002, patience=0,
 )  # fmt: skip
 
 

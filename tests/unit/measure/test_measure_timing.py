@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tuner.measure.options import MeasureOptions
-from tuner.measure.timing import Load, Sample, Wanted, calls_per_sample, enough, kept, take
+from tuner.measure.timing import CALM, Load, Sample, Wanted, calls_per_sample, enough, kept, take
 
 WANTED = Wanted(minimum=7, maximum=50, seconds=0.02, retakes=7)
 
@@ -72,6 +72,44 @@ def test_foreign_load_is_what_neither_we_nor_the_clock_ticks_explain() -> None:
 
 def test_each_sample_is_refreshed_and_makes_all_its_calls() -> None:
     log: list[object] = []
-    taken = take(log.append, lambda calls: log.append(f"fresh {calls}"), 3, Wanted(2, 2, 0.0, 0))
+    taken, _ = take(log.append, lambda calls: log.append(f"fresh {calls}"), 3, Wanted(2, 2, 0.0, 0))
     assert log == ["fresh 3", 0, 1, 2, "fresh 3", 0, 1, 2]
     assert len(taken) == 2
+
+
+class Readings:
+    """A gauge that reads from a list, and its last entry again and again."""
+
+    def __init__(self, *values: float) -> None:
+        self.values = list(values)
+
+    def read(self) -> float:
+        return self.values.pop(0) if len(self.values) > 1 else self.values[0]
+
+
+def times(gauge: Readings, wanted: Wanted, patience: float = 0.0) -> tuple[list[Sample], float]:
+    return take(lambda _: None, lambda _: None, 1, wanted, gauge, patience)
+
+
+def test_a_sample_is_disturbed_when_the_cores_were_contended_before_or_after_it() -> None:
+    taken, waited = times(Readings(1.0, 1.0, 1.5, 1.0, 1.0), Wanted(4, 4, 0.0, 0))
+    assert [s.contention for s in taken] == [1.0, 1.5, 1.5, 1.0]
+    assert [s.contention > CALM for s in taken] == [False, True, True, False]
+    assert waited == 0
+
+
+def test_it_waits_for_calm_cores() -> None:
+    taken, waited = times(Readings(1.4, 1.4, 1.3, 1.0), Wanted(2, 2, 0.0, 0), patience=10.0)
+    assert [s.contention for s in taken] == [1.0, 1.0]
+    assert 0 < waited < 5
+
+
+def test_it_does_not_wait_for_ever() -> None:
+    taken, waited = times(Readings(1.4), Wanted(3, 3, 0.0, 2), patience=0.01)
+    assert [s.contention for s in taken] == [1.4] * 5  # two of them retakes
+    assert 0.01 <= waited < 1.0
+
+
+def test_contended_samples_are_kept_rather_than_interrupted_ones() -> None:
+    mixed = [Sample(1.0), *[Sample(1.3, 0, 1.5)] * 4, *[Sample(9.0, 1, 1.5)] * 3]
+    assert kept(mixed) == [1.0, 1.3, 1.3, 1.3, 1.3]

@@ -1,0 +1,55 @@
+"""The gauge: what it reads, and that its burst is all arithmetic on operands in the first-level cache."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import tvm
+
+from tuner.measure.contention import Gauge, build_burst, kernel_burst, work
+from tuner.measure.device import detect_cpu
+
+
+def test_a_reading_is_over_the_fastest_burst_ever() -> None:
+    times = iter([9.0, 2.0, 9.0, 4.0, 9.0, 1.0, 9.0, 4.0])  # the first of each pair warms
+    gauge = Gauge(lambda: next(times))
+    assert [gauge.read() for _ in range(4)] == [1.0, 2.0, 1.0, 4.0]
+    assert gauge.floor == 1.0
+
+
+def test_it_goes_on_from_the_floor_of_earlier_processes() -> None:
+    gauge = Gauge(lambda: 3.0, floor=2.0)
+    assert gauge.read() == 1.5
+    assert gauge.floor == 2.0
+
+
+def test_the_burst_does_what_a_kernel_does() -> None:
+    device = detect_cpu()
+    text = tvm.compile(tvm.IRModule({"main": work(device)}), target=tvm.target.Target(device.target()))
+    loops = re.findall(r"\.LBB\d+_\d+:\n(?:\t.*\n)+?\tj\w+\t.*\n", text.mod.inspect_source("asm"))
+    inner = max(loops, key=len)
+    if "avx" in device.features or "avx2" in device.features:
+        assert inner.count("vfmadd") >= 12
+        assert "rsp" not in inner  # nothing is spilled
+
+
+def test_it_is_built_once_and_runs(tmp_path: Path) -> None:
+    device, library = detect_cpu(), tmp_path / "burst.so"
+    assert kernel_burst(device, library) is None
+    build_burst(device, library)
+    made = library.stat().st_mtime_ns
+    build_burst(device, library)
+    assert library.stat().st_mtime_ns == made
+    assert [p.name for p in tmp_path.iterdir()] == ["burst.so"]
+    burst = kernel_burst(device, library)
+    assert burst is not None and 1e-6 < min(burst() for _ in range(50)) < 1e-2
+
+
+@pytest.mark.parametrize("registers", [16, 32])
+def test_it_exists_for_other_devices(registers: int) -> None:
+    from dataclasses import replace
+
+    device = replace(detect_cpu(), registers=registers, lanes=16)
+    assert work(device) is not None

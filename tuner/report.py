@@ -188,7 +188,10 @@ def _prediction(o: Outcome) -> dict[str, Any] | None:
 
 
 def _blocks(o: Outcome) -> list[dict[str, Any]]:
-    """Every kernel of the exported model in running order, timed inside it; conversions have no layers."""
+    """Every kernel of the exported model in running order, timed inside it; conversions have no layers.
+
+    Blocks without a kernel follow, as views.
+    """
     graph = o.model.graph
     times = [seconds for _, seconds in o.kernels] if o.kernels else []
     fits = len(times) == len(o.steps)
@@ -210,8 +213,9 @@ def _blocks(o: Outcome) -> list[dict[str, Any]]:
                 "share": None if seconds is None else round(seconds / whole, 5),
             }
         )
+    ran = {step.layers for step in o.steps}
     for block in o.plan.blocks:
-        if block.template == VIEW:
+        if block.layers not in ran:  # views, and concatenations whose parts are written where they belong
             rows.append(
                 {
                     "layers": list(block.layers), "cores": 0, "layouts": {}, "template": VIEW, "knobs": None,

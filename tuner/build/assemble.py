@@ -17,11 +17,12 @@ from tvm import relax
 from tuner.build.emit import emit_main
 from tuner.build.imported import Imported, import_layers
 from tuner.build.memory import Memory, plan_memory
-from tuner.build.program import Call, Foreign, Given, Load, Program, Value, View
+from tuner.build.program import Call, Foreign, Given, Join, Load, Program, Value, View
 from tuner.errors import UserError
 from tuner.graph.ir import Graph, Layer, Tensor
 from tuner.kernels.base import Kernel
 from tuner.kernels.registry import BY_NAME, template
+from tuner.plan.joins import joins
 from tuner.plan.layout import PLAIN, Pack, physical_shape
 from tuner.plan.legality import VIEWS
 from tuner.plan.plan import IMPORTED, VIEW, Block, Plan
@@ -133,6 +134,7 @@ class _Assembler:
         self.steps: list[Step] = []
         self.program = Program()
         self.loaded: dict[int, Value] = {}
+        self.joins = joins(graph, plan)
         self.plans = [self._prepare(block) for block in plan.blocks]
 
     # first pass: kernels, so that all parameters are known before "main" is begun -------------------------------
@@ -148,6 +150,8 @@ class _Assembler:
             return block, bound, imported
         layouts = block_layouts(self.plan, block, bound)
         knobs = _check_block(block, bound, layouts, self.device)
+        if block.layers[0] in self.joins:
+            return block, bound, None
         kernel = template(block.template).build(bound.workload, layouts, knobs, block.cores, self.device)
         for arg in kernel.args:
             if arg.role == "constant":
@@ -203,7 +207,9 @@ class _Assembler:
     def _add(self, block: Block, bound: Bound, made: Any, values: dict[str, Value]) -> None:
         workload, names = bound.workload, bound.names
         read = {n: self._as_read(block, names[n], values) for n in workload.inputs}
-        if made is None:
+        if block.layers[0] in self.joins:
+            self._add_join(block, values)
+        elif made is None:
             self._add_view(bound, read, values)
         elif isinstance(made, Imported):
             self._add_imported(block, bound, made, read, values)
@@ -234,6 +240,18 @@ class _Assembler:
             self.program.ops.append(View(source, view))
             source = view
         values[bound.names[out]] = source
+
+    def _add_join(self, block: Block, values: dict[str, Value]) -> None:
+        """A concatenation whose parts are written where they belong; those that cannot be are copied there."""
+        name = self.graph.by_id[block.layers[0]].outputs[0]
+        layout = self.plan.layout(name)
+        parts = []
+        for part in self.joins[block.layers[0]].parts:
+            value = self._as_read(block, part.tensor, values)
+            parts.append(self._convert(value, part.tensor, layout, layout) if part.copied else value)
+        shape = physical_shape(self.graph.tensors[name].shape, layout)
+        values[name] = Value(shape, self.graph.tensors[name].dtype)
+        self.program.ops.append(Join(tuple(parts), values[name]))
 
     def _add_imported(
         self, block: Block, bound: Bound, made: Imported, read: dict[str, Value], values: dict[str, Value]

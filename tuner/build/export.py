@@ -37,6 +37,7 @@ def build_artifact(
             "inputs": [_entry(graph, n) for n in graph.inputs],
             "outputs": [_entry(graph, n) for n in graph.outputs],
             "parameters": entries,
+            "memory": {"activations": assembly.memory.bytes},
             "kernels": [
                 {
                     "symbol": s.symbol,

@@ -12,8 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from tuner.build.program import Call, Foreign, Join, Program, Value, View
-
-ALIGNMENT = 64  # bytes; what kernels assume of a tensor's address
+from tuner.plan.joins import ALIGNMENT
 
 
 @dataclass(frozen=True)

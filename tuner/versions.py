@@ -12,8 +12,8 @@ from tuner.types import PROTOCOL, digest
 TEMPLATES = {
     "channels": 1,
     "concat": 1,
-    "conv2d": 2,
-    "conv2d_pool": 1,
+    "conv2d": 3,
+    "conv2d_pool": 2,
     "dense": 1,
     "depthwise": 1,
     "elementwise": 1,

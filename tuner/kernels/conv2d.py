@@ -1,8 +1,10 @@
 """Direct convolution in NCHW[x]c with pre-packed weights (stride, dilation, padding, groups) and a fused epilogue.
 
-One task computes ``rows`` output rows of ``oc_t`` vectors of channels; inside, ``reg_n`` output pixels x ``oc_t``
-vectors live in registers while all input channels stream by. 1x1 stride-1 convolutions see the image as one long row,
-whose last register tile is moved back to end with the row: some pixels are computed twice, and nothing is copied.
+``reg_n`` output pixels x ``oc_t`` vectors of channels live in registers while all input channels stream by; one task
+computes ``rows`` such tiles. The image is seen as one long row of pixels, whose last tile is moved back to end with the
+row: some pixels are computed twice, and no lane is idle. Padding, and the pixels that a 1x1 convolution with a stride
+reads, are copied once before the tasks start. Where that copy would be large, and under a pooling, a task computes
+``rows`` rows of the image instead, and copies what it reads.
 After NeoCPU (ATC'19), with weights packed [OC/ob, IC/ib, KH, KW, ib, ob].
 
 Groups: a task reads, group by group, the input channels of the groups that its output channels belong to; weights
@@ -18,18 +20,19 @@ from tvm import te, tirx
 
 from tuner.graph.ir import Graph, Layer
 from tuner.kernels.base import Kernel, KernelTemplate, Knobs, Layouts, Space
+from tuner.kernels.conv_image import Image
 from tuner.kernels.conv_shape import ConvShape
 from tuner.kernels.conv_weights import groups_of, pack_weights
 from tuner.kernels.epilogue import Body, anchored
 from tuner.kernels.scheduling import divisors, module_of, parallelise, schedule_of
-from tuner.kernels.views import Chan, flat
+from tuner.kernels.views import Chan
 from tuner.plan.layout import block_of, physical_shape
 from tuner.types import Device
 
 
 class Conv2d(KernelTemplate):
     name = "conv2d"
-    version = 2
+    version = 3
 
     def accepts(self, workload: Graph, layouts: Layouts, device: Device) -> bool:
         conv = anchored(workload, frozenset({"Conv"}), layouts)
@@ -43,9 +46,9 @@ class Conv2d(KernelTemplate):
     def space(self, workload: Graph, layouts: Layouts, device: Device) -> Space:
         shape = ConvShape.of(workload, _conv(workload))
         tiles, default, rule = register_tiles(shape, device)
-        width = shape.oh * shape.ow if shape.pointwise else shape.ow
-        height = 1 if shape.pointwise else shape.oh
-        if shape.pointwise:
+        width = shape.oh * shape.ow if shape.flat else shape.ow
+        height = 1 if shape.flat else shape.oh
+        if shape.flat:
             rows = sorted({n for n in (1, 2, 4, 8, 16, 32) if n * min(tiles["reg_n"]) <= width})
         else:
             rows = sorted({r for r in (1, 2, 4, 7, 8, 14) if r <= height} | {height if height <= 28 else 1})
@@ -75,7 +78,7 @@ def register_tiles(
     The default is the largest tile without spills and waste, by loads and chains per multiply-add.
     """
     chunks = -(-shape.oc // device.lanes)
-    width = shape.oh * shape.ow if shape.pointwise else shape.ow
+    width = shape.oh * shape.ow if shape.flat else shape.ow
     knobs = {
         "oc_t": [t for t in divisors(chunks, 4) if t != 3],  # LLVM splits vectors of 48 badly
         "reg_n": _tiles(width, device.registers - 4),
@@ -114,15 +117,15 @@ def _streams(shape: ConvShape, block: int, device: Device) -> tuple[list[int], i
 def _default(shape: ConvShape, tile: Knobs, rows: Sequence[int], device: Device) -> dict[str, int]:
     """Tasks enough for the cores; the heavier operand stays in cache while the lighter one streams by."""
     oc_t, reg_n = tile["oc_t"], tile["reg_n"]
-    width = shape.oh * shape.ow if shape.pointwise else shape.ow
+    width = shape.oh * shape.ow if shape.flat else shape.ow
     weights = shape.oc * (shape.ic // shape.groups) * shape.kh * shape.kw * 4
     image = shape.ic * shape.h * shape.w * 4
     order = 0 if weights >= image else 1
     tasks = shape.n * -(-shape.oc // (device.lanes * oc_t))
-    steps = -(-width // reg_n) if shape.pointwise else shape.oh
+    steps = -(-width // reg_n) if shape.flat else shape.oh
     height = max((r for r in rows if tasks * -(-steps // r) >= 4 * device.cores), default=rows[0])
     if order == 1:  # few rows per task, so that the input stays in the first-level cache across output channels
-        limit = 4 if shape.pointwise else 2
+        limit = 4 if shape.flat else 2
         height = max(r for r in rows if r <= max(min(height, limit), rows[0]))
     return {"oc_t": oc_t, "reg_n": reg_n, "rows": height, "order": order}
 
@@ -137,19 +140,21 @@ class ConvBuilder:
         self.body = Body(workload, layouts)
         self.ob = device.lanes * knobs["oc_t"]  # channels per task
         self.window = groups_of(self.shape, self.ob)
-        self._column: Any = None  # of a pointwise convolution, whose pixel the layers behind it are asked for
+        self._column: Any = None  # of the long row, whose pixel the layers behind the convolution are asked for
 
     def geometry(self) -> ConvShape:
         return ConvShape.of(self.workload, self.conv)
 
     def kernel(self, cores: int) -> Kernel:
-        padded = self._padded()
-        acc = self._accumulate(padded)
+        image = Image(
+            self.shape, self.body.input(self.conv.inputs[0]), self.shape.ow if self.shape.flat else self._cols()
+        )
+        acc = self._accumulate(image)
         out = self.output(acc)
         tensors, args = self.body.finish(out)
         module = module_of(tensors)
         sch = schedule_of(module)
-        self.schedule(sch, cores, padded is not None)
+        self.schedule(sch, cores, image.copy is not None)
         return Kernel(module, sch, args, self.body.packs)
 
     # expressions -----------------------------------------------------------------------------------------------
@@ -157,68 +162,30 @@ class ConvBuilder:
     def _cols(self) -> int:
         """Columns the accumulator stage computes: the row rounded up to whole register tiles."""
         s = self.shape
-        width = s.oh * s.ow if s.pointwise else s.ow
+        width = s.oh * s.ow if s.flat else s.ow
         return -(-width // self.knobs["reg_n"]) * self.knobs["reg_n"]
 
     def _pixel(self, column: Any) -> Any:
-        """The pixel of a pointwise convolution that a column of the accumulator stage stands for."""
+        """The pixel that a column of the accumulator stage stands for, where pixels form one long row."""
         pixels, tile = self.shape.oh * self.shape.ow, self.knobs["reg_n"]
         if pixels % tile == 0:
             return column
         return te.min(column // tile * tile, pixels - tile) + column % tile
 
-    def _padded(self) -> te.Tensor | None:
-        """The input with its border (and columns past the end) as zeros; None where the input serves as it is."""
-        s = self.shape
-        data = self.body.input(self.conv.inputs[0])
-        top, left, _, _ = s.pads
-        height = (s.oh - 1) * s.stride[0] + (s.kh - 1) * s.dilation[0] + 1
-        width = (self._cols() - 1) * s.stride[1] + (s.kw - 1) * s.dilation[1] + 1
-        if s.pointwise or (not any(s.pads) and width <= s.w and height <= s.h):
-            return None
-        block = block_of(data.layout)
-
-        def pixel(n: Any, c: Any, y: Any, x: Any) -> Any:
-            inside = tirx.all(y >= top, y < s.h + top, x >= left, x < s.w + left)
-            return tirx.if_then_else(inside, data.at((n, c, y - top, x - left)), tirx.const(0, "float32"))
-
-        if block:
-            dims = (s.n, -(-s.ic // block), height, width, block)
-            return te.compute(dims, lambda n, co, y, x, ci: pixel(n, Chan(co, ci, block), y, x), name="pad")
-        return te.compute((s.n, s.ic, height, width), pixel, name="pad")
-
-    def _source(self, padded: te.Tensor | None) -> Any:
-        """Function (n, channel, y, x) -> input element, where pixels are counted in padded coordinates."""
-        s = self.shape
-        data = self.body.input(self.conv.inputs[0])
-        if padded is None:
-            if s.pointwise:
-                return lambda n, c, y, x: data.at((n, c, self._pixel(x) // s.w, self._pixel(x) % s.w))
-            return lambda n, c, y, x: data.at((n, c, y, x))
-        block = block_of(data.layout)
-        if not block:
-            return lambda n, c, y, x: padded(n, flat(c), y, x)
-
-        def read(n: Any, c: Any, y: Any, x: Any) -> Any:
-            if isinstance(c, Chan):
-                return padded(n, c.outer, y, x, c.inner)
-            return padded(n, c // block, y, x, c % block)
-
-        return read
-
-    def _accumulate(self, padded: te.Tensor | None) -> te.Tensor:
+    def _accumulate(self, image: Image) -> te.Tensor:
         s, ob, window = self.shape, self.ob, self.window
         block = block_of(self.body.input(self.conv.inputs[0]).layout)
         chunks = -(-s.oc // ob)
-        source = self._source(padded)
         weights = self.body.constant(self.conv.inputs[1], *pack_weights(s, ob, window, block))
         kh = te.reduce_axis((0, s.kh), "kh")
         kw = te.reduce_axis((0, s.kw), "kw")
-        height = 1 if s.pointwise else s.oh
+        height = 1 if s.flat else s.oh
         dims = (s.n, chunks, height, self._cols(), ob)
 
-        def at(y: Any, x: Any) -> tuple[Any, Any]:
-            return y * s.stride[0] + kh * s.dilation[0], x * s.stride[1] + kw * s.dilation[1]
+        def source(n: Any, c: Any, y: Any, x: Any) -> Any:
+            if s.flat:
+                y, x = self._pixel(x) // s.ow, self._pixel(x) % s.ow
+            return image.at(n, c, (y, x), (kh, kw))
 
         if block and window.whole:
             ico = te.reduce_axis((0, -(-s.ic // block)), "ico")
@@ -226,7 +193,7 @@ class ConvBuilder:
             return te.compute(
                 dims,
                 lambda n, o, y, x, i: te.sum(
-                    source(n, Chan(ico, ici, block), *at(y, x)) * weights(o, ico, kh, kw, ici, i),
+                    source(n, Chan(ico, ici, block), y, x) * weights(o, ico, kh, kw, ici, i),
                     axis=[ico, kh, kw, ici],
                 ),
                 name="acc",
@@ -236,7 +203,7 @@ class ConvBuilder:
             return te.compute(
                 dims,
                 lambda n, o, y, x, i: te.sum(
-                    source(n, window.first(o) + ic, *at(y, x)) * weights(o, ic, kh, kw, i), axis=[ic, kh, kw]
+                    source(n, window.first(o) + ic, y, x) * weights(o, ic, kh, kw, i), axis=[ic, kh, kw]
                 ),
                 name="acc",
             )
@@ -244,7 +211,7 @@ class ConvBuilder:
 
         def product(n: Any, o: Any, y: Any, x: Any, i: Any) -> Any:
             channel = te.min(window.first(o) + g * window.group_ic + ic, s.ic - 1)
-            value = source(n, channel, *at(y, x)) * weights(o, g, ic, kh, kw, i)
+            value = source(n, channel, y, x) * weights(o, g, ic, kh, kw, i)
             return tirx.if_then_else(g < window.touched(o), value, tirx.const(0, "float32"))
 
         return te.compute(dims, lambda *p: te.sum(product(*p), axis=[g, ic, kh, kw]), name="acc")
@@ -257,7 +224,7 @@ class ConvBuilder:
 
         def read(index: Sequence[Any]) -> Any:
             n, c, y, x = index
-            if s.pointwise:
+            if s.flat:
                 y, x = 0, self._column
             value = acc(n, c.outer // oc_t, y, x, (c.outer % oc_t) * lanes + c.inner)
             return value if bias is None else value + self.body.read(bias, (c,))
@@ -270,7 +237,7 @@ class ConvBuilder:
         self.anchor(acc)
         name = self.workload.outputs[0]
         n, c, h, w, lane = physical_shape(self.workload.tensors[name].shape, self.layouts[name])
-        if s.pointwise:  # one long row of whole tiles; the schedule gives the buffer its true shape in the end
+        if s.flat:  # one long row of whole tiles; the schedule gives the buffer its true shape in the end
 
             def pixel(i: Any, co: Any, column: Any, ci: Any) -> Any:
                 self._column, p = column, self._pixel(column)
@@ -287,7 +254,7 @@ class ConvBuilder:
         k, s = self.knobs, self.shape
         out, acc = sch.get_sblock("out"), sch.get_sblock("acc")
         sch.set_scope(acc, 0, "local")
-        if s.pointwise:
+        if s.flat:
             n, co, x, ci = sch.get_loops(out)
             y_o, x_o, x_i = sch.split(x, [None, k["rows"], k["reg_n"]])
             inner = [x_o]
@@ -302,7 +269,7 @@ class ConvBuilder:
         task = parallelise(sch, sch.fuse(*outer), cores, self.device.cores)
         sch.compute_at(acc, task if k["stream"] else inner[-1], preserve_unit_loops=True)
         if padded:
-            self.place_padding(sch, task)
+            self.place_copy(sch, task, cores)
         sch.vectorize(ci)
         sch.unroll(co_t)
         sch.unroll(x_i)
@@ -310,19 +277,24 @@ class ConvBuilder:
             self.schedule_streaming(sch, acc)
         else:
             self.schedule_accumulation(sch, acc)
-        if s.pointwise:
+        if s.flat:
             sch.transform_layout(
                 out, ("write", 0),
                 lambda n, c, p, i: (n, c, self._pixel(p) // s.ow, self._pixel(p) % s.ow, i),
                 assume_injective_transform=True,  # pixels that are computed twice are written twice, and equal
             )  # fmt: skip
 
-    def place_padding(self, sch: Any, task: Any) -> None:
-        """Copy the padded input a task needs inside that task."""
-        sch.compute_at(sch.get_sblock("pad"), task)
-        *_, lane = sch.get_loops(sch.get_sblock("pad"))
+    def place_copy(self, sch: Any, task: Any, cores: int) -> None:
+        """Copy the image before all tasks where its pixels form one row; else what a task needs inside that task."""
+        copy = sch.get_sblock("pad")
+        blocked = bool(block_of(self.body.input(self.conv.inputs[0]).layout))
+        if self.shape.flat:
+            parallelise(sch, sch.fuse(*sch.get_loops(copy)[:3]), cores, self.device.cores)
+        else:
+            sch.compute_at(copy, task)
+        lane = sch.get_loops(copy)[-1]
         # With groups that cut through blocks of channels, how many of a block a task reads may depend on the task.
-        if block_of(self.body.input(self.conv.inputs[0]).layout) and isinstance(sch.get(lane).extent, tirx.IntImm):
+        if blocked and isinstance(sch.get(lane).extent, tirx.IntImm):
             sch.vectorize(lane)
 
     def schedule_streaming(self, sch: Any, acc: Any) -> None:

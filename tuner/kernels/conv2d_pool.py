@@ -30,6 +30,7 @@ class Conv2dPool(KernelTemplate):
     """A convolution, elementwise layers, a max or average pooling without padding, elementwise layers."""
 
     name = "conv2d_pool"
+    version = 2
 
     def accepts(self, workload: Graph, layouts: Layouts, device: Device) -> bool:
         pool = next((x for x in workload.layers if x.op in _POOLS), None)
@@ -142,7 +143,7 @@ class _Builder(ConvBuilder):
         sch.reorder(act_y, x_o, x_i, act_co, act_ci)
         sch.compute_at(acc, x_o, preserve_unit_loops=True)
         if padded:
-            self.place_padding(sch, task)
+            self.place_copy(sch, task, cores)
         for loop in (ci, act_ci):
             sch.vectorize(loop)
         sch.unroll(x_i)

@@ -8,6 +8,8 @@ from functools import cached_property
 
 from tuner.graph.ir import Graph, Layer
 
+LARGEST_COPY = 8 << 20  # bytes of an image that is copied to put zeros around it before any task starts
+
 
 @dataclass(frozen=True)
 class ConvShape:
@@ -26,7 +28,7 @@ class ConvShape:
     dilation: tuple[int, int]
     pads: tuple[int, int, int, int]
     groups: int
-    rows_kept: bool = False  # keep rows apart even where the image could be seen as one long row
+    rows_kept: bool = False  # see ``flat``
 
     @staticmethod
     def of(workload: Graph, conv: Layer) -> ConvShape:
@@ -39,9 +41,38 @@ class ConvShape:
         return ConvShape(n, ic, h, w, oc, oh, ow, kh, kw, stride, dilation, pads, conv.attr("group", 1))
 
     @cached_property
-    def pointwise(self) -> bool:
-        """A 1x1 convolution that reads each input pixel once, in order."""
-        return (self.kh, self.kw, self.stride) == (1, 1, (1, 1)) and not any(self.pads) and not self.rows_kept
+    def reach(self) -> tuple[int, int]:
+        """Rows and columns of the (padded) image that the output reads."""
+        return (
+            (self.oh - 1) * self.stride[0] + (self.kh - 1) * self.dilation[0] + 1,
+            (self.ow - 1) * self.stride[1] + (self.kw - 1) * self.dilation[1] + 1,
+        )
+
+    @cached_property
+    def gathered(self) -> bool:
+        """A 1x1 convolution that leaves pixels out and has no border."""
+        return (self.kh, self.kw) == (1, 1) and self.stride != (1, 1) and not any(self.pads)
+
+    @cached_property
+    def flat(self) -> bool:
+        """Whether the pixels of an image are seen as one long row, and copied once for all tasks if at all.
+
+        That wastes no part of a register tile at the end of a row. Not with images so large that the copy would go
+        through memory.
+        """
+        return not self.rows_kept and self._border <= LARGEST_COPY
+
+    @cached_property
+    def copied(self) -> int:
+        """Bytes copied before all tasks where the image is seen as one long row."""
+        if not self.flat:
+            return 0
+        return self.n * self.ic * self.oh * self.ow * 4 if self.gathered else self._border
+
+    @cached_property
+    def _border(self) -> int:
+        """Bytes of the image with zeros around it; 0 where it needs none."""
+        return self.n * self.ic * self.reach[0] * self.reach[1] * 4 if any(self.pads) else 0
 
 
 def window_pads(

@@ -37,10 +37,8 @@ class ConvFacts:
     stride: float
     groups: float = 1
     bordered: bool = False  # zeros around the image
-
-    @property
-    def pointwise(self) -> bool:
-        return self.kh == self.kw == self.stride == 1 and not self.bordered
+    flat: bool = False  # its pixels are tiled as one long row; see ConvShape.flat
+    prepared: float = 0.0  # bytes of the image that are copied before all tasks
 
     @property
     def image(self) -> float:
@@ -52,7 +50,7 @@ class ConvFacts:
 
         It does not where it has a border, or where the last register tile reads past the end of a row.
         """
-        if self.pointwise:
+        if self.flat:
             return 0.0
         width = (ceil(self.ow / reg_n) * reg_n - 1) * self.stride + self.kw
         if not self.bordered and width <= self.w:
@@ -68,9 +66,9 @@ def conv_terms(c: ConvFacts, knobs: Mapping[str, int], cores: int, device: Devic
     """Cycles of one core: computing, weights from caches, what comes from beyond or is copied, waiting for the last."""
     lanes, oc_t, reg_n = device.lanes, knobs["oc_t"], knobs["reg_n"]
     rows, order, stream = knobs.get("rows", 1), knobs.get("order", 0), knobs.get("stream", 0)
-    width, height = (c.oh * c.ow, 1.0) if c.pointwise else (c.ow, c.oh)
+    width, height = (c.oh * c.ow, 1.0) if c.flat else (c.ow, c.oh)
     steps = ceil(width / reg_n)
-    bands = ceil(steps / rows) if c.pointwise else ceil(height / rows)
+    bands = ceil(steps / rows) if c.flat else ceil(height / rows)
     chunks = ceil(c.oc / (lanes * oc_t))
     tasks, tiles = chunks * bands, chunks * steps * height
     depth = c.ic * c.kh * c.kw
@@ -91,7 +89,7 @@ def conv_terms(c: ConvFacts, knobs: Mapping[str, int], cores: int, device: Devic
         far = weights / MEMORY + (chunks - 1) * c.image / _rate(c.image, device)
     else:  # a band of the image stays, all weights pass once per band
         far = c.image / L3 + weights / MEMORY + (bands - 1) * weights / _rate(weights, device)
-    far += tasks * c.copied(lanes * oc_t, rows, reg_n) / COPY
+    far += (c.prepared + tasks * c.copied(lanes * oc_t, rows, reg_n)) / COPY
     busy = max(compute, near) + far + tasks * TASK
     return compute, near, far, busy * (ceil(tasks / cores) * cores / tasks - 1)
 

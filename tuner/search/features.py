@@ -7,6 +7,7 @@ different size teach each other, and a model that knows nothing yet expects what
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from math import ceil, log, log2
 
 import numpy as np
@@ -36,7 +37,7 @@ class Features:
         moved = float(sum(workload.type_of(n).bytes for n in names))
         work = max(ops, moved / 4, 1.0)  # operations, at least the elements moved
         self._ideal = log(work / (2 * ISSUE * device.lanes * CLOCK * cores))
-        self._conv = _conv_facts(workload)
+        self._conv = _conv_facts(workload, template)
         kind = float(TEMPLATES.index(template)) if template in TEMPLATES else -1.0
         self._base = [
             kind, log2(1 + ops), log2(1 + moved), log2((1 + ops) / (1 + moved)), float(len(workload.layers)),
@@ -45,7 +46,7 @@ class Features:
 
     def row(self, knobs: Mapping[str, int]) -> list[float]:
         """Features of one choice of knobs."""
-        derived = _derived(self._shape, knobs, self._cores, self._device)
+        derived = _derived(self._shape, self._conv, knobs, self._cores, self._device)
         return [*self._base, *(float(knobs.get(k, NAN)) for k in KNOBS), *derived, *self._terms(knobs)]
 
     def expected(self, points: Sequence[Mapping[str, int]]) -> np.ndarray:
@@ -76,22 +77,24 @@ class Features:
         return np.asarray([self.row(p) for p in points], dtype=np.float32)
 
 
-def _derived(shape: list[float], knobs: Mapping[str, int], cores: int, device: Device) -> list[float]:
+def _derived(
+    shape: list[float], conv: ConvFacts | None, knobs: Mapping[str, int], cores: int, device: Device
+) -> list[float]:
     """What decides the speed of register-tiled kernels: accumulators, waste, evenness, and what must stay in cache."""
     if "m" in knobs:
         return _winograd(shape, knobs, cores, device)
     ic, oc, oh, ow, kh, kw, stride, groups, _ = shape
-    if ic != ic or "oc_t" not in knobs or "reg_n" not in knobs:
+    if conv is None or "oc_t" not in knobs or "reg_n" not in knobs:
         return [NAN] * 8
     lanes = device.lanes
     oc_t, reg_n, rows = knobs["oc_t"], knobs["reg_n"], knobs.get("rows", 1)
-    pointwise = kh == kw == stride == 1
-    width, height = (oh * ow, 1.0) if pointwise else (ow, oh)
+    width, height = (oh * ow, 1.0) if conv.flat else (ow, oh)
     steps = ceil(width / reg_n)
-    per_row = ceil(steps / rows) if pointwise else ceil(height / rows)
+    per_row = ceil(steps / rows) if conv.flat else ceil(height / rows)
     tasks = ceil(oc / (lanes * oc_t)) * per_row
     weights = lanes * oc_t * (ic / groups) * kh * kw * 4
-    pixels = rows * reg_n if pointwise else (rows * stride + kh - 1) * (ow * stride + kw - 1)
+    lines = ceil(rows * reg_n / ow) if conv.flat else rows
+    pixels = rows * reg_n if conv.flat and kh == kw == 1 else (lines * stride + kh - 1) * (ow * stride + kw - 1)
     inputs = ic * pixels * 4
     return [
         float(oc_t * reg_n),
@@ -124,14 +127,14 @@ def _winograd(shape: list[float], k: Mapping[str, int], cores: int, device: Devi
     ]
 
 
-def _conv_facts(workload: Graph) -> ConvFacts | None:
+def _conv_facts(workload: Graph, template: str) -> ConvFacts | None:
     conv = _conv(workload)
     if conv is None:
         return None
-    s = ConvShape.of(workload, conv)
+    s = replace(ConvShape.of(workload, conv), rows_kept=template == "conv2d_pool")
     return ConvFacts(
         ic=s.ic / s.groups, h=s.h, w=s.w, oc=s.oc, oh=s.oh, ow=s.ow, kh=s.kh, kw=s.kw, stride=s.stride[0],
-        groups=s.groups, bordered=any(s.pads),
+        groups=s.groups, bordered=any(s.pads), flat=s.flat, prepared=float(s.copied),
     )  # fmt: skip
 
 

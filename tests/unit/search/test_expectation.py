@@ -68,9 +68,19 @@ def test_a_tile_that_reads_past_the_row_makes_every_task_copy_its_part_of_the_im
 
 
 def test_a_long_row_is_never_copied() -> None:
-    flat = ConvFacts(ic=64, h=13, w=13, oc=64, oh=13, ow=13, kh=1, kw=1, stride=1)
+    flat = ConvFacts(ic=64, h=13, w=13, oc=64, oh=13, ow=13, kh=1, kw=1, stride=1, flat=True)
     assert flat.copied(8, rows=2, reg_n=13) == flat.copied(8, rows=2, reg_n=10) == 0.0
-    assert replace(flat, stride=2, oh=7, ow=7).copied(8, rows=2, reg_n=5) > 0.0
+    assert replace(flat, stride=2, oh=7, ow=7, flat=False).copied(8, rows=2, reg_n=5) > 0.0
+
+
+def test_what_is_copied_before_all_tasks_costs_the_same_whatever_the_tasks() -> None:
+    bare = ConvFacts(ic=64, h=14, w=14, oc=64, oh=14, ow=14, kh=3, kw=3, stride=1, flat=True)
+    ready = replace(bare, bordered=True, prepared=4.0 * 64 * 16 * 16)
+    few, many = (
+        conv_seconds(ready, GOOD | {"rows": r}, 1, AVX2) - conv_seconds(bare, GOOD | {"rows": r}, 1, AVX2)
+        for r in (1, 16)
+    )
+    assert few == pytest.approx(many) and few > 0
 
 
 def test_of_groups_only_what_a_task_needs_is_copied() -> None:

@@ -105,7 +105,7 @@ class TestEverySpace:
             knobs = {"oc_t": 1, "reg_n": reg_n, "rows": 1, "order": 0}
             search.tell(trial(search.with_knobs(knobs), FailureKind.BUILD if reg_n > 8 else 1e-4))
         bad, good = search.scores(
-            [{"oc_t": 1, "reg_n": 20, "rows": 1, "order": 1}, {"oc_t": 1, "reg_n": 4, "rows": 1, "order": 1}],
+            [{"oc_t": 1, "reg_n": 20, "rows": 1, "order": 1}, {"oc_t": 1, "reg_n": 8, "rows": 1, "order": 1}],
             learned(search),
         )
         assert bad > good + 0.5

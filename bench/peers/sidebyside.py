@@ -25,8 +25,9 @@ from tuner.graph.load import import_model
 from tuner.measure.contest import Contestant, ContestResult, Ratio, Standing, TurnOptions, contest, ratio
 from tuner.measure.device import devices, toolchain
 
-PEERS = ("onnxruntime", "openvino", "torch", "tvm")
+PEERS = ("onnxruntime", "openvino", "openvino-bf16", "torch", "torch-compile", "tvm")
 _REFERENCE = "onnxruntime"  # whose outputs the others are compared with
+_TORCH = "bench.peers.engines:TorchModel"  # PyTorch reads no ONNX; imported in its own process only
 _SLOW_ROUNDS = 3  # of untuned TVM, which is two orders of magnitude slower than the rest
 
 
@@ -118,6 +119,7 @@ def bench(
     shapes: Mapping[str, tuple[int, ...]] = MappingProxyType({}),
     options: TurnOptions | None = None,
     torch_factory: str | None = None,
+    others: Sequence[Contestant] = (),
     seed: int = 0,
 ) -> BenchReport:
     """Time artifacts and peers on one model.
@@ -132,7 +134,8 @@ def bench(
         seconds: no round is begun after so many.
         shapes: input name -> shape, for inputs with symbolic dimensions.
         options: how a turn is taken; None = as usual.
-        torch_factory: "package.module:function" that makes the model as a torch.nn.Module.
+        torch_factory: "package.module:function" that makes the model as a torch.nn.Module; None = from the ONNX file.
+        others: further contestants, in float32.
         seed: of the random inputs and the order of turns.
 
     Raises:
@@ -147,6 +150,7 @@ def bench(
     graph = import_model(model, shapes=shapes).graph
     entries = [Contestant(name, "artifact", folder) for name, folder in artifacts.items()]
     entries += [_peer(name, model, precision, torch_factory) for name in dict.fromkeys(peers)]
+    entries += others
     result = contest(
         entries,
         random_inputs(graph, seed),
@@ -193,19 +197,22 @@ def machine() -> dict[str, Any]:
 
 
 def _peer(name: str, model: Path, precision: str, torch_factory: str | None) -> Contestant:
-    options: dict[str, Any] = {}
-    if name == "openvino":
-        options["precision"] = precision
-    if name == "tvm":
-        options["rounds"] = _SLOW_ROUNDS
     if name == "torch" and torch_factory is not None:
-        options["factory"] = torch_factory
-    return Contestant(name, name, model, options)
+        return Contestant(name, "torch", model, {"factory": torch_factory})
+    kinds: Mapping[str, tuple[str, dict[str, Any]]] = {
+        "openvino": ("openvino", {"precision": precision}),
+        "openvino-bf16": ("openvino", {"precision": "bf16"}),
+        "torch": (_TORCH, {}),
+        "torch-compile": (_TORCH, {"compile": True}),
+        "tvm": ("tvm", {"rounds": _SLOW_ROUNDS}),
+    }
+    kind, options = kinds.get(name, (name, {}))
+    return Contestant(name, kind, model, options)
 
 
 def _row(result: ContestResult, standing: Standing, ours: str, precision: str, softmax: Mapping[str, int]) -> Row:
     who = standing.contestant
-    computed = precision if who.kind in ("artifact", "openvino") else "fp32"
+    computed = who.options.get("precision", precision if who.kind == "artifact" else "fp32")
     comparable = computed == precision and who.name != ours
     return Row(
         name=who.name,

@@ -1,0 +1,115 @@
+"""``python -m bench.peers``: fourteen models against the libraries that a user gets for free, in turns.
+
+A row at a time is written to OUT/peers.jsonl; what has a row is not measured again. ``--metaschedule`` measures TVM's
+own tuner with the same budget on three models, ``--ablation`` what each part of ours is worth on four. ``--render``
+writes all three into RESULTS.md, and the plot beside it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from bench.peers import ablation, models, tables
+from bench.peers.measure import metaschedule_row, peers_row
+from bench.peers.plot import plot
+from bench.peers.rows import Key, Row, Rows, fill, read_rows
+from bench.sections import RESULTS, write_section
+
+METASCHEDULE = ("squeezenet", "resnet18", "mobilenetv2")
+SECTIONS = ("peers", "peers:metaschedule", "peers:ablation")  # of RESULTS.md
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command; gives 1 if a row has an error."""
+    options = _options(arguments)
+    lines = options.out / "peers.jsonl"
+    if options.render:
+        render(options, read_rows(lines), RESULTS)
+        return 0
+    fine = fill(lines, wanted(options), lambda key: measure(key, options.rounds, options.out), retry=options.retry)
+    return int(not fine)
+
+
+def wanted(options: argparse.Namespace) -> list[Key]:
+    """The rows of the asked mode: all models on all threads before any on one."""
+    seconds = options.seconds
+    if options.ablation:
+        chosen = options.models or ablation.MODELS
+        return [(f"{ablation.MODE}{v}", m, max(options.threads), seconds) for m in chosen for v in ablation.VARIANTS]
+    if options.metaschedule:
+        return [("metaschedule", m, max(options.threads), seconds) for m in options.models or METASCHEDULE]
+    return [("peers", m, t, seconds) for t in options.threads for m in options.models or models.MODELS]
+
+
+def measure(key: Key, rounds: int, out: Path) -> Row:
+    """The row of this key."""
+    mode, model, threads, seconds = key
+    if mode.startswith(ablation.MODE):
+        return ablation.ablation_row(mode.removeprefix(ablation.MODE), model, threads, seconds, rounds, out)
+    return (metaschedule_row if mode == "metaschedule" else peers_row)(model, threads, seconds, rounds)
+
+
+def render(options: argparse.Namespace, rows: Rows, path: Path) -> None:
+    """Write the three sections into ``path``, and the plot of the rows on all threads if there are any."""
+    given = f"--seconds {options.seconds:g} --rounds {options.rounds}"
+    options.models, options.ablation, options.metaschedule = None, False, False
+    keys = wanted(options)
+    most = max(options.threads)
+    for name, text in zip(
+        SECTIONS,
+        (
+            tables.comparison(keys, rows, f"`python -m bench.peers {given}`"),
+            tables.metaschedule(
+                [("metaschedule", m, most, options.seconds) for m in METASCHEDULE], rows,
+                f"`python -m bench.peers --metaschedule {given}`",
+            ),
+            tables.ablation(
+                {name: v.meaning for name, v in ablation.VARIANTS.items()}, ablation.MODELS, rows, most,
+                options.seconds, f"`python -m bench.peers --ablation {given}`",
+            ),
+        ),
+        strict=True,
+    ):  # fmt: skip
+        write_section(name, text, path)
+    drawn = {key[1]: rows[key] for key in keys if key[2] == most and rows.get(key, {}).get("ratios")}
+    if drawn:
+        picture = path.parent / tables.PLOT
+        picture.parent.mkdir(exist_ok=True)
+        picture.write_text(plot(drawn))
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    cores = len(os.sched_getaffinity(0))
+    parser = argparse.ArgumentParser(prog="python -m bench.peers", description=__doc__.partition("\n")[0])
+    parser.add_argument("--models", type=_words, help="comma-separated; default: all of the mode")
+    parser.add_argument("--threads", type=_numbers, default=sorted({1, cores}, reverse=True), help="default: all, 1")
+    parser.add_argument("--seconds", type=float, default=900.0, help="tuning budget of a model")
+    parser.add_argument("--rounds", type=int, default=15, help="turns of each contestant")
+    parser.add_argument("--out", type=Path, default=Path("bench_out"))
+    parser.add_argument("--retry", action="store_true", help="measure again what failed")
+    mode = parser.add_mutually_exclusive_group()
+    mode.add_argument("--metaschedule", action="store_true", help="TVM's own tuner with the same budget")
+    mode.add_argument("--ablation", action="store_true", help="what each part of the tuner is worth")
+    mode.add_argument("--render", action="store_true", help="measure nothing; write the rows into RESULTS.md")
+    options = parser.parse_args(arguments)
+    if unknown := [m for m in options.models or () if m not in models.MODELS]:
+        parser.error(f"there is no model {unknown[0]!r}; known are: {', '.join(models.MODELS)}")
+    if not all(0 < t <= cores for t in options.threads):
+        parser.error(f"--threads takes numbers from 1 to {cores}")
+    return options
+
+
+def _words(text: str) -> list[str]:
+    return text.split(",")
+
+
+def _numbers(text: str) -> list[int]:
+    return [int(word) for word in text.split(",")]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

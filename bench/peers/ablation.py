@@ -1,0 +1,103 @@
+"""What each part of the tuner is worth: the same tuning without one thing at a time, against the full one in turns.
+
+A model is tuned once to fill a database. From a copy of that each, the full tuner and every variant then tune with the
+same budget, so that none has more records or more time than another.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from bench.peers import models
+from bench.peers.measure import confined, ratios_over
+from bench.peers.sidebyside import bench
+from bench.peers.tuning import summary, tune
+from tuner.graph.passes.registry import NAMES
+
+MODELS = ("squeezenet", "resnet18", "mobilenetv2", "inception_v1")
+MODE = "ablation:"
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A tuning that does without something."""
+
+    meaning: str  # for the table
+    options: tuple[str, ...] = ()  # of ``fusetune tune``; ALL in one stands for the number of threads
+    templates: tuple[str, ...] = ()  # taken out
+    searching: bool = True  # False: no budget
+
+
+ALL = "ALL"
+VARIANTS: Mapping[str, Variant] = {
+    "winograd": Variant("3x3 convolutions are direct ones", templates=("winograd",)),
+    "conv2d_pool": Variant("no convolution and its pooling in one kernel", templates=("conv2d_pool",)),
+    "fusion": Variant("each layer its own block", ("--strategy", "cores-layers")),
+    "joint": Variant("greedy fusion, kernels searched", ("--strategy", "greedy")),
+    "core choice": Variant("every block on all cores", ("--cores", ALL)),
+    "search": Variant("greedy fusion, default knobs", ("--trials", "0"), searching=False),
+    **{f"pass {name}": Variant("graph pass", ("--disable-pass", name)) for name in NAMES},
+}
+
+
+def ablation_row(name: str, model: str, threads: int, seconds: float, rounds: int, out: Path) -> dict[str, Any]:
+    """Tune without ``name`` and time it beside the full tuning, whose artifact stays in ``out`` for the next variant.
+
+    Raises:
+        UserError: the full tuning or the variant's failed.
+    """
+    variant = VARIANTS[name]
+    row: dict[str, Any] = {
+        "mode": f"{MODE}{name}", "model": model, "threads": threads, "budget": seconds, "rounds": rounds,
+        "date": datetime.now(UTC).date().isoformat(),
+    }  # fmt: skip
+    folder = out / "ablation" / f"{model}-{threads}-{seconds:g}"
+    with confined(threads), tempfile.TemporaryDirectory(prefix="fusetune-bench-") as scratch:
+        path = _full(folder, model, seconds)
+        database, artifact = Path(scratch) / "records.db", Path(scratch) / "artifact"
+        _copy(folder / "records.db", database)
+        given = [str(threads) if option == ALL else option for option in variant.options]
+        command = (
+            (sys.executable, "-m", "bench.peers.without", ",".join(variant.templates)) if variant.templates else ()
+        )
+        report = tune(path, artifact, database, [*_budget(seconds, variant.searching), *given], seconds, command)
+        result = bench(path, {"tuned": folder / "full", name: artifact}, [], threads=threads, rounds=rounds)
+    return row | {
+        "tuning": summary(report), "bench": result.to_json(), "ratios": {"tuned": ratios_over(result, "tuned")},
+        "error": None,
+    }  # fmt: skip
+
+
+def _full(folder: Path, model: str, seconds: float) -> Path:
+    """The model's file; beside it the records that all begin with, and the full tuning's artifact."""
+    path, unfinished = folder / f"{model}.onnx", folder / "unfinished"
+    if not (folder / "full").exists():
+        shutil.rmtree(folder, ignore_errors=True)
+        unfinished.mkdir(parents=True)
+        models.write(model, path)
+        tune(path, unfinished / "first", folder / "records.db", ["--seconds", f"{seconds:g}"], seconds)
+        _copy(folder / "records.db", unfinished / "records.db")
+        tune(path, unfinished / "full", unfinished / "records.db", _budget(seconds), seconds)
+        (unfinished / "full").rename(folder / "full")
+        shutil.rmtree(unfinished)
+    return path
+
+
+def _budget(seconds: float, searching: bool = True) -> Sequence[str]:
+    """Another seed than that of the first tuning: its answer, which is in the records, would be this one's."""
+    return ["--seed", "1", *(["--seconds", f"{seconds:g}"] if searching else [])]
+
+
+def _copy(database: Path, to: Path) -> None:
+    """Whole, also what is still in its log."""
+    with closing(sqlite3.connect(database)) as one, closing(sqlite3.connect(to)) as other:
+        one.backup(other)

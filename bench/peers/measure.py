@@ -1,0 +1,132 @@
+"""One row of the comparison: a model, a number of threads and a budget; everybody on the same cores, in turns."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from bench.peers import metaschedule, models
+from bench.peers.sidebyside import BenchReport, bench
+from bench.peers.tuning import summary, tune
+from tuner.errors import FusetuneError
+from tuner.graph.costs import layer_cost
+from tuner.graph.ir import Graph
+from tuner.graph.load import import_model
+from tuner.measure.contest import Contestant, ratio
+from tuner.measure.device import detect_cpu
+from tuner.measure.roof import Roof, measure_roof
+from tuner.types import Device
+
+FLOAT32 = ("onnxruntime", "openvino", "torch", "torch-compile", "tvm")
+BF16 = "openvino-bf16"
+_BF16_FEATURES = {"avx512_bf16", "amx_bf16"}  # without them bf16 is emulated, which nobody would use
+
+
+def peers_row(model: str, threads: int, seconds: float, rounds: int) -> dict[str, Any]:
+    """Tune with no trials and with a budget, then time both and all peers. What failed stands in ``error``."""
+    row: dict[str, Any] = {**_head("peers", model, threads, seconds), "rounds": rounds}
+    problems: list[str] = []
+    with _folder() as folder, confined(threads) as device:
+        path = models.write(model, folder / f"{model}.onnx")
+        wanted = {"tuned": ["--seconds", f"{seconds:g}"], "default": ["--trials", "0"]}
+        artifacts, tunings = _tuned(path, folder, wanted, seconds, problems)
+        peers = [*FLOAT32, *([BF16] if _BF16_FEATURES & set(device.features) else [])]
+        report = bench(path, artifacts, peers, threads=threads, rounds=rounds)
+        roof = measure_roof(device)
+        graph = import_model(path).graph
+    ours = {name: ratios_over(report, name) for name in artifacts}
+    return row | {
+        "tuning": tunings.get("tuned"), "default": tunings.get("default"), "bench": report.to_json(), "ratios": ours,
+        "roof": asdict(roof), "bound_ms": 1e3 * bound(graph, roof, device), "error": "; ".join(problems) or None,
+    }  # fmt: skip
+
+
+def metaschedule_row(model: str, threads: int, seconds: float, rounds: int) -> dict[str, Any]:
+    """Tune with a budget, let MetaSchedule have as many seconds, time both."""
+    row: dict[str, Any] = {**_head("metaschedule", model, threads, seconds), "rounds": rounds}
+    problems: list[str] = []
+    with _folder() as folder, confined(threads):
+        path = models.write(model, folder / f"{model}.onnx")
+        artifacts, tunings = _tuned(path, folder, {"tuned": ["--seconds", f"{seconds:g}"]}, seconds, problems)
+        records = folder / "records"
+        trials = metaschedule.tune(path, records, seconds, threads)
+        other = Contestant("metaschedule", "bench.peers.engines:MetaScheduled", path, {"records": str(records)})
+        report = bench(path, artifacts, ["onnxruntime"], threads=threads, rounds=rounds, others=[other])
+    return row | {
+        "tuning": tunings.get("tuned"), "trials": trials, "bench": report.to_json(),
+        "ratios": {name: ratios_over(report, name) for name in artifacts}, "error": "; ".join(problems) or None,
+    }  # fmt: skip
+
+
+@contextmanager
+def confined(threads: int) -> Iterator[Device]:
+    """Run on so many of our CPUs, and let whatever is started meanwhile: the device that is then found is smaller.
+
+    An artifact is made for all cores of its device, so that one for a single thread is one for a single core.
+    """
+    before = os.sched_getaffinity(0)
+    try:
+        os.sched_setaffinity(0, sorted(before)[-threads:])
+        detect_cpu.cache_clear()
+        yield detect_cpu()
+    finally:
+        os.sched_setaffinity(0, before)
+        detect_cpu.cache_clear()
+
+
+def bound(graph: Graph, roof: Roof, device: Device) -> float:
+    """Seconds below which nobody gets who does each layer's operations as they are written.
+
+    A layer takes at least as long as its operations at the peak, and, in a model whose weights do not fit into the
+    last-level cache, as reading its weights from memory. Data between layers may stay in caches and counts nothing.
+    Winograd's algorithm, which does fewer operations, may go below.
+    """
+    weights = [
+        sum(graph.constants[n].bytes for n in set(layer.inputs) if n in graph.constants) for layer in graph.layers
+    ]
+    cold = sum(constant.bytes for constant in graph.constants.values()) > device.l3
+    return sum(
+        max(layer_cost(graph, layer).ops / roof.flops, size / roof.bandwidth if cold else 0.0)
+        for layer, size in zip(graph.layers, weights, strict=True)
+    )
+
+
+def _tuned(
+    path: Path, folder: Path, wanted: Mapping[str, Sequence[str]], seconds: float, problems: list[str]
+) -> tuple[dict[str, Path], dict[str, dict[str, Any]]]:
+    """Artifacts and summaries by name; what went wrong is added to ``problems``. Each has a database of its own."""
+    artifacts, tunings = {}, {}
+    for name, options in wanted.items():
+        try:
+            tunings[name] = summary(tune(path, folder / name, folder / f"{name}.db", options, seconds))
+            artifacts[name] = folder / name
+        except FusetuneError as error:
+            problems.append(f"{name}: {error.message}")
+    return artifacts, tunings
+
+
+def ratios_over(report: BenchReport, ours: str) -> dict[str, dict[str, Any]]:
+    """The latency of each float32 contestant over ours, by name."""
+    found = {}
+    for row in report.rows:
+        over = ratio(report.result, ours, row.name) if row.precision == "fp32" and row.name != ours else None
+        if over is not None:
+            found[row.name] = asdict(over)
+    return found
+
+
+def _head(mode: str, model: str, threads: int, seconds: float) -> dict[str, Any]:
+    today = datetime.now(UTC).date().isoformat()
+    return {"mode": mode, "model": model, "threads": threads, "budget": seconds, "date": today}
+
+
+@contextmanager
+def _folder() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="fusetune-bench-") as name:
+        yield Path(name)

@@ -1,0 +1,107 @@
+"""TVM's own auto-tuner on a whole model, for as many seconds as we get: ``python -m bench.peers.metaschedule``.
+
+The stock flow (``relax.pipeline.static_shape_tuning_pipeline`` with weight prepacking) on the graph as our cleaning
+passes leave it, which spares it TVM's slow folding. MetaSchedule knows no time limit: it runs in a process that is
+ended when the time is up, and its database has what was measured by then. It gives every task its trials in turn.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tuner.environment import child_environment
+
+_ENDLESS = 1_000_000  # trials
+_DATABASE = ("database_workload.json", "database_tuning_record.json")
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A model as TVM tunes it."""
+
+    module: Any  # tvm.IRModule; its main takes the inputs, then the parameters
+    params: list[Any]  # tvm tensors
+    target: Any
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+
+def tune(model: Path, records: Path, seconds: float, threads: int) -> int:
+    """Fill the folder ``records``; gives the number of trials in it. Everything that it started has ended then."""
+    records.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-m", "bench.peers.metaschedule", str(model), str(records), "--threads", str(threads)]
+    with (records / "log.txt").open("wb") as log:
+        child = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+            env=child_environment() | {"TVM_NUM_THREADS": str(threads)},
+        )  # fmt: skip
+        try:
+            with suppress(subprocess.TimeoutExpired):
+                child.wait(seconds)
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(child.pid, signal.SIGKILL)  # its builders and runners, too
+            child.wait()
+    return trials(records)
+
+
+def trials(records: Path) -> int:
+    """Trials in a folder; a last line that the end cut short is taken out, for TVM cannot read it."""
+    for name in _DATABASE:
+        path = records / name
+        text = path.read_text() if path.exists() else ""
+        path.write_text(text[: text.rfind("\n") + 1])
+    return len((records / _DATABASE[1]).read_text().splitlines())
+
+
+def prepared(path: Path, threads: int) -> Prepared:
+    """The cleaned model in Relax, its weights as parameters."""
+    import tvm
+    from tvm import relax
+    from tvm.relax.frontend.onnx import from_onnx
+
+    from tuner.graph.load import import_model
+    from tuner.graph.onnx_io import to_onnx
+
+    model = import_model(path)
+    module = from_onnx(to_onnx(model.graph, model.weights), keep_params_in_input=True)
+    module, params = relax.frontend.detach_params(module)
+    target = tvm.target.Target({"kind": "llvm", "mcpu": tvm.target.codegen.llvm_get_system_cpu(), "num-cores": threads})
+    return Prepared(module, list(params.get("main", [])), target, model.graph.inputs, model.graph.outputs)
+
+
+def compiled(model: Prepared, records: Path, trials: int = 0) -> tuple[Any, list[Any]]:
+    """A Relax virtual machine and the parameters to call its main with; tunes before if ``trials`` are asked for."""
+    import tvm
+    from tvm import relax
+
+    pipeline = relax.pipeline.static_shape_tuning_pipeline(
+        total_trials=trials, target=model.target, work_dir=str(records), cpu_weight_prepack=True
+    )
+    module = pipeline(model.module)
+    machine = relax.VirtualMachine(tvm.compile(module, model.target), tvm.cpu())
+    return machine, list(machine["main_transform_params"](model.params))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Tune until somebody ends it."""
+    parser = argparse.ArgumentParser(prog="python -m bench.peers.metaschedule", description=__doc__.partition("\n")[0])
+    parser.add_argument("model", type=Path)
+    parser.add_argument("records", type=Path)
+    parser.add_argument("--threads", type=int, required=True)
+    options = parser.parse_args(arguments)
+    compiled(prepared(options.model, options.threads), options.records, _ENDLESS)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,183 @@
+"""The sections of RESULTS.md: everybody on every model, MetaSchedule with the same budget, and the ablation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from bench.peers.measure import BF16, FLOAT32
+from bench.peers.rows import (
+    Key,
+    Row,
+    Rows,
+    best_peer,
+    circumstances,
+    failure,
+    geometric_mean,
+    line,
+    milliseconds,
+    number,
+)
+
+_COLUMNS = (
+    "model", "threads", "tuned ms", "default ms", *(f"{name} ms" for name in (*FLOAT32, BF16)), "best float32 peer",
+    "tuned x over it (95%, rounds)", "default x over it", "of the roofline", "tuning s", "error",
+)  # fmt: skip
+PLOT = "peers/peers.svg"
+
+
+def comparison(keys: Sequence[Key], rows: Rows, command: str) -> str:
+    """A line per key, those without a row marked; then what it adds up to for each number of threads."""
+    found = [rows[key] for key in keys if rows.get(key, {}).get("bench")]
+    lines = [
+        "## Side by side with other libraries",
+        "",
+        circumstances(command, found),
+        "",
+        "Milliseconds are medians over rounds of interleaved turns, batch 1, float32 but for the column bf16, "
+        "which only a processor with bf16 arithmetic has. *default* = greedy fusion, no search. *x* = the latency "
+        "of the best float32 peer over ours, paired within rounds, with the paired 95% interval: above 1 we are "
+        "faster. *torch* = PyTorch eager, *torch-compile* = with weights frozen, both on the graph as our cleaning "
+        "passes leave it. *tvm* = TVM's default pipeline, untuned. *of the roofline* = the time that the layers' "
+        "operations take at the measured peak, and their weights from memory where they exceed the last-level "
+        "cache, over our latency; Winograd's algorithm does fewer operations and may exceed 100%. *error* = max|y "
+        "- ref| / max|ref| against ONNX Runtime, the final softmax looked through. Rows for one thread are "
+        "measured on one core.",
+        "",
+        line(_COLUMNS),
+        line([":--", *["--:"] * (len(_COLUMNS) - 1)]),
+        *(line(_cells(key, rows.get(key))) for key in keys),
+        *(_sums(keys, rows) if found else ()),
+    ]
+    if found:
+        lines += ["", f"![our speed over each peer's]({PLOT})"]
+    return "\n".join([*lines, *_problems(keys, rows)])
+
+
+def metaschedule(keys: Sequence[Key], rows: Rows, command: str) -> str:
+    """Ours against MetaSchedule's, both with the same wall-clock budget."""
+    found = [rows[key] for key in keys if rows.get(key, {}).get("bench")]
+    lines = [
+        "## TVM MetaSchedule with the same budget",
+        "",
+        circumstances(command, found),
+        "",
+        "MetaSchedule tunes the graph as our cleaning passes leave it, weights prepacked, until the budget is spent; "
+        "kernels that it did not come to are TVM's untuned ones. *x* = its latency over ours, paired within rounds.",
+        "",
+        "| model | threads | budget s | tuned ms | MetaSchedule ms | x (95%, rounds) | our trials | its trials |",
+        "|:--|--:|--:|--:|--:|--:|--:|--:|",
+    ]
+    for key in keys:
+        row = rows.get(key)
+        cells = ["not measured" if row is None else "failed", *[""] * 4]
+        if row is not None and row.get("bench"):
+            ratio = row["ratios"].get("tuned", {}).get("metaschedule")
+            tuning = row["tuning"] or {"measured": "–"}
+            times = [_time(row, "tuned"), _time(row, "metaschedule")]
+            cells = [*times, _interval(ratio), tuning["measured"], row["trials"]]
+        lines.append(line([*key[1:3], f"{key[3]:g}", *cells]))
+    return "\n".join([*lines, *_problems(keys, rows)])
+
+
+def ablation(
+    variants: Mapping[str, str], models: Sequence[str], rows: Rows, threads: int, seconds: float, command: str
+) -> str:
+    """Latency of each variant over that of the full tuner, a column per model."""
+    keys = {(v, m): (f"ablation:{v}", m, threads, seconds) for v in variants for m in models}
+    found = [rows[key] for key in keys.values() if rows.get(key, {}).get("bench")]
+    lines = [
+        "## What each part is worth",
+        "",
+        circumstances(command, found),
+        "",
+        f"Latency of a tuning that does without one thing over that of the full one, {threads} threads, {seconds:g} s "
+        "each, paired within rounds, with the paired 95% interval: above 1 the thing is worth having. A model's "
+        "variants begin with the records of the full tuning, and may measure what those lack.",
+        "",
+        line(["without", *models]),
+        line([":--", *["--:"] * len(models)]),
+    ]
+    for variant, meaning in variants.items():
+        cells = [_ablated(rows.get(keys[variant, model]), variant) for model in models]
+        lines.append(line([f"{variant} ({meaning})", *cells]))
+    return "\n".join([*lines, *_problems(list(keys.values()), rows)])
+
+
+def _ablated(row: Row | None, variant: str) -> str:
+    if row is None:
+        return "not measured"
+    ratio = (row.get("ratios") or {}).get("tuned", {}).get(variant)
+    return "failed" if ratio is None else _interval(ratio, rounds=False)
+
+
+def _cells(key: Key, row: Row | None) -> list[str]:
+    head = [key[1], str(key[2])]
+    if row is None or not row.get("bench"):
+        return [*head, "not measured" if row is None else "failed", *[""] * (len(_COLUMNS) - 3)]
+    times = [_time(row, name) for name in ("tuned", "default", *FLOAT32, BF16)]
+    best, default = best_peer(row), best_peer(row, "default")
+    ours = milliseconds(row, "tuned")
+    error = (row["tuning"] or {}).get("max_rel_error")
+    return [
+        *head, *times,
+        "–" if best is None else best[0],
+        "–" if best is None else _interval(best[1]),
+        "–" if default is None else f"{default[1]['median']:.2f}",
+        "–" if ours is None else f"{row['bound_ms'] / ours:.0%}",
+        number((row["tuning"] or {}).get("seconds"), 0),
+        "–" if error is None else f"{error:.0e}",
+    ]  # fmt: skip
+
+
+def _time(row: Row, name: str) -> str:
+    """Milliseconds; "missing" for what is not installed, "failed", or a dash for what took no part."""
+    found, why = milliseconds(row, name), failure(row, name)
+    if found is not None:
+        return number(found)
+    if why is None:
+        return "–"
+    return "missing" if "pip install" in why else "failed"
+
+
+def _interval(ratio: Row | None, rounds: bool = True) -> str:
+    if ratio is None:
+        return "–"
+    pairs = f", {ratio['pairs']}" if rounds else ""
+    return f"{ratio['median']:.2f} ({ratio['low']:.2f}–{ratio['high']:.2f}{pairs})"
+
+
+def _sums(keys: Sequence[Key], rows: Rows) -> list[str]:
+    lines = []
+    for threads in sorted({key[2] for key in keys}):
+        mine = [rows[key] for key in keys if key[2] == threads and key in rows]
+        tuned, default = ([b[1] for b in (best_peer(r, ours) for r in mine) if b] for ours in ("tuned", "default"))
+        if tuned:
+            text = (
+                f"{threads} threads: of {len(tuned)} models the tuned plan is faster than the best float32 peer in "
+                f"{sum(r['low'] > 1 for r in tuned)} and slower in {sum(r['high'] < 1 for r in tuned)}, the interval "
+                f"being all on that side of 1; geometric mean {geometric_mean([r['median'] for r in tuned]):.2f}"
+            )
+            if default:
+                text += f", of the defaults {geometric_mean([r['median'] for r in default]):.2f}"
+            lines += ["", f"{text}."]
+    return lines
+
+
+def _problems(keys: Sequence[Key], rows: Rows) -> list[str]:
+    """What failed or is missing, each sentence once with the models that it is about."""
+    found: dict[str, list[str]] = {}
+    for key in keys:
+        row = rows.get(key, {})
+        whys = [row["error"]] if row.get("error") else []
+        whys += [f"{r['name']}: {r['failure']}" for r in (row.get("bench") or {}).get("rows", ()) if r["failure"]]
+        for why in whys:
+            where = f"{key[1]} ({key[2]} threads)"
+            found[why] = [*found.get(why, ()), *([] if where in found.get(why, ()) else [where])]
+    if not found:
+        return []
+    return ["", "What went wrong:", "", *(f"- {', '.join(where)}: {_plain(why)}" for why, where in found.items())]
+
+
+def _plain(message: str) -> str:
+    """On one line, and short."""
+    return " ".join(message.split())[:300]

@@ -1,0 +1,53 @@
+"""``fusetune tune`` as the benches call it: a process of its own, a time limit, its report or why there is none."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tuner.errors import UserError
+
+GRACE = 900.0  # seconds that a tuning may take beyond three times its budget before it counts as hanging
+COMMAND = (sys.executable, "-m", "service.cli")  # how fusetune is called here
+
+
+def tune(
+    model: Path, out: Path, database: Path, options: Sequence[str], seconds: float, command: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Tune ``model`` into the folder ``out``; its report.
+
+    Args:
+        database: of records; made where there is none.
+        options: further ones of the command.
+        seconds: the budget, if the options have one, for the time limit.
+        command: instead of COMMAND.
+
+    Raises:
+        UserError: it failed or did not end (``no-tuning``).
+    """
+    limit = 3 * seconds + GRACE
+    paths = ["--db", f"sqlite:///{database.absolute()}", "--out", str(out), "--no-baselines", "--json"]
+    try:
+        done = subprocess.run(
+            [*(command or COMMAND), "tune", str(model), *options, *paths],
+            stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=limit,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired as error:
+        raise UserError(f"The tuning did not end within {limit:g} s.", code="no-tuning") from error
+    if done.returncode:
+        last = " ".join(done.stderr.strip().splitlines()[-1:])[-300:] or f"exit code {done.returncode}"
+        raise UserError(f"The tuning failed: {last}", code="no-tuning")
+    report: dict[str, Any] = json.loads(done.stdout)
+    return report
+
+
+def summary(report: dict[str, Any]) -> dict[str, Any]:
+    """What is kept of a report."""
+    return {
+        "seconds": report["seconds"]["total"], "measured": report["trials"]["measured"],
+        "failed": report["trials"]["failed"], "max_rel_error": report["verification"]["max_rel_error"],
+    }  # fmt: skip

@@ -1,0 +1,134 @@
+"""How the rows of the comparison come about, short of measuring: cores, bounds, tunings, and the ablation's steps."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from bench.peers import ablation, metaschedule, tuning, without
+from bench.peers.ablation import VARIANTS, Variant
+from bench.peers.engines import TorchModel
+from bench.peers.measure import bound, confined
+from tuner.errors import CandidateError, UserError
+from tuner.graph.ir import Constant, Graph, Layer, Tensor
+from tuner.graph.passes.registry import NAMES
+from tuner.kernels import registry
+from tuner.measure.device import detect_cpu
+from tuner.measure.roof import Roof
+
+REPORT = {
+    "seconds": {"total": 12.0}, "trials": {"measured": 3, "failed": 1}, "verification": {"max_rel_error": 1e-6},
+}  # fmt: skip
+
+
+def test_confined_to_one_core_the_device_has_one() -> None:
+    before = os.sched_getaffinity(0)
+    with confined(1) as device:
+        assert device.cores == detect_cpu().cores == len(os.sched_getaffinity(0)) == 1
+    assert os.sched_getaffinity(0) == before
+    assert detect_cpu().cores == len(before)
+
+
+def test_the_bound_adds_up_layers_each_by_what_binds_it() -> None:
+    """Layer one: 2 * 8 * 4 operations on 4 * 8 weights; layer two: none but 32 bytes of weights, and 8 additions."""
+    graph = Graph(
+        ("x",), ("z",),
+        (Layer("one", "MatMul", ("x", "w"), ("y",)), Layer("two", "Add", ("y", "b"), ("z",))),
+        {"x": Tensor("x", (1, 4)), "y": Tensor("y", (1, 8)), "z": Tensor("z", (1, 8))},
+        {"w": Constant("w", (4, 8)), "b": Constant("b", (8,))},
+    )  # fmt: skip
+    small, large = SimpleNamespace(l3=100), SimpleNamespace(l3=1000)
+    assert bound(graph, Roof(64.0, 32.0), large) == pytest.approx(1.0 + 8 / 64)  # type: ignore[arg-type]
+    assert bound(graph, Roof(64.0, 32.0), small) == pytest.approx(128 / 32 + 32 / 32)  # type: ignore[arg-type]
+
+
+def test_a_tuning_gives_its_report_or_says_why_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = f"import json, sys; print(json.dumps({REPORT!r} | {{'asked': sys.argv[1:]}}))"
+    given = tmp_path / "m.onnx", tmp_path / "out", tmp_path / "r.db", ["--seed", "1"]
+    report = tuning.tune(*given, 5.0, (sys.executable, "-c", fake))
+    assert report["asked"][:4] == ["tune", str(tmp_path / "m.onnx"), "--seed", "1"]
+    assert f"sqlite:///{tmp_path}/r.db" in report["asked"] and "--json" in report["asked"]
+    assert tuning.summary(report) == {"seconds": 12.0, "measured": 3, "failed": 1, "max_rel_error": 1e-6}
+    broken = "import sys; print('first', file=sys.stderr); sys.exit('It is broken.')"
+    with pytest.raises(UserError, match=r"failed: It is broken\."):
+        tuning.tune(*given, 5.0, (sys.executable, "-c", broken))
+    monkeypatch.setattr(tuning, "GRACE", 0.1)
+    with pytest.raises(UserError, match=r"did not end within 0\.4 s"):
+        tuning.tune(*given, 0.1, (sys.executable, "-c", "import time; time.sleep(60)"))
+
+
+def test_a_template_that_is_taken_out_serves_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "TEMPLATES", registry.TEMPLATES)
+    before = [t.name for t in registry.TEMPLATES]
+    without.take_out(["winograd", "lrn"])
+    assert [t.name for t in registry.TEMPLATES] == [n for n in before if n not in ("winograd", "lrn")]
+    with pytest.raises(UserError, match="nothing"):
+        without.take_out(["nothing"])
+
+
+def test_the_variants_cover_each_pass_and_name_templates_that_are() -> None:
+    assert [v.removeprefix("pass ") for v in VARIANTS if v.startswith("pass ")] == list(NAMES)
+    assert {t for v in VARIANTS.values() for t in v.templates} <= {t.name for t in registry.TEMPLATES}
+
+
+def test_variants_begin_with_the_same_records_and_the_full_tuning_is_made_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[Any, ...]] = []
+
+    def tune(path: Path, out: Path, database: Path, options: Any, seconds: float, command: Any = ()) -> dict[str, Any]:
+        with sqlite3.connect(database) as connection:
+            connection.execute("create table if not exists records (made_by)")
+            known = [name for (name,) in connection.execute("select made_by from records")]
+            connection.execute("insert into records values (?)", [out.name])
+        connection.close()
+        out.mkdir(parents=True)
+        asked.append((out.name, known, list(options), list(command[-1:])))
+        return REPORT
+
+    def bench(path: Path, artifacts: dict[str, Path], *_: Any, **__: Any) -> Any:
+        assert all(folder.is_dir() for folder in artifacts.values())
+        return SimpleNamespace(to_json=lambda: {"rows": list(artifacts)})
+
+    monkeypatch.setattr(ablation, "tune", tune)
+    monkeypatch.setattr(ablation, "bench", bench)
+    monkeypatch.setattr(ablation, "ratios_over", lambda *_: {})
+    monkeypatch.setattr(ablation.models, "write", lambda _, path: path.write_text("m"))
+    monkeypatch.setattr(ablation, "VARIANTS", {
+        "winograd": VARIANTS["winograd"], "core choice": VARIANTS["core choice"], "search": VARIANTS["search"],
+        "none": Variant("nothing"),
+    })  # fmt: skip
+    rows = [ablation.ablation_row(name, "m", 1, 9.0, 3, tmp_path) for name in ablation.VARIANTS]
+    limited, first = ["--seed", "1", "--seconds", "9"], ["first"]
+    assert asked == [
+        ("first", [], ["--seconds", "9"], []),
+        ("full", first, limited, []),
+        ("artifact", first, limited, ["winograd"]),
+        ("artifact", first, [*limited, "--cores", "1"], []),
+        ("artifact", first, ["--seed", "1", "--trials", "0"], []),
+        ("artifact", first, limited, []),
+    ]
+    assert rows[0]["mode"] == "ablation:winograd" and rows[0]["bench"] == {"rows": ["tuned", "winograd"]}
+    json.dumps(rows)
+
+
+def test_a_database_that_was_cut_short_loses_its_last_line(tmp_path: Path) -> None:
+    (tmp_path / "database_workload.json").write_text('["a"]\n["b"]\n["c')
+    (tmp_path / "database_tuning_record.json").write_text("[0]\n[1]\n[")
+    assert metaschedule.trials(tmp_path) == 2
+    assert (tmp_path / "database_workload.json").read_text() == '["a"]\n["b"]\n'
+    (tmp_path / "none").mkdir()
+    assert metaschedule.trials(tmp_path / "none") == 0
+
+
+def test_without_pytorch_its_contestant_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bench.peers.engines.find_spec", lambda _: None)
+    with pytest.raises(CandidateError, match=r"pip install 'fusetune\[torch\]'"):
+        TorchModel(Path("m.onnx"), {}, 1)

@@ -7,13 +7,18 @@ Numpy and the Graph only, so that the search, the assembly and whoever reads a p
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from math import prod
+from typing import TYPE_CHECKING
 
 from tuner.graph.ir import Graph, Layer
 from tuner.plan.layout import PLAIN, block_of, physical_shape
+from tuner.plan.legality import VIEWS
 from tuner.plan.plan import IMPORTED, VIEW, Block, Plan
+
+if TYPE_CHECKING:
+    from tuner.plan.space import BlockOption
 
 ALIGNMENT = 64  # bytes; what kernels assume of a tensor's address
 _FOREIGN = frozenset({VIEW, IMPORTED})  # templates of blocks that cannot write where they are told
@@ -86,6 +91,28 @@ def free_blocks(graph: Graph, plan: Plan) -> Iterator[Block]:
     """The blocks of a plan that are concatenations without any copying: they take no time and need no kernel."""
     found = joins(graph, plan)
     return (b for b in plan.blocks if b.layers[0] in found and found[b.layers[0]].free)
+
+
+def is_free(graph: Graph, block: BlockOption, served: Collection[str]) -> bool:
+    """Whether a block that may be chosen will be a free concatenation, whatever else is chosen.
+
+    Args:
+        block: one whose layouts are named as in ``PlanSpace``.
+        served: layers that templates serve: what makes a part must be one of them.
+    """
+    layer = graph.by_id[block.layers[0]]
+    if len(block.layers) > 1 or layer.op != "Concat":
+        return False
+    layout = block.writes.get(layer.outputs[0], PLAIN)
+    if len(set(layer.inputs)) < len(layer.inputs) or any(block.reads.get(n, PLAIN) != layout for n in layer.inputs):
+        return False
+    for name in layer.inputs:
+        maker = graph.producer.get(name)
+        if maker is None or maker.op in VIEWS or maker.id not in served or name in graph.outputs:
+            return False
+        if any(reader.op == "Concat" and reader is not layer for reader in graph.consumers[name]):
+            return False
+    return contiguous(graph, layer, layout)
 
 
 def _read(plan: Plan, block: Block, tensor: str) -> str:

@@ -9,6 +9,7 @@ from tuner.build.assemble import block_layouts
 from tuner.graph.ir import Graph
 from tuner.kernels.base import Space
 from tuner.kernels.registry import serving, template
+from tuner.plan.joins import free_blocks
 from tuner.plan.plan import IMPORTED, VIEW, Block, Plan
 from tuner.plan.workload import workload_of
 from tuner.search.knobs import KnobSearch
@@ -98,14 +99,15 @@ def questions(
     residency: str,
     alternatives: bool = True,
 ) -> dict[tuple[str, ...], Question]:
-    """Questions by the layers of the blocks that ask them; views and imported layers ask none.
+    """Questions by the layers of the blocks that ask them; views, free concatenations and imported layers ask none.
 
     With ``alternatives`` every template that serves a block as planned takes part, not the planned one alone.
     """
     by_key: dict[object, Question] = {}
     found = {}
+    free = {block.layers for block in free_blocks(graph, plan)}
     for block in plan.blocks:
-        if block.template in {VIEW, IMPORTED}:
+        if block.template in {VIEW, IMPORTED} or block.layers in free:
             continue
         bound = workload_of(graph, block.layers)
         layouts = block_layouts(plan, block, bound)

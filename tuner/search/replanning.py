@@ -18,6 +18,7 @@ from tuner.errors import InternalError
 from tuner.graph.ir import Graph
 from tuner.measure.runner import Runner
 from tuner.plan.elementwise import ELEMENTWISE
+from tuner.plan.joins import is_free
 from tuner.plan.partition import Choice, to_plan
 from tuner.plan.plan import IMPORTED, VIEW, Plan
 from tuner.plan.space import Evaluation, PlanSpace, plan_space
@@ -33,7 +34,7 @@ from tuner.types import Candidate, Purpose, Trial
 
 BATCH = 4  # evaluations asked of the strategy at once
 HANDED_ON = 2  # best knobs of kindred blocks that a new block is tried with
-_NOTHING = 0.0  # seconds of a view, which computes nothing, and of layers that are in no other block
+_NOTHING = 0.0  # seconds of views and free concatenations, which compute nothing, and of layers in no other block
 
 Make = Callable[[Graph, dict[str, str], str], Question]  # (workload, layouts, template) -> question
 
@@ -49,9 +50,10 @@ class Replanning:
     _asked: dict[int, Question] = field(default_factory=dict)  # by the space's questions
 
     def __post_init__(self) -> None:
+        self._unasked = _unasked(self.space)
         known = {_identity(q.workload, q.layouts, q.template): q for q in self.tuning.questions}
         for number, asked in enumerate(self.space.questions):
-            if asked.template in {VIEW, IMPORTED}:
+            if number in self._unasked:
                 self.state.tell(((number, c), _NOTHING) for c in range(len(self.space.cores)))
             else:
                 key = _identity(self.space.workload(number), self.space.layouts(number), asked.template)
@@ -155,7 +157,7 @@ class Replanning:
 
     def _open(self, number: int) -> bool:
         """Whether it can be asked, and was not yet."""
-        return number not in self._asked and self.space.questions[number].template not in {VIEW, IMPORTED}
+        return number not in self._asked and number not in self._unasked
 
     def _question(self, number: int) -> Question:
         template = self.space.questions[number].template
@@ -190,6 +192,14 @@ def replan(
         )  # fmt: skip
 
     return Replanning(State(space, tuning.seed, predictor=predictor), strategy, tuning, make)
+
+
+def _unasked(space: PlanSpace) -> frozenset[int]:
+    """Questions that no measurement answers: of views, of imported layers, and of concatenations without a kernel."""
+    foreign = {k for k, question in enumerate(space.questions) if question.template in {VIEW, IMPORTED}}
+    served = {i for block in space.blocks if block.question not in foreign for i in block.layers}
+    costly = {b.question for b in space.blocks if not is_free(space.graph, b, served)}
+    return frozenset(foreign | (set(range(len(space.questions))) - costly))
 
 
 def _identity(workload: Graph, layouts: Any, template: str) -> tuple[Any, ...]:

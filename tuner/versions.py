@@ -12,7 +12,7 @@ from tuner.types import PROTOCOL, digest
 TEMPLATES = {
     "channels": 1,
     "concat": 1,
-    "conv2d": 3,
+    "conv2d": 4,
     "conv2d_pool": 2,
     "dense": 1,
     "depthwise": 1,

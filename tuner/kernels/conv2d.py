@@ -32,7 +32,7 @@ from tuner.types import Device
 
 class Conv2d(KernelTemplate):
     name = "conv2d"
-    version = 3
+    version = 4
 
     def accepts(self, workload: Graph, layouts: Layouts, device: Device) -> bool:
         conv = anchored(workload, frozenset({"Conv"}), layouts)
@@ -187,13 +187,13 @@ class ConvBuilder:
                 y, x = self._pixel(x) // s.ow, self._pixel(x) % s.ow
             return image.at(n, c, (y, x), (kh, kw))
 
-        if block and window.whole:
-            ico = te.reduce_axis((0, -(-s.ic // block)), "ico")
+        if window.in_blocks(block):
+            ico = te.reduce_axis((0, -(-window.group_ic // block)), "ico")
             ici = te.reduce_axis((0, block), "ici")
             return te.compute(
                 dims,
                 lambda n, o, y, x, i: te.sum(
-                    source(n, Chan(ico, ici, block), y, x) * weights(o, ico, kh, kw, ici, i),
+                    source(n, Chan(window.first(o) // block + ico, ici, block), y, x) * weights(o, ico, kh, kw, ici, i),
                     axis=[ico, kh, kw, ici],
                 ),
                 name="acc",
@@ -319,8 +319,8 @@ class ConvBuilder:
     def schedule_accumulation(self, sch: Any, acc: Any) -> None:
         """The innermost loops: a register tile of columns x vectors while the input channels stream by."""
         loops = sch.get_loops(acc)
-        blocked = block_of(self.body.input(self.conv.inputs[0]).layout)
-        count = 4 if (self.window.whole and blocked) or self.window.groups > 1 else 3
+        block = block_of(self.body.input(self.conv.inputs[0]).layout)
+        count = 4 if self.window.in_blocks(block) or self.window.groups > 1 else 3
         reductions, (col, lane) = loops[-count:], loops[-count - 2 : -count]
         sch.reorder(*reductions, col, lane)
         sch.unroll(col)

@@ -28,6 +28,10 @@ class Groups:
         """The first input channel of the first group that a chunk touches."""
         return 0 if self.whole else (chunk * self.ob) // self.group_oc * self.group_ic
 
+    def in_blocks(self, block: int) -> bool:
+        """Whether a chunk reads whole blocks of ``block`` channels (0: the input is not blocked)."""
+        return block > 0 and (self.whole or (self.groups == 1 and self.group_ic % block == 0))
+
     def touched(self, chunk: Any) -> Any:
         """How many groups a chunk touches; beyond the last group it may count one that is not there."""
         return (chunk * self.ob + self.ob - 1) // self.group_oc - (chunk * self.ob) // self.group_oc + 1
@@ -48,16 +52,16 @@ def pack_weights(s: ConvShape, ob: int, window: Groups, block: int) -> tuple[tup
     """Shape and packing of the weights [OC, IC/groups, KH, KW] for one kernel."""
     chunks = -(-s.oc // ob)
     oc_pad = chunks * ob - s.oc
-    if s.groups == 1 and block:
-        icb = -(-s.ic // block)
+    group_ic = s.ic // s.groups
+    if window.in_blocks(block) and (s.groups == 1 or not window.whole):
+        icb = -(-group_ic // block)
         return (chunks, icb, s.kh, s.kw, block, ob), Pack(
             (
-                ("pad", [[0, oc_pad], [0, icb * block - s.ic], [0, 0], [0, 0]]),
+                ("pad", [[0, oc_pad], [0, icb * block - group_ic], [0, 0], [0, 0]]),
                 ("reshape", [chunks, ob, icb, block, s.kh, s.kw]),
                 ("transpose", [0, 2, 4, 5, 3, 1]),
             )
         )
-    group_ic = s.ic // s.groups
     if s.groups == 1 or (not window.whole and window.groups == 1):  # every chunk lies in one group
         return (chunks, group_ic, s.kh, s.kw, ob), Pack(
             (

@@ -194,7 +194,7 @@ def _conv_attrs(rng: np.random.Generator, kernel: tuple[int, int]) -> dict[str, 
 def conv(s: Sketch, groups: int = 1, pointwise: bool = False) -> str:
     rng = s.rng
     kernel = (1, 1) if pointwise else _pick(rng, (3, 3), (3, 3), (1, 3), (5, 5), (2, 2), (1, 1), (7, 7))
-    each = _pick(rng, 1, 3, 4, 6, 10)
+    each = _pick(rng, 1, 3, 4, 6, 10, 16)
     ic = groups * each if groups > 1 else _pick(rng, *CHANNELS)
     oc = groups * _pick(rng, 1, 3, 4, 5, 16) if groups > 1 else _pick(rng, *CHANNELS)
     n, h, w = _pick(rng, 1, 1, 2), int(rng.integers(9, 15)), int(rng.integers(9, 17))

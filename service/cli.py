@@ -81,7 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     _model_options(bench)
     bench.add_argument("--artifact", type=Path, metavar="DIR", help="what tune wrote (default: NAME.fusetune)")
     bench.add_argument("--peers", type=_words, default=("onnxruntime",), metavar="A,B",
-                       help="onnxruntime, openvino, tvm (default onnxruntime)")  # fmt: skip
+                       help="onnxruntime, openvino, torch, torch-compile, tvm (default onnxruntime)")  # fmt: skip
     bench.add_argument("--rounds", type=_natural, default=15, metavar="N")
     bench.add_argument("--no-baselines", action="store_true", help="leave out unoptimised, unfused and default")
     bench.add_argument("--json", action="store_true")

@@ -90,7 +90,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=900.0, help="tuning budget of a model")
     parser.add_argument("--rounds", type=int, default=15, help="turns of each contestant")
     parser.add_argument("--out", type=Path, default=Path("bench_out"))
-    parser.add_argument("--retry", action="store_true", help="measure again what failed")
+    parser.add_argument("--retry", action="store_true", help="measure again what failed or was disturbed")
     mode = parser.add_mutually_exclusive_group()
     mode.add_argument("--metaschedule", action="store_true", help="TVM's own tuner with the same budget")
     mode.add_argument("--ablation", action="store_true", help="what each part of the tuner is worth")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.lines import append, read
+from bench.results import disturbed
 from tuner.errors import FusetuneError
 
 Row = Mapping[str, Any]
@@ -30,12 +31,13 @@ def fill(
 ) -> bool:  # fmt: skip
     """Measure the keys that have no row yet, a row at a time; whether all have one without an error.
 
-    A failure of ``measure`` is a row as well, with an ``error``; ``retry`` measures such keys again.
+    A failure of ``measure`` is a row as well, with an ``error``; ``retry`` measures such keys again, and those where
+    other processes used the cores in most rounds.
     """
     fine = True
     for key in keys:
         row: Row | None = read_rows(lines).get(key)
-        if row is None or (retry and row["error"]):
+        if row is None or (retry and (row["error"] or disturbed(row))):
             try:
                 row = measure(key)
             except (FusetuneError, OSError, ValueError) as error:

@@ -17,6 +17,7 @@ from bench.peers.rows import (
     milliseconds,
     number,
 )
+from bench.results import disturbed
 
 _COLUMNS = (
     "model", "threads", "tuned ms", "default ms", *(f"{name} ms" for name in (*FLOAT32, BF16)), "best float32 peer",
@@ -75,7 +76,7 @@ def metaschedule(keys: Sequence[Key], rows: Rows, command: str) -> str:
             tuning = row["tuning"] or {"measured": "–"}
             times = [_time(row, "tuned"), _time(row, "metaschedule")]
             cells = [*times, _interval(ratio), tuning["measured"], row["trials"]]
-        lines.append(line([*key[1:3], f"{key[3]:g}", *cells]))
+        lines.append(line([_marked(key[1], row), key[2], f"{key[3]:g}", *cells]))
     return "\n".join([*lines, *_problems(keys, rows)])
 
 
@@ -107,11 +108,16 @@ def _ablated(row: Row | None, variant: str) -> str:
     if row is None:
         return "not measured"
     ratio = (row.get("ratios") or {}).get("tuned", {}).get(variant)
-    return "failed" if ratio is None else _interval(ratio, rounds=False)
+    return "failed" if ratio is None else _marked(_interval(ratio, rounds=False), row)
+
+
+def _marked(text: str, row: Row | None) -> str:
+    """With an asterisk where others used the cores in most rounds."""
+    return text + " \\*" * (row is not None and disturbed(row))
 
 
 def _cells(key: Key, row: Row | None) -> list[str]:
-    head = [key[1], str(key[2])]
+    head = [_marked(key[1], row), str(key[2])]
     if row is None or not row.get("bench"):
         return [*head, "not measured" if row is None else "failed", *[""] * (len(_COLUMNS) - 3)]
     times = [_time(row, name) for name in ("tuned", "default", *FLOAT32, BF16)]
@@ -164,8 +170,10 @@ def _sums(keys: Sequence[Key], rows: Rows) -> list[str]:
 
 
 def _problems(keys: Sequence[Key], rows: Rows) -> list[str]:
-    """What failed or is missing, each sentence once with the models that it is about."""
-    found: dict[str, list[str]] = {}
+    """What was disturbed, and what failed or is missing, each sentence once with the models that it is about."""
+    notes, found = [], dict[str, list[str]]()
+    if any(disturbed(rows[key]) for key in keys if key in rows):
+        notes = ["", "\\* Other processes used the cores in most rounds: measure again on a quiet machine (--retry)."]
     for key in keys:
         row = rows.get(key, {})
         whys = [row["error"]] if row.get("error") else []
@@ -174,8 +182,14 @@ def _problems(keys: Sequence[Key], rows: Rows) -> list[str]:
             where = f"{key[1]} ({key[2]} threads)"
             found[why] = [*found.get(why, ()), *([] if where in found.get(why, ()) else [where])]
     if not found:
-        return []
-    return ["", "What went wrong:", "", *(f"- {', '.join(where)}: {_plain(why)}" for why, where in found.items())]
+        return notes
+    return [
+        *notes,
+        "",
+        "What went wrong:",
+        "",
+        *(f"- {', '.join(where)}: {_plain(why)}" for why, where in found.items()),
+    ]
 
 
 def _plain(message: str) -> str:

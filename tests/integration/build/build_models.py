@@ -69,7 +69,7 @@ def cleaned(
         "test",
         [declared(n, spec) for n, spec in inputs.items()],
         [helper.make_empty_tensor_value_info(n) for n in outputs],
-        [numpy_helper.from_array(np.ascontiguousarray(v), n) for n, v in (constants or {}).items()],
+        [numpy_helper.from_array(np.asarray(v, order="C"), n) for n, v in (constants or {}).items()],
     )
     proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
     work = clean(proto.SerializeToString(), None, {}, disabled, Sizes(tensor=1 << 26, constants=1 << 27)).work

@@ -26,7 +26,7 @@ def ratio(median: float, low: float, high: float) -> dict[str, Any]:
 
 
 def entry(name: str, ms: float | None, failure: str | None = None, precision: str = "fp32") -> dict[str, Any]:
-    return {"name": name, "median_ms": ms, "failure": failure, "precision": precision}
+    return {"name": name, "median_ms": ms, "failure": failure, "precision": precision, "disturbed": 0}
 
 
 def row(model: str = "a", threads: int = 2, *, scale: float = 1.0, **others: Any) -> dict[str, Any]:
@@ -39,7 +39,7 @@ def row(model: str = "a", threads: int = 2, *, scale: float = 1.0, **others: Any
              "tvm": ratio(18, 17, 19), "default": ratio(1.6, 1.5, 1.7)}  # fmt: skip
     return {
         "mode": "peers", "model": model, "threads": threads, "budget": 900.0, "date": "2026-01-02", "error": None,
-        "bench": {"machine": MACHINE, "rows": entries}, "bound_ms": 2.0,
+        "bench": {"machine": MACHINE, "rounds": 15, "rows": entries}, "bound_ms": 2.0,
         "ratios": {"tuned": tuned, "default": {"openvino": ratio(0.75, 0.7, 0.8), "tuned": ratio(0.6, 0.5, 0.7)}},
         "tuning": {"seconds": 321.0, "measured": 77, "max_rel_error": 2e-6},
     } | others  # fmt: skip
@@ -91,9 +91,22 @@ def test_a_kept_artifact_that_could_not_be_loaded_is_no_crash() -> None:
     assert any(line.startswith("| a | 2 |") and "| – | – | – |" in line for line in found)
 
 
+def test_a_row_that_others_disturbed_is_marked_and_measured_again_on_request(tmp_path: Path) -> None:
+    mine = row()
+    mine["bench"]["rows"][3]["disturbed"] = 8
+    found = comparison(mine, names="a")
+    assert any(line.startswith("| a \\* | 2 |") for line in found)
+    assert any(line.startswith("\\* Other processes") for line in found)
+    assert not any("\\*" in line for line in comparison(row(), names="a"))
+    asked = []
+    for retry in (False, False, True):
+        fill(tmp_path / "peers.jsonl", [key_of(mine)], lambda key: asked.append(key) or mine, retry=retry)
+    assert len(asked) == 2
+
+
 def test_metaschedule_stands_beside_ours() -> None:
     mine = row(mode="metaschedule", trials=640, bench={
-        "machine": MACHINE, "rows": [entry("tuned", 5.0), entry("metaschedule", 15.0), entry("onnxruntime", 6.0)],
+        "machine": MACHINE, "rounds": 15, "rows": [entry("tuned", 5.0), entry("metaschedule", 15.0)],
     }, ratios={"tuned": {"metaschedule": ratio(3.0, 2.9, 3.1)}})  # fmt: skip
     keys: list[Key] = [("metaschedule", m, 2, 900.0) for m in "ab"]
     found = tables.metaschedule(keys, {key_of(mine): mine}, "`cmd`").splitlines()

@@ -9,10 +9,12 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+import onnx
 import tvm
 from onnx.defs import SchemaError
 from tvm import relax
 from tvm.relax.frontend.onnx import from_onnx
+from tvm_ffi import structural_equal
 
 from tuner.errors import UserError
 from tuner.graph.ir import Graph
@@ -72,17 +74,16 @@ class Lowered:
     def tasks(self) -> tuple[Task, ...]:
         """What is to be scheduled, in the order of first calls."""
         calls = _calls(self.module)
-        grouped: dict[str, list[str]] = {}
-        modules: dict[str, Any] = {}
+        grouped: list[tuple[Any, list[str]]] = []
         for symbol in calls:
             function = self.module[symbol].with_attr("global_symbol", "main")
             module = tvm.IRModule({"main": function})
-            text = module.script()
-            grouped.setdefault(text, []).append(symbol)
-            modules.setdefault(text, module)
-        return tuple(
-            Task(tuple(symbols), modules[text], sum(calls[s] for s in symbols)) for text, symbols in grouped.items()
-        )
+            alike = (symbols for other, symbols in grouped if structural_equal(other, module))
+            if (symbols := next(alike, None)) is None:
+                grouped.append((module, [symbol]))
+            else:
+                symbols.append(symbol)
+        return tuple(Task(tuple(symbols), module, sum(calls[s] for s in symbols)) for module, symbols in grouped)
 
     def scheduled(self, functions: Mapping[str, Any]) -> Any:
         """The module with these scheduled PrimFuncs, by symbol, in place of its own."""
@@ -96,7 +97,7 @@ class Lowered:
 def lower(graph: Graph, weights: Mapping[str, np.ndarray], target: Any) -> Lowered:
     """Lower a model. Raises UserError (``unsupported-operator``) with TVM's own words when it cannot be imported."""
     try:
-        module = from_onnx(to_onnx(graph, weights), keep_params_in_input=True)
+        module = from_onnx(_plainly_named(to_onnx(graph, weights)), keep_params_in_input=True)
         module, detached = relax.frontend.detach_params(module)
         with target:
             module = tvm.transform.Sequential([make() for make in _PASSES])(module)
@@ -106,6 +107,18 @@ def lower(graph: Graph, weights: Mapping[str, np.ndarray], target: Any) -> Lower
         raise UserError(f"TVM's importer cannot lower the model: {reason}", code="unsupported-operator") from error
     parameters = tuple(np.asarray(p.numpy()) for p in detached.get("main", []))
     return Lowered(module, parameters)
+
+
+def _plainly_named(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model with names that may stand in C, because TVM writes names of weights into its code as they are."""
+    plain: dict[str, str] = {"": ""}
+    values = [*model.graph.input, *model.graph.output, *model.graph.initializer, *model.graph.value_info]
+    for value in values:
+        value.name = plain.setdefault(value.name, f"x{len(plain)}")
+    for node in model.graph.node:
+        for names in (node.input, node.output):
+            names[:] = [plain.setdefault(name, f"x{len(plain)}") for name in names]
+    return model
 
 
 def _calls(module: Any) -> Counter[str]:

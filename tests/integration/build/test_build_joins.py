@@ -3,25 +3,35 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 import pytest
-from build_models import Weights, agree, build_and_compare, cleaned, feeds, machine, node, onnxruntime_outputs, rand
+from build_models import (
+    Weights,
+    agree,
+    build,
+    build_and_compare,
+    cleaned,
+    feeds,
+    machine,
+    node,
+    onnxruntime_outputs,
+    rand,
+)
 
-from tuner.build.artifact import load
 from tuner.build.assemble import assemble
-from tuner.build.export import build_artifact
 from tuner.build.memory import most_alive
 from tuner.graph.clean import clean
 from tuner.graph.export import digests_of, to_graph
 from tuner.graph.ir import Graph
 from tuner.graph.work import Sizes
 from tuner.graph.zoo import write
-from tuner.search.fusion import greedy
+from tuner.plan.plan import Plan
+from tuner.search.fusion import greedy, unfused
 
 X = {"x": [1, 16, 6, 6]}
 W = {n: rand(16, 16, 1, 1, seed=k) for k, n in enumerate(("w1", "w2", "w3"))}
@@ -103,13 +113,18 @@ def test_a_whole_model_needs_little_memory_and_no_plain_concatenation(
 ) -> None:
     graph, weights = zoo_model(name, tmp_path)
     device = machine()
-    plan = greedy(graph, device, device.cores)
-    found = assemble(graph, weights, plan, device)
+    found = assemble(graph, weights, greedy(graph, device, device.cores), device)
     assert most_alive(found.program) <= found.memory.bytes <= megabytes * 1e6
     kernels = Counter(tuple(graph.by_id[i].op for i in step.layers) for step in found.steps)
     assert kernels["Concat",] == 0
-    build_artifact(tmp_path / "built", graph, weights, plan, device, {"model": name})
-    model = load(tmp_path / "built")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["squeezenet", "inception_v1", "shufflenet", "densenet121"])
+@pytest.mark.parametrize("how", [greedy, unfused])
+def test_whole_models_are_right(name: str, how: Callable[..., Plan], tmp_path: Path) -> None:
+    graph, weights = zoo_model(name, tmp_path)
+    model = build(tmp_path / "built", graph, weights, how(graph, machine(), machine().cores))
     inputs = feeds(graph)
     for _ in range(2):  # what the first run left in the storages must not matter
         agree(model.run(inputs), onnxruntime_outputs(graph, weights, inputs), 1e-4)

@@ -119,3 +119,5 @@ def _show(console: Console, report: Mapping[str, Any]) -> None:
         f"bundle{known}; checked on the CPU: largest relative error {report['verification']['max_rel_error']:.2g}.",
         highlight=False,
     )
+    for name, why in report["unexplored"].items():
+        console.print(f"No design space for {name}, which keeps its default schedule: {why}", highlight=False)

@@ -104,6 +104,7 @@ class BuildOnly:
             self.spec, model, self.device, tools, chosen, [*known.trials, *self._trials], known, verification,
             explored=sum(map(len, found)), refused=sum(e.refused for e in explorers), bundled=len(bundle),
             learned=ranker.learned, seconds=time.monotonic() - self._began,
+            unexplored={e.task.name: e.why for e in explorers if e.why is not None},
         )  # fmt: skip
         self._write(folder, model, lowered, built, report, facts | {"toolchain": tools}, known)
         return report

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,8 +45,12 @@ class Explorer:
         self._target, self._spec, self._rules = target, spec, rules
         self.refused = 0  # points that MetaSchedule would not have
         self.spaces: tuple[DesignSpace, ...] = ()
-        with suppress(tvm.error.InternalError, ValueError, NotImplementedError):  # then there is the default alone
+        self.why: str | None = None  # there is no design space, and the default alone
+        try:
             self.spaces = design_spaces(task.module, target, rules)
+        except (tvm.error.InternalError, ValueError, NotImplementedError) as error:
+            text = str(error).strip()
+            self.why = text.splitlines()[-1][:200] if text else type(error).__name__
 
     def default(self) -> Scheduled:
         """dlight's schedule."""

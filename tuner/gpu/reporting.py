@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,9 +65,13 @@ class Chosen:
 def build_report(
     spec: JobSpec, model: ImportedModel, device: Device, toolchain: str, chosen: Sequence[Chosen],
     trials: Sequence[Trial], known: Results, verification: Verification, *, explored: int, refused: int, bundled: int,
-    learned: int, seconds: float,
+    learned: int, seconds: float, unexplored: Mapping[str, str],
 ) -> dict[str, Any]:  # fmt: skip
-    """The report as JSON values. ``known`` is what earlier rounds measured, ``trials`` that and what failed here."""
+    """The report as JSON values.
+
+    ``known`` is what earlier rounds measured, ``trials`` that and what failed here, ``unexplored`` why there was no
+    design space, by name of the task.
+    """
     blocks = [c.to_json() for c in chosen]
     return preamble(spec, model, device, toolchain, PROTOCOL) | {
         "measured": False,
@@ -77,6 +81,7 @@ def build_report(
         "speedup": dict.fromkeys(("over_unoptimised", "over_onnxruntime")),
         "predicted_ms": sum(c.predicted * c.task.calls for c in chosen) * 1e3,
         "ranking": {"explored": explored, "refused": refused, "learned_from": learned, "bundled": bundled},
+        "unexplored": dict(unexplored),
         "measured_on": [dict(d) for d in known.devices],
         "verification": verification.to_json() | {"on": "cpu"},
         "blocks": blocks,

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -72,6 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=Path("out/kernels"))
     parser.add_argument("--against", type=Path, help="the --out of an earlier run")
     options = parser.parse_args(arguments)
+    os.environ["TVM_NUM_THREADS"] = str(options.cores)  # before TVM is loaded: it would count cores its own way
     from tuner.measure.device import detect_cpu
     from tuner.measure.roof import measure_roof
 

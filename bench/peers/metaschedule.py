@@ -15,10 +15,12 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from tuner.environment import child_environment
+from tuner.errors import UserError
 
 _ENDLESS = 1_000_000  # trials
 _DATABASE = ("database_workload.json", "database_tuning_record.json")
@@ -36,7 +38,13 @@ class Prepared:
 
 
 def tune(model: Path, records: Path, seconds: float, threads: int) -> int:
-    """Fill the folder ``records``; gives the number of trials in it. Everything that it started has ended then."""
+    """Fill the folder ``records``; gives the number of trials in it. Everything that it started has ended then.
+
+    Raises:
+        UserError: it failed before the time was up (``no-tuning``), or MetaSchedule lacks a package.
+    """
+    if find_spec("cloudpickle") is None:
+        raise UserError("cloudpickle is not installed: pip install 'fusetune[bench]'", code="missing-package")
     records.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "bench.peers.metaschedule", str(model), str(records), "--threads", str(threads)]
     with (records / "log.txt").open("wb") as log:
@@ -51,6 +59,9 @@ def tune(model: Path, records: Path, seconds: float, threads: int) -> int:
             with suppress(ProcessLookupError):
                 os.killpg(child.pid, signal.SIGKILL)  # its builders and runners, too
             child.wait()
+    if child.returncode > 0:
+        last = " ".join((records / "log.txt").read_text(errors="replace").splitlines()[-1:])
+        raise UserError(f"MetaSchedule failed: {last[-300:]}", code="no-tuning")
     return trials(records)
 
 

@@ -128,6 +128,25 @@ def test_a_database_that_was_cut_short_loses_its_last_line(tmp_path: Path) -> No
     assert metaschedule.trials(tmp_path / "none") == 0
 
 
+def test_metaschedule_is_ended_when_its_time_is_up_and_keeps_what_it_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = tmp_path / "python"
+    fake.write_text('#!/bin/sh\necho "[1]" > "$4/database_tuning_record.json"\nsleep 60 & echo $! > "$4/pid"; wait\n')
+    fake.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(fake))
+    monkeypatch.setattr(metaschedule, "find_spec", lambda _: True)
+    assert metaschedule.tune(tmp_path / "m.onnx", tmp_path / "records", 0.5, 1) == 1
+    status = Path(f"/proc/{(tmp_path / 'records' / 'pid').read_text().strip()}/status")
+    assert not status.exists() or "zombie" in status.read_text()
+    fake.write_text("#!/bin/sh\necho first >&2; echo It is broken. >&2; exit 1\n")
+    with pytest.raises(UserError, match=r"failed: It is broken\."):
+        metaschedule.tune(tmp_path / "m.onnx", tmp_path / "records", 30.0, 1)
+    monkeypatch.setattr(metaschedule, "find_spec", lambda _: None)
+    with pytest.raises(UserError, match=r"pip install 'fusetune\[bench\]'"):
+        metaschedule.tune(tmp_path / "m.onnx", tmp_path / "records", 30.0, 1)
+
+
 def test_without_pytorch_its_contestant_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("bench.peers.engines.find_spec", lambda _: None)
     with pytest.raises(CandidateError, match=r"pip install 'fusetune\[torch\]'"):

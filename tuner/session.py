@@ -366,7 +366,7 @@ class Session:
         ]
         result = self.models.contest(
             entries, self._inputs[0], threads=self.device.cores, rounds=3, seconds=FIRST_LOOK_SECONDS,
-            options=TurnOptions(turn_seconds=0.12), seed=self.spec.seed,
+            options=TurnOptions(turn_seconds=0.12, patience=0.0), seed=self.spec.seed,
         )  # fmt: skip
         self._note(result)
         self._look_seconds = time.monotonic() - began

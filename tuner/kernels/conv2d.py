@@ -118,9 +118,7 @@ def _default(shape: ConvShape, tile: Knobs, rows: Sequence[int], device: Device)
     """Tasks enough for the cores; the heavier operand stays in cache while the lighter one streams by."""
     oc_t, reg_n = tile["oc_t"], tile["reg_n"]
     width = shape.oh * shape.ow if shape.flat else shape.ow
-    weights = shape.oc * (shape.ic // shape.groups) * shape.kh * shape.kw * 4
-    image = shape.ic * shape.h * shape.w * 4
-    order = 0 if weights >= image else 1
+    order = _order(shape, device)
     tasks = shape.n * -(-shape.oc // (device.lanes * oc_t))
     steps = -(-width // reg_n) if shape.flat else shape.oh
     height = max((r for r in rows if tasks * -(-steps // r) >= 4 * device.cores), default=rows[0])
@@ -128,6 +126,17 @@ def _default(shape: ConvShape, tile: Knobs, rows: Sequence[int], device: Device)
         limit = 4 if shape.flat else 2
         height = max(r for r in rows if r <= max(min(height, limit), rows[0]))
     return {"oc_t": oc_t, "reg_n": reg_n, "rows": height, "order": order}
+
+
+def _order(shape: ConvShape, device: Device) -> int:
+    """0: the image passes by once per chunk of weights; 1: the weights once per band of the image.
+
+    Of 1x1 convolutions, whose pixels serve one tap each, an image that does not stay in a core's cache passes once.
+    """
+    weights = shape.oc * (shape.ic // shape.groups) * shape.kh * shape.kw * 4
+    image = shape.copied if shape.gathered and shape.flat else shape.ic * shape.h * shape.w * 4
+    far = shape.flat and shape.kh * shape.kw == 1 and image > device.l2 // 2
+    return int(weights < (8 * image if far else image))
 
 
 class ConvBuilder:

@@ -1,9 +1,9 @@
-"""Memory of an assembled model: which values share a storage, and where in it each lies. Knows no TVM.
+"""Memory of an assembled model: one storage that all values share over time, and where in it each lies. Knows no TVM.
 
 A joined value (concatenation) and its parts are one buffer, alive from the first part written to the last one read.
-Buffers are placed the largest first, so that every later one fits wherever nothing else is alive (greedy by size:
-Pisarchyk and Lee, arXiv 2001.03288); among those storages the one whose last reader is nearest is taken, for it is
-still in cache.
+Buffers are placed the largest first (greedy by size with offsets: Pisarchyk and Lee, arXiv 2001.03288), each between
+those that are alive with it; of several places where the storage need not grow, the one that was read last is taken,
+for it is still in cache.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ class Life:
 
 @dataclass(frozen=True)
 class Memory:
-    """Sizes of the storages, those that the user keeps included, and the place of every value that kernels write."""
+    """Sizes of the storages, and the place of every value that kernels write."""
 
-    storages: tuple[int, ...]  # bytes
+    storages: tuple[int, ...]  # bytes: the shared one, if there is any, then one for each buffer that the user keeps
     places: Mapping[Value, Place]
 
     @property
@@ -73,28 +73,56 @@ def lives(program: Program) -> dict[Value, Life]:
 
 
 def plan_memory(program: Program) -> Memory:
-    """Give every buffer a storage: one of its own if the user keeps it, else one shared with others over time."""
+    """Place every buffer: in a storage of its own if the user keeps it, else in the shared one."""
     found = lives(program)
-    storages: list[int] = []
-    tenants: list[list[Life]] = []
-    storage_of: dict[Value, int] = {}
-    for root, life in sorted(found.items(), key=lambda item: (item[1].kept, -item[1].bytes, item[1].first)):
-        free = [] if life.kept else [k for k, t in enumerate(tenants) if not any(life.meets(x) for x in t)]
-        if free:
-            chosen = min(free, key=lambda k: (_cold(tenants[k], life), storages[k]))
-        else:
-            chosen = len(storages)
-            storages.append(max(-(-life.bytes // ALIGNMENT), 1) * ALIGNMENT)
-            tenants.append([])
-        tenants[chosen].append(life)
-        storage_of[root] = chosen
+    shared = {root: life for root, life in found.items() if not life.kept}
+    starts, size = _pack(shared)
+    storages = [size] if shared else []
+    at = {root: Place(0, start) for root, start in starts.items()}
+    for root in found.keys() - shared.keys():
+        at[root] = Place(len(storages), 0)
+        storages.append(_aligned(found[root].bytes))
     homes = _homes(program)
     places = {}
     for op in program.ops:
         if isinstance(op, Call | Join):
             root, offset = _root(op.out, homes)
-            places[op.out] = Place(storage_of[root], offset)
+            places[op.out] = Place(at[root].storage, at[root].offset + offset)
     return Memory(tuple(storages), places)
+
+
+def _pack(buffers: Mapping[Value, Life]) -> tuple[dict[Value, int], int]:
+    """Where each buffer begins in one storage, and the storage's bytes."""
+    starts: dict[Value, int] = {}
+    size = 0
+    for root, life in sorted(buffers.items(), key=lambda item: (-item[1].bytes, item[1].first)):
+        placed = [(start, buffers[other]) for other, start in starts.items()]
+        gaps = _gaps([(start, _aligned(other.bytes)) for start, other in placed if other.meets(life)], life.bytes)
+        inside = [start for start in gaps if start + life.bytes <= size]
+
+        def coldness(start: int, life: Life = life, placed: list[tuple[int, Life]] = placed) -> float:
+            """Ops since this place was last used before; infinite if it was not."""
+            end = start + life.bytes
+            used = [x.last for at, x in placed if x.last < life.first and at < end and start < at + x.bytes]
+            return life.first - max(used) if used else float("inf")
+
+        starts[root] = min(inside, key=lambda start: (coldness(start), start)) if inside else gaps[0]
+        size = max(size, starts[root] + _aligned(life.bytes))
+    return starts, size
+
+
+def _gaps(busy: list[tuple[int, int]], size: int) -> list[int]:
+    """Beginnings of the places of ``size`` bytes that these (start, bytes) leave, the last one behind them all."""
+    found, end = [], 0
+    for start, used in sorted(busy):
+        if start - end >= size:
+            found.append(end)
+        end = max(end, start + used)
+    return [*found, end]
+
+
+def _aligned(size: int) -> int:
+    return max(-(-size // ALIGNMENT), 1) * ALIGNMENT
 
 
 def most_alive(program: Program) -> int:
@@ -104,12 +132,6 @@ def most_alive(program: Program) -> int:
     shared = [life for life in found if not life.kept]
     most = max((sum(x.bytes for x in shared if x.first <= i <= x.last) for i in {y.first for y in shared}), default=0)
     return most + sum(life.bytes for life in ends)
-
-
-def _cold(tenants: list[Life], life: Life) -> float:
-    """Ops since the storage was last used before ``life``; infinite if it was not."""
-    before = [t.last for t in tenants if t.last < life.first]
-    return life.first - max(before) if before else float("inf")
 
 
 def _reads(op: object) -> tuple[Value, ...]:

@@ -2,7 +2,7 @@
 
 The stock flow (``relax.pipeline.static_shape_tuning_pipeline`` with weight prepacking) on the graph as our cleaning
 passes leave it, which spares it TVM's slow folding. MetaSchedule knows no time limit: it runs in a process that is
-ended when the time is up, and its database has what was measured by then. It gives every task its trials in turn.
+ended when the time is up, and its database has what was measured by then.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from tuner.environment import child_environment
 from tuner.errors import UserError
 
 _ENDLESS = 1_000_000  # trials
+_AT_ONCE = 16  # trials of a task in turn; TVM's 64 would spend a short budget on a few of the tasks
 _DATABASE = ("database_workload.json", "database_tuning_record.json")
 
 
@@ -90,13 +91,28 @@ def prepared(path: Path, threads: int) -> Prepared:
     return Prepared(module, list(params.get("main", [])), target, model.graph.inputs, model.graph.outputs)
 
 
-def compiled(model: Prepared, records: Path, trials: int = 0) -> tuple[Any, list[Any]]:
-    """A Relax virtual machine and the parameters to call its main with; tunes before if ``trials`` are asked for."""
+def search(model: Prepared, records: Path) -> None:
+    """What the stock pipeline does to tune, without an end; its passes are those of ``compiled``."""
+    import tvm
+    from tvm import relax
+    from tvm.s_tir.meta_schedule.relax_integration import tune_relax
+
+    passes = (
+        relax.transform.DecomposeOpsForInference(), relax.transform.CanonicalizeBindings(),
+        relax.pipeline.zero_pipeline(), relax.transform.AttachAttrLayoutFreeBuffers(),
+    )  # fmt: skip
+    with model.target:
+        module = tvm.transform.Sequential(passes)(model.module)
+        tune_relax(module, {}, model.target, str(records), _ENDLESS, num_trials_per_iter=_AT_ONCE)
+
+
+def compiled(model: Prepared, records: Path) -> tuple[Any, list[Any]]:
+    """A Relax virtual machine with the best records, and the parameters to call its main with."""
     import tvm
     from tvm import relax
 
     pipeline = relax.pipeline.static_shape_tuning_pipeline(
-        total_trials=trials, target=model.target, work_dir=str(records), cpu_weight_prepack=True
+        total_trials=0, target=model.target, work_dir=str(records), cpu_weight_prepack=True
     )
     module = pipeline(model.module)
     machine = relax.VirtualMachine(tvm.compile(module, model.target), tvm.cpu())
@@ -110,7 +126,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("records", type=Path)
     parser.add_argument("--threads", type=int, required=True)
     options = parser.parse_args(arguments)
-    compiled(prepared(options.model, options.threads), options.records, _ENDLESS)
+    search(prepared(options.model, options.threads), options.records)
     return 0
 
 

@@ -24,7 +24,7 @@ from tuner.kernels.conv_image import Image
 from tuner.kernels.conv_shape import ConvShape
 from tuner.kernels.conv_weights import groups_of, pack_weights
 from tuner.kernels.epilogue import Body, anchored
-from tuner.kernels.scheduling import divisors, module_of, parallelise, schedule_of
+from tuner.kernels.scheduling import module_of, parallelise, schedule_of
 from tuner.kernels.views import Chan
 from tuner.plan.layout import block_of, physical_shape
 from tuner.types import Device
@@ -70,6 +70,15 @@ def _tiles(width: int, budget: int) -> list[int]:
     return [n for n in tiles if n >= 3 or width % n == 0]
 
 
+def _vectors(chunks: int, *, ragged: bool) -> list[int]:
+    """Vectors of channels per task: those that divide the image's; if ``ragged``, those that waste an eighth or less.
+
+    Never 3, because LLVM splits vectors of 48 badly.
+    """
+    spare = chunks // 8 if ragged else 0
+    return [t for t in (1, 2, 4) if t <= chunks and -chunks % t <= spare]
+
+
 def register_tiles(
     shape: ConvShape, device: Device
 ) -> tuple[dict[str, list[int]], dict[str, int], Callable[[Knobs], bool]]:
@@ -80,7 +89,7 @@ def register_tiles(
     chunks = -(-shape.oc // device.lanes)
     width = shape.oh * shape.ow if shape.flat else shape.ow
     knobs = {
-        "oc_t": [t for t in divisors(chunks, 4) if t != 3],  # LLVM splits vectors of 48 badly
+        "oc_t": _vectors(chunks, ragged=shape.groups == 1 and not shape.rows_kept),
         "reg_n": _tiles(width, device.registers - 4),
     }
     most = device.registers - 4 if shape.kh * shape.kw <= 9 else device.registers // 2
@@ -94,6 +103,7 @@ def register_tiles(
             chains = min(oc_t * reg_n / 10, 1)  # multiply-adds in flight hide their latency
             reads = groups_of(shape, device.lanes * oc_t)
             waste = reads.groups * reads.group_ic * shape.groups / shape.ic  # zeros in the weights of mixed tasks
+            waste *= -(-chunks // oc_t) * oc_t / chunks
             score = width / steps * chains / max(loads, 0.6) / waste + 0.002 * oc_t * reg_n
             best = max(best, (score, -oc_t, reg_n))
     least = min(4, max(knobs["oc_t"]) * max(knobs["reg_n"]))

@@ -114,7 +114,8 @@ def test_a_whole_model_needs_little_memory_and_no_plain_concatenation(
     graph, weights = zoo_model(name, tmp_path)
     device = machine()
     found = assemble(graph, weights, greedy(graph, device, device.cores), device)
-    assert most_alive(found.program) <= found.memory.bytes <= megabytes * 1e6
+    least = most_alive(found.program)
+    assert least <= found.memory.bytes <= min(1.1 * least, megabytes * 1e6)
     kernels = Counter(tuple(graph.by_id[i].op for i in step.layers) for step in found.steps)
     assert kernels["Concat",] == 0
 

@@ -12,9 +12,11 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -23,7 +25,9 @@ from tuner.environment import child_environment
 from tuner.errors import UserError
 
 _ENDLESS = 1_000_000  # trials
-_AT_ONCE = 16  # trials of a task in turn; TVM's 64 would spend a short budget on a few of the tasks
+_AT_ONCE = 8  # trials of a task in turn; TVM's 64 would spend a short budget on a few of the tasks
+_READY = "ready"  # a file of the child's: it has imported what it needs, and the time begins
+_START = 600.0  # seconds after which it begins anyhow; importing TVM's tensor intrinsics alone takes about a minute
 _DATABASE = ("database_workload.json", "database_tuning_record.json")
 
 
@@ -54,6 +58,9 @@ def tune(model: Path, records: Path, seconds: float, threads: int) -> int:
             env=child_environment() | {"TVM_NUM_THREADS": str(threads)},
         )  # fmt: skip
         try:
+            begun = time.monotonic()
+            while child.poll() is None and not (records / _READY).exists() and time.monotonic() - begun < _START:
+                time.sleep(0.1)
             with suppress(subprocess.TimeoutExpired):
                 child.wait(seconds)
         finally:
@@ -126,6 +133,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("records", type=Path)
     parser.add_argument("--threads", type=int, required=True)
     options = parser.parse_args(arguments)
+    import_module("tvm.s_tir.tensor_intrin")
+    (options.records / _READY).touch()
     search(prepared(options.model, options.threads), options.records)
     return 0
 

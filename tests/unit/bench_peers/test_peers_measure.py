@@ -132,7 +132,9 @@ def test_metaschedule_is_ended_when_its_time_is_up_and_keeps_what_it_has(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fake = tmp_path / "python"
-    fake.write_text('#!/bin/sh\necho "[1]" > "$4/database_tuning_record.json"\nsleep 60 & echo $! > "$4/pid"; wait\n')
+    fake.write_text(
+        '#!/bin/sh\necho "[1]" > "$4/database_tuning_record.json"\nsleep 60 & echo $! > "$4/pid"; >"$4/ready"; wait\n'
+    )
     fake.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(fake))
     monkeypatch.setattr(metaschedule, "find_spec", lambda _: True)

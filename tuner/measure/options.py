@@ -35,8 +35,8 @@ class MeasureOptions:
     early_ratio: float = 1.7  # ... if it is so many times slower than the best known
     final_factor: int = 3  # Purpose.FINAL takes so many times the samples
     retake_factor: float = 1.0  # disturbed samples are retaken at most so many times the wanted ones
-    patience: float = 0.3  # seconds at most that a trial waits for its cores to be calm; FINAL three times as long ...
-    waiting: float = 0.1  # ... and the share of a measuring process's time that goes into that
+    patience: float = 0.3  # seconds at most that a trial waits for its cores to be calm (see tuner.measure.contention)
+    waiting: float = 0.1  # share of a measuring process's time that goes into that; finalists always may wait
     foreign_load: float = 0.15  # share of the device's cores that others may use before a trial is retaken
 
     def memory(self, device_memory: int) -> int:

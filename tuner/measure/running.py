@@ -180,7 +180,7 @@ class _Measurer:
         """Seconds that a trial may wait for calm cores: less when much has been waited in vain."""
         options = self._options
         if final:
-            return options.patience * options.final_factor
+            return options.patience
         saved = options.waiting * (time.perf_counter() - self._began) - self._waited
         return min(options.patience, max(0.0, options.patience + saved))
 

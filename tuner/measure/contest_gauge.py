@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection
 
 from tuner.measure.contest_process import Contender, environment
 from tuner.scratch import Scratch
+
+WAITING = 0.25  # share of a contest's time that may go into waiting for calm cores
 
 
 class TurnGauge:
@@ -15,7 +18,8 @@ class TurnGauge:
         scratch: where the process may write.
         threads: of the contestants.
         affinity: CPUs that they are confined to; None = those of this process.
-        patience: seconds that ``wait`` waits at most; 0 = nothing is gauged.
+        patience: seconds that ``wait`` waits at most, and less once a quarter of the time went into that; 0 = nothing
+            is gauged.
         start_limit, limit: seconds for the process to start, and to answer.
     """
 
@@ -31,6 +35,7 @@ class TurnGauge:
         self._patience, self._limit = patience, limit
         self._process: Contender | None = None
         self._ready = False
+        self._began, self._waited = time.monotonic(), 0.0
         if patience > 0:
             config = {"threads": threads, "affinity": sorted(affinity or ()), "folder": str(scratch.path)}
             stderr = scratch.path / "gauge.err"
@@ -38,7 +43,8 @@ class TurnGauge:
 
     def wait(self) -> float:
         """Wait for calm cores; gives the contention that remained."""
-        return self._ask(self._patience)
+        saved = WAITING * (time.monotonic() - self._began) - self._waited
+        return self._ask(min(self._patience, max(0.0, self._patience + saved)))
 
     def read(self) -> float:
         """Contention now; 1 = none."""
@@ -53,9 +59,12 @@ class TurnGauge:
     def _ask(self, patience: float) -> float:
         if self._process is None:
             return 1.0
-        self._ready = self._ready or self._process.finish().answer is not None
+        if not self._ready:
+            self._ready = self._process.finish().answer is not None
+            self._began = time.monotonic()
         answer = self._process.ask({"patience": patience}, self._limit).answer if self._ready else None
         if answer is None:
             self.close()
             return 1.0
+        self._waited += answer["waited"]
         return float(answer["contention"])

@@ -58,6 +58,7 @@ class _Work:
     seen: dict[str, float] = field(default_factory=dict)  # our own: record key -> best median
     exhausted: bool = False
     draining: bool = False  # the chunk was full and is being measured
+    fresh: bool = False  # the measuring process was started for this run
     building: dict[Worker, _Job] = field(default_factory=dict)
     built: deque[_Job] = field(default_factory=deque)
     referring: _Job | None = None  # whose reference is being made
@@ -211,8 +212,9 @@ class LocalRunner(SerialRunner):
             self._finish(work, job, failure=no_reference)
             return
         final = work.purpose is Purpose.FINAL
-        if final:
+        if final and not work.fresh:
             self._measurer.drop()  # code and data fall on other addresses each time; a finalist is to be good on any
+            work.fresh = True
         self._measurer.ensure()
         while not self._measurer.idle:
             self._wait([self._measurer])

@@ -39,7 +39,8 @@ class Runner(ABC):
 
         Args:
             candidates: what to measure; may be an endless generator.
-            purpose: SEARCH and CORES may stop hopeless candidates early; FINAL takes more samples in a fresh process.
+            purpose: SEARCH and CORES may stop hopeless candidates early; FINAL takes more samples, in a process begun
+                for this run.
             best_seconds: ``Candidate.record_key`` -> best seconds per call known so far. Read afresh for every
                 candidate, so the caller may go on updating it; the runner adds what it sees during this run itself.
         """

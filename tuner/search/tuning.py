@@ -21,7 +21,8 @@ from tuner.types import Candidate, Device, Purpose, Trial
 CORE_FINALISTS = 2  # best knobs that are also tried at other core counts
 FINAL_MARGIN = 1.06  # the best and runners-up within this factor of it are measured again, in another process ...
 FINAL_ROUNDS = 2  # ... and once more those that are then found to be
-LAST_SHARE = 0.15  # of the search time kept for cores and finalists
+LAST_SHARE = 0.3  # of the search time kept for cores and finalists ...
+CORES_SHARE = 0.4  # ... and of that, at most, for cores
 
 
 @dataclass
@@ -158,7 +159,9 @@ class Tuning:
 
     def run(self, runner: Runner, trials: int | None, deadline: float | None) -> Iterator[Trial]:
         """Measure; yields each trial after it was stored. ``deadline`` is in the clock's seconds."""
-        last = None if deadline is None else deadline - LAST_SHARE * max(0.0, deadline - self.clock.seconds)
+        kept = 0.0 if deadline is None else LAST_SHARE * max(0.0, deadline - self.clock.seconds)
+        last = None if deadline is None else deadline - kept
+        cored = None if deadline is None else deadline - kept * (1 - CORES_SHARE)
         left = 0 if trials is None else max(0, trials - self.measured)
         reserve = min(left // 4, 3 * sum(1 for q in self.questions if q.uses))
         with self.deciding():
@@ -169,7 +172,7 @@ class Tuning:
                 if not batch:
                     break
                 yield from self.measure(runner, batch, Purpose.SEARCH, trials, last)
-            yield from self.measure(runner, self._core_candidates(), Purpose.CORES, trials, deadline)
+            yield from self.measure(runner, self._core_candidates(), Purpose.CORES, trials, cored)
             for _ in range(FINAL_ROUNDS):
                 yield from self.measure(runner, self._finalists(), Purpose.FINAL, trials, deadline)
 

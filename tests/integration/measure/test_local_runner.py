@@ -107,12 +107,13 @@ def test_a_hint_stops_hopeless_candidates_but_never_finalists(make_runner: Calla
     assert len(final.samples) > 7 and final.purpose is Purpose.FINAL
 
 
-def test_each_finalist_gets_a_process_of_its_own(runner: LocalRunner) -> None:
+def test_each_run_of_finalists_gets_a_process_of_its_own(runner: LocalRunner) -> None:
     pids = []
-    for _ in runner.run([candidate("good", 1), candidate("good", 2)], Purpose.FINAL):
-        assert runner._measurer.child is not None
-        pids.append(runner._measurer.child.pid)
-    assert len(set(pids)) == 2
+    for numbers in ((1, 2), (3, 4)):
+        for _ in runner.run([candidate("good", n) for n in numbers], Purpose.FINAL):
+            assert runner._measurer.child is not None
+            pids.append(runner._measurer.child.pid)
+    assert pids[0] == pids[1] != pids[2] == pids[3]
 
 
 def test_a_build_function_that_is_not_there_is_the_services_failure(make_runner: Callable[..., LocalRunner]) -> None:

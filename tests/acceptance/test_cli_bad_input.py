@@ -11,14 +11,14 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from cli_tools import Done, Tuned, conv_net, fusetune, save
+from cli_tools import Done, Tuned, conv_net, fusetune, here, save
 from onnx import helper
 
 
 def tune(folder: Path, model: object, *more: object) -> Done:
     database = [] if "--db" in more else ["--db", f"sqlite:///{folder}/records.db"]
     out = [] if "--out" in more else ["--out", "out"]
-    return fusetune(folder, "tune", model, "--trials", 2, "--no-baselines", *database, *out, *more)
+    return here(folder, "tune", model, "--trials", 2, "--no-baselines", *database, *out, *more)
 
 
 def refused(done: Done, *words: str) -> None:
@@ -97,7 +97,7 @@ def test_bad_models(tmp_path: Path, make: Callable[[Path], tuple[str, ...]]) -> 
 
 
 def test_no_model(tmp_path: Path) -> None:
-    refused(tune(tmp_path, "nowhere.onnx"), "nowhere.onnx")
+    refused(fusetune(tmp_path, "tune", "nowhere.onnx", "--out", "out"), "nowhere.onnx")
     assert not (tmp_path / "out").exists()
 
 
@@ -127,7 +127,7 @@ def test_bad_options(folder: Path, options: list[str], words: list[str]) -> None
 
 
 def test_plan_knows_the_cores_too(folder: Path) -> None:
-    refused(fusetune(folder, "plan", "net.onnx", "--cores", "4096"), "4096")
+    refused(here(folder, "plan", "net.onnx", "--cores", "4096"), "4096")
 
 
 def test_options_that_cannot_be_read_end_before_any_work(folder: Path) -> None:
@@ -231,4 +231,4 @@ def test_bench_of_another_model(folder: Path, tuned: Tuned) -> None:
 
 
 def test_unknown_model_of_the_zoo(folder: Path) -> None:
-    refused(fusetune(folder, "zoo", "unicorn"), "unicorn")
+    refused(here(folder, "zoo", "unicorn"), "unicorn")

@@ -75,6 +75,7 @@ def test_cancel_and_pause_kill_the_work_within_two_seconds(server: House, action
     assert server.store.turns.current(server.device.fingerprint) is None
 
 
+@pytest.mark.slow  # the dashboard pauses one and goes on, too
 def test_a_paused_job_goes_on_where_it_was(server: House) -> None:
     job = server.submit(server.upload(), trials=14)
     server.wait(job, lambda j: j.measured >= 3)

@@ -201,10 +201,14 @@ class _Lane:
         return self._process is not None and (self._last_round is None or number < self._last_round)
 
     def turn(self, number: int) -> None:
-        """Take a turn, and again at once if others disturbed it; the less disturbed of the two counts."""
+        """Take a turn, and again at once if others disturbed it; the less disturbed of the two counts.
+
+        Where cores were contended already before it, in spite of waiting, they stay so: it is not retaken for that.
+        """
         limit = self._options.foreign_load
         takes: list[tuple[bool, float, float, tuple[float, ...]]] = []  # disturbed, by how much, samples
-        while self._process is not None and len(takes) < 2 and all(disturbed for disturbed, *_ in takes):
+        again = True
+        while self._process is not None and again:
             before = self._gauge.wait() if self._gauge is not None else 1.0
             meter = _Meter(self._process)
             request = {"op": "turn", **asdict(self._options)}
@@ -214,6 +218,7 @@ class _Lane:
                 contention = max(before, self._gauge.read() if self._gauge is not None else 1.0)
                 disturbed = foreign > limit or contention > CALM
                 takes.append((disturbed, foreign, contention, tuple(answer["samples"])))
+                again = len(takes) < 2 and (foreign > limit or before <= CALM < contention)
                 self.standing = replace(self.standing, peak_memory=answer["peak_memory"])
         if takes:
             disturbed, _, _, samples = min(takes)

@@ -37,7 +37,7 @@ class TurnGauge:
         self._ready = False
         self._began, self._waited = time.monotonic(), 0.0
         if patience > 0:
-            config = {"threads": threads, "affinity": sorted(affinity or ()), "folder": str(scratch.path)}
+            config = {"affinity": sorted(affinity or ())}
             stderr = scratch.path / "gauge.err"
             self._process = Contender(config, stderr, environment(threads), start_limit, "gauge")
 

@@ -2,54 +2,67 @@
 
 Request: ``{"patience": SECONDS}``, how long to wait for calm cores.
 Answer: ``{"contention": READING, "waited": SECONDS}``.
+
+Its bursts are small matrix products on one thread per core (see ``tuner.measure.contention`` for what they tell); they
+need no compiler, so that it starts at once.
 """
 
 from __future__ import annotations
 
 import os
-import tempfile
+import threading
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import replace
-from pathlib import Path
+from collections.abc import Callable, Collection, Mapping
 from statistics import median
 from typing import Any
 
-from tuner.measure.contention import Gauge, build_burst, kernel_burst
-from tuner.measure.device import detect_cpu
+import numpy as np
+
 from tuner.measure.timing import wait
 
-WARM = 0.004  # seconds of bursts that count for nothing: cores that rested are slow at first
-READS = 7  # of which the median counts
+LOOK = 0.006  # seconds that a reading takes; its first half counts for nothing: cores that rested are slow at first
+SIDE, COUNT = 64, 8  # of the matrices: 48 kB in all, 4 million multiply-adds, about 50 microseconds
 
 
 def handler(config: Mapping[str, Any]) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
-    if config["affinity"]:
-        os.sched_setaffinity(0, config["affinity"])
-    device = replace(detect_cpu(), cores=config["threads"])
-    with tempfile.TemporaryDirectory(dir=config["folder"]) as folder:
-        library = Path(folder) / "burst.so"
-        build_burst(device, library)
-        burst = kernel_burst(device, library)
-    if burst is None:
-        raise OSError("The burst was built, but is not there.")
-    steady = _Steady(Gauge(burst))
+    gauge = ThreadGauge(config["affinity"] or os.sched_getaffinity(0))
+    gauge.read()
 
     def handle(request: Mapping[str, Any]) -> dict[str, Any]:
-        end = time.perf_counter() + WARM
-        while time.perf_counter() < end:
-            steady.read()
-        contention, waited = wait(steady, request["patience"])
+        contention, waited = wait(gauge, request["patience"])
         return {"contention": contention, "waited": waited}
 
     return handle
 
 
-class _Steady:
-    """The median of several readings."""
+class ThreadGauge:
+    """Contention of some CPUs: the slowest one's seconds per burst over those of the fastest burst ever, at least 1."""
 
-    def __init__(self, gauge: Gauge) -> None:
-        self._gauge = gauge
+    def __init__(self, cpus: Collection[int]) -> None:
+        self._cpus = sorted(cpus)
+        self._floor = float("inf")
 
     def read(self) -> float:
-        return median(self._gauge.read() for _ in range(READS))
+        found: dict[int, list[float]] = {}
+        threads = [threading.Thread(target=_burst, args=(cpu, found)) for cpu in self._cpus]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        slowest = max(median(times[len(times) // 2 :]) for times in found.values())
+        self._floor = min(self._floor, *(min(times) for times in found.values()))
+        return slowest / self._floor
+
+
+def _burst(cpu: int, found: dict[int, list[float]]) -> None:
+    """Multiply for a while on one CPU; the time that counts is the thread's own, for others may have to run there."""
+    os.sched_setaffinity(threading.get_native_id(), {cpu})
+    many = np.full((COUNT, SIDE, SIDE), 1e-3, np.float32)
+    one, out = many[0].copy(), np.empty_like(many)
+    times: list[float] = []
+    end = time.perf_counter() + LOOK
+    while not times or time.perf_counter() < end:
+        began = time.thread_time_ns()
+        np.matmul(many, one, out=out)
+        times.append((time.thread_time_ns() - began) * 1e-9)
+    found[cpu] = times

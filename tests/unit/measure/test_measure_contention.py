@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import tvm
 
 from tuner.measure.contention import Gauge, build_burst, kernel_burst, work
 from tuner.measure.device import detect_cpu
+from tuner.measure.gauging import ThreadGauge
 
 
 def test_a_reading_is_over_the_fastest_burst_ever() -> None:
@@ -53,3 +55,13 @@ def test_it_exists_for_other_devices(registers: int) -> None:
 
     device = replace(detect_cpu(), registers=registers, lanes=16)
     assert work(device) is not None
+
+
+def test_the_gauge_without_a_compiler_reads_each_cpu() -> None:
+    cpus = sorted(os.sched_getaffinity(0))[:2]
+    before = os.sched_getaffinity(0)
+    gauge = ThreadGauge(cpus)
+    readings = [gauge.read() for _ in range(5)]
+    assert all(1.0 <= reading < 1000 for reading in readings)
+    assert len(set(readings)) > 1  # measured, not assumed
+    assert os.sched_getaffinity(0) == before

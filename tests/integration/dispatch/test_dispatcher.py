@@ -106,6 +106,7 @@ def test_a_killed_driver_is_replaced_and_repeats_nothing(server: House) -> None:
     check_books(server.store, job.id)
 
 
+@pytest.mark.slow  # the ten random kills are about this, too
 def test_a_stopped_server_hands_its_job_to_the_next(tmp_path: Path) -> None:
     url, data = f"sqlite:///{tmp_path}/f.db", tmp_path / "data"
     with house(url, data) as first:
@@ -133,6 +134,7 @@ def test_two_servers_on_one_database_share_the_queue(tmp_path: Path) -> None:
             check_books(first.store, job.id)
 
 
+@pytest.mark.slow
 def test_a_driver_that_dies_at_once_fails_the_job_with_its_last_words(
     server: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -135,6 +135,7 @@ def test_a_plan_makes_the_round_trip(tuned: Tuned) -> None:
     assert {p.name for p in out.iterdir()} == FILES
 
 
+@pytest.mark.slow
 def test_no_strategy_and_the_baselines(tuned: Tuned) -> None:
     out = tuned.home / "none"
     done = fusetune(

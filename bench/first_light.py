@@ -22,12 +22,11 @@ from bench.lines import append, read
 from bench.peers import BenchReport, bench
 from bench.results import disturbed, render
 from bench.sections import RESULTS
+from bench.tuning import COMMAND, GRACE
 from tuner.errors import FusetuneError, UserError
 from tuner.measure.contest import Ratio, ratio
 
 _PEERS = ("onnxruntime", "openvino")
-_GRACE = 900.0  # seconds that a tuning may take beyond three times its budget before it counts as hanging
-_COMMAND = (sys.executable, "-m", "service.cli")  # how fusetune is called here
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -109,11 +108,11 @@ def _measure(
     problems: list[str] = []
     reports = {
         # A database of its own: defaults must not profit from records.
-        "default": _tune(model, folder, "default", ["--trials", "0"], "default.db", _GRACE, problems),
-        "tuned": _tune(model, folder, "tuned", limited, "tuned.db", 3 * seconds + _GRACE, problems),
+        "default": _tune(model, folder, "default", ["--trials", "0"], "default.db", GRACE, problems),
+        "tuned": _tune(model, folder, "tuned", limited, "tuned.db", 3 * seconds + GRACE, problems),
     }
     reports["again"] = (
-        _tune(model, folder, "again", limited, "tuned.db", 3 * seconds + _GRACE, problems) if reports["tuned"] else None
+        _tune(model, folder, "again", limited, "tuned.db", 3 * seconds + GRACE, problems) if reports["tuned"] else None
     )
     artifacts = {kind: folder / kind for kind in ("tuned", "default") if reports[kind] is not None}
     report = bench(model, artifacts, _PEERS, rounds=rounds)
@@ -134,7 +133,7 @@ def _tune(
     """Run ``fusetune tune`` into ``folder / kind``; its report, or None and what went wrong added to ``problems``."""
     out = folder / kind
     paths = ["--no-baselines", "--out", str(out), "--json", "--db", f"sqlite:///{(folder / database).absolute()}"]
-    command = [*_COMMAND, "tune", str(model), *budget, *paths]
+    command = [*COMMAND, "tune", str(model), *budget, *paths]
     log = folder / f"{kind}.log"
     with log.open("wb") as file:
         header = file.write(f"{shlex.join(command)}\n".encode())

@@ -20,7 +20,7 @@ from typing import Any
 from bench.peers import models
 from bench.peers.measure import confined, ratios_over
 from bench.peers.sidebyside import bench
-from bench.peers.tuning import summary, tune
+from bench.tuning import summary, tune
 from tuner.graph.passes.registry import NAMES
 
 MODELS = ("squeezenet", "resnet18", "mobilenetv2", "inception_v1")

@@ -13,7 +13,7 @@ from typing import Any
 
 from bench.peers import metaschedule, models
 from bench.peers.sidebyside import BenchReport, bench
-from bench.peers.tuning import summary, tune
+from bench.tuning import summary, tune
 from tuner.errors import FusetuneError
 from tuner.graph.costs import layer_cost
 from tuner.graph.ir import Graph

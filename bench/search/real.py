@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,8 +17,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from bench import tuning
 from bench.lines import append, read
 from bench.sections import write_section
+from tuner.errors import UserError
 from tuner.graph import zoo
 
 SECTION = "search:real"  # of bench/RESULTS.md
@@ -27,8 +28,6 @@ MODELS = ("bvlc_alexnet", "densenet121", "inception_v1", "inception_v2", "resnet
           "vgg19", "zfnet512")  # fmt: skip
 REPEATED = ("squeezenet", "inception_v1")  # with further seeds
 CLOSE = 0.1  # error of a prediction that is to be kept
-_GRACE = 900.0  # seconds that a tuning may take beyond three times its budget before it counts as hanging
-_COMMAND = (sys.executable, "-m", "service.cli")  # how fusetune is called here
 
 Key = tuple[str, int, float]  # model, seed, seconds of budget
 Rows = Mapping[Key, Mapping[str, Any]]
@@ -80,18 +79,12 @@ def measure(model: str, seed: int, seconds: float) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="fusetune-bench-") as folder:
         out = Path(folder)
         path = zoo.write(model, out / f"{model}.onnx")
-        limit = 3 * seconds + _GRACE
+        options = ["--strategy", "joint", "--seconds", f"{seconds:g}", "--seed", str(seed)]
         try:
-            done = subprocess.run(
-                [*_COMMAND, "tune", str(path), "--strategy", "joint", "--seconds", f"{seconds:g}", "--seed", str(seed),
-                 "--db", f"sqlite:///{out}/fusetune.db", "--out", str(out / "out"), "--json"],
-                stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=limit,
-            )  # fmt: skip
-        except subprocess.TimeoutExpired:
-            return row | {"error": f"It did not end within {limit:g} s."}
-    if done.returncode:
-        return row | {"error": done.stderr.strip()[-500:] or f"exit code {done.returncode}"}
-    return row | figures(json.loads(done.stdout))
+            report = tuning.tune(path, out / "out", out / "fusetune.db", options, seconds, baselines=True)
+        except UserError as error:
+            return row | {"error": error.message}
+    return row | figures(report)
 
 
 def figures(report: Mapping[str, Any]) -> dict[str, Any]:

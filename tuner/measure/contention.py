@@ -1,9 +1,9 @@
 """Whether others compute on our cores' other hardware threads: a short burst of work on every core, timed.
 
-A neighbour there (on a virtual machine: another guest of the host) takes up to 40% of a core's speed for milliseconds
-to minutes, and shows in no counter of the operating system. The burst is what kernels do: a register tile of a matrix
-product whose operands lie in the first-level cache. On a core of one's own it takes the same time again and again, and
-never less. Builders build it, because measuring processes have no compiler.
+A neighbour there (on a virtual machine: another guest of the host) slows a core and shows in no counter of the
+operating system. The burst is what kernels do: a register tile of a matrix product whose operands lie in the
+first-level cache. On a core of one's own it takes the same time again and again. Whatever else slows arithmetic, such
+as a lower clock, reads the same. Builders build it, because measuring processes have no compiler.
 """
 
 from __future__ import annotations

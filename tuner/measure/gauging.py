@@ -36,11 +36,14 @@ def handler(config: Mapping[str, Any]) -> Callable[[Mapping[str, Any]], dict[str
 
 
 class ThreadGauge:
-    """Contention of some CPUs: the slowest one's seconds per burst over those of the fastest burst ever, at least 1."""
+    """Contention of some CPUs: the slowest one's median seconds per burst over the least such median so far.
+
+    Where cores have been contended ever since it began, that is what it takes for calm.
+    """
 
     def __init__(self, cpus: Collection[int]) -> None:
         self._cpus = sorted(cpus)
-        self._floor = float("inf")
+        self.floor = float("inf")
 
     def read(self) -> float:
         found: dict[int, list[float]] = {}
@@ -49,9 +52,9 @@ class ThreadGauge:
             thread.start()
         for thread in threads:
             thread.join()
-        slowest = max(median(times[len(times) // 2 :]) for times in found.values())
-        self._floor = min(self._floor, *(min(times) for times in found.values()))
-        return slowest / self._floor
+        usual = [median(times[len(times) // 2 :]) for times in found.values()]
+        self.floor = min(self.floor, *usual)  # no single burst, which may meet a clock that nothing keeps up
+        return max(usual) / self.floor
 
 
 def _burst(cpu: int, found: dict[int, list[float]]) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from bench import tuning
 from bench.search import real
 
 FAKE_CLI = """
@@ -34,7 +35,7 @@ def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path = tmp_path / "log"
     monkeypatch.setattr(real.zoo, "write", lambda name, path, seed=0: path)
     script = FAKE_CLI.replace("LOG", repr(str(path))).replace("REPORT", repr(REPORT))
-    monkeypatch.setattr(real, "_COMMAND", (sys.executable, "-c", script))
+    monkeypatch.setattr(tuning, "COMMAND", (sys.executable, "-c", script))
     return path
 
 
@@ -81,8 +82,8 @@ def test_a_failed_run_is_a_row_and_is_measured_again_on_request(tmp_path: Path, 
 
 
 def test_a_run_that_hangs_is_a_failed_one(monkeypatch: pytest.MonkeyPatch, log: Path) -> None:
-    monkeypatch.setattr(real, "_COMMAND", (sys.executable, "-c", "import time; time.sleep(60)"))
-    monkeypatch.setattr(real, "_GRACE", 0.1)
+    monkeypatch.setattr(tuning, "COMMAND", (sys.executable, "-c", "import time; time.sleep(60)"))
+    monkeypatch.setattr(tuning, "GRACE", 0.1)
     assert "did not end within 0.4 s" in real.measure("a", 0, 0.1)["error"]
 
 

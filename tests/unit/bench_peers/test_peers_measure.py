@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from bench.peers import ablation, metaschedule, tuning, without
+from bench import tuning
+from bench.peers import ablation, metaschedule, without
 from bench.peers.ablation import VARIANTS, Variant
 from bench.peers.engines import TorchModel
 from bench.peers.measure import bound, confined

@@ -152,7 +152,7 @@ out.mkdir()
 
 
 def test_tuning_is_called_with_model_budget_out_and_database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_COMMAND", (sys.executable, "-c", FAKE_CLI))
+    monkeypatch.setattr(module, "COMMAND", (sys.executable, "-c", FAKE_CLI))
     problems: list[str] = []
     report = module._tune(tmp_path / "m.onnx", tmp_path, "tuned", ["--seconds", "5"], "tuned.db", 30, problems)
     assert report is not None and problems == []
@@ -167,7 +167,7 @@ def test_tuning_is_called_with_model_budget_out_and_database(tmp_path: Path, mon
 def test_a_tuning_that_fails_is_a_problem(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: str, limit: float, says: str
 ) -> None:
-    monkeypatch.setattr(module, "_COMMAND", (sys.executable, "-c", FAKE_CLI))
+    monkeypatch.setattr(module, "COMMAND", (sys.executable, "-c", FAKE_CLI))
     problems: list[str] = []
     assert module._tune(tmp_path / "m.onnx", tmp_path, "tuned", ["--seconds", seconds], "t.db", limit, problems) is None
     assert says in problems[0]

@@ -16,8 +16,9 @@ COMMAND = (sys.executable, "-m", "service.cli")  # how fusetune is called here
 
 
 def tune(
-    model: Path, out: Path, database: Path, options: Sequence[str], seconds: float, command: Sequence[str] = ()
-) -> dict[str, Any]:
+    model: Path, out: Path, database: Path, options: Sequence[str], seconds: float, command: Sequence[str] = (),
+    *, baselines: bool = False,
+) -> dict[str, Any]:  # fmt: skip
     """Tune ``model`` into the folder ``out``; its report.
 
     Args:
@@ -25,12 +26,14 @@ def tune(
         options: further ones of the command.
         seconds: the budget, if the options have one, for the time limit.
         command: instead of COMMAND.
+        baselines: whether unoptimised and unfused plans are timed as well.
 
     Raises:
         UserError: it failed or did not end (``no-tuning``).
     """
     limit = 3 * seconds + GRACE
-    paths = ["--db", f"sqlite:///{database.absolute()}", "--out", str(out), "--no-baselines", "--json"]
+    paths = ["--db", f"sqlite:///{database.absolute()}", "--out", str(out), "--json"]
+    paths += [] if baselines else ["--no-baselines"]
     try:
         done = subprocess.run(
             [*(command or COMMAND), "tune", str(model), *options, *paths],

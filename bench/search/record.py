@@ -31,12 +31,17 @@ LAYERS = {  # name -> (model of the zoo, layer)
     "resnet50-conv28": ("resnet50", "Conv_28"),  # 1x1 stride 2, 512 -> 1024, 14x14
     "squeezenet-conv26": ("squeezenet", "Conv_26"),  # 1x1, 512 -> 1000, 13x13
     "inception_v1-conv54": ("inception_v1", "Conv_54"),  # 3x3, 192 -> 384, 6x6
+    "squeezenet-conv22": ("squeezenet", "Conv_22"),  # 1x1, 384 -> 64, 13x13
+    "inception_v2-conv57": ("inception_v2", "Conv_57"),  # 3x3, 192 -> 192, 7x7
 }
+FIXED = ("order",)  # knobs that keep their default, so that a space has 250 to 800 points
 CONTENDER = 1.2  # times the best: such points are measured until two trials agree ...
 AGREE = 0.03  # ... within this relative difference
 SCATTER = 0.1  # others are measured again if what counts of their samples differs by more
 TRIALS = 4  # of one point at most
-OPTIONS = MeasureOptions(min_samples=15, sample_seconds=0.04, early_samples=6, early_ratio=2.5)
+OPTIONS = MeasureOptions(
+    min_samples=15, sample_seconds=0.04, early_samples=6, early_ratio=2.5, patience=0.5, waiting=0.4
+)  # it waits for calm cores more often than a job does
 
 
 @dataclass
@@ -139,7 +144,10 @@ def record(name: str, out: Path, pause: Path | None, remark: str = "", seed: int
 
 
 def question(model: str, layer: str) -> tuple[Candidate, dict[str, tuple[int, ...]], list[dict[str, int]]]:
-    """(candidate with default knobs on all cores, knobs' values, points) of the planned block with this layer."""
+    """(candidate with default knobs on all cores, knobs' values, points) of the planned block with this layer.
+
+    Knobs in FIXED have one value.
+    """
     from tuner.graph import zoo
     from tuner.graph.load import import_model
     from tuner.measure.device import detect_cpu
@@ -154,8 +162,10 @@ def question(model: str, layer: str) -> tuple[Candidate, dict[str, tuple[int, ..
         plan, graph, device, cores=(device.cores,), precision="fp32", seed=0, residency="dram", alternatives=False
     )
     found = next(q for layers, q in asked.items() if layer in layers)
-    values = {name: tuple(choices) for name, choices in found.space.knobs.items()}
-    return found.main.with_knobs(found.space.default), values, list(found.space.points)
+    default = found.space.default
+    values = {n: (default[n],) if n in FIXED else tuple(choices) for n, choices in found.space.knobs.items()}
+    points = [p for p in found.space.points if all(p[n] == default[n] for n in FIXED)]
+    return found.main.with_knobs(default), values, points
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

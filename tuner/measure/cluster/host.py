@@ -89,7 +89,9 @@ class Host:
         self._referee = _Place("reference", self._start)
         self._references: dict[str, Failure | None] = {}  # None = it is there; else why there is none
         self._wholes = Wholes(self._scratch.path / "wholes")
-        self._turn = threading.Lock()  # one measurement at a time
+        self._turn = threading.Lock()  # one measurement at a time; guards what follows
+        self._floor: float | None = None  # seconds of the fastest burst (see tuner.measure.contention)
+        self._finals = ""  # the run of finalists that the measuring process was started for
 
     def describe(self) -> bytes:
         """Who this is: device, builders, and the versions that decide whether results are comparable."""
@@ -124,7 +126,7 @@ class Host:
         try:
             return work(*unpack(message))
         except InternalError as error:  # this machine is not fit for it; that is no fault of the candidate
-            return pack({"broken": str(error)})
+            return pack({"broken": str(error), "code": error.code})
 
     def _build(self, header: dict[str, Any], _: bytes) -> bytes:
         device, options = _settings(header)
@@ -155,11 +157,17 @@ class Host:
                     "binary": header["binary"] | {"library": str(library)},
                     "reference": str(self._scratch.path / REFERENCES / name),
                     "residency": header["residency"], "final": header["final"], "best_seconds": header["best_seconds"],
+                    "floor": self._floor,
                 }  # fmt: skip
                 limit = options.run_limit * (FINAL_FACTOR if header["final"] else 1)
+                # Finalists get a process begun for their run, in which code and data fall on other addresses.
+                fresh = header["final"] and header["run"] != self._finals
                 with self._gate.measuring(header["cores"]):
-                    # A finalist gets a new process: code and data fall on other addresses, it is to be good on any.
-                    return pack(_said(self._measurer.ask(device, options, request, limit, fresh=header["final"])))
+                    outcome = self._measurer.ask(device, options, request, limit, fresh)
+                if header["final"]:
+                    self._finals = header["run"]
+                self._floor = (outcome.answer or {}).get("floor") or self._floor
+                return pack(_said(outcome))
         finally:
             _clear(library)
 

@@ -6,6 +6,7 @@ goes away is done again by another, and becomes a failed trial once it has seen 
 
 from __future__ import annotations
 
+import secrets
 import threading
 import time
 from collections import Counter, deque
@@ -48,6 +49,7 @@ class _Work:
     source: Iterator[Candidate]
     purpose: Purpose
     best: Mapping[str, float]  # the caller's
+    run: str = field(default_factory=lambda: secrets.token_hex(8))  # what machines tell it from others by
     seen: dict[str, float] = field(default_factory=dict)  # our own: record key -> best median
     exhausted: bool = False
     unbuilt: deque[_Job] = field(default_factory=deque)
@@ -182,7 +184,8 @@ class ClusterRunner(SerialRunner):
         header = self._common() | {
             "binary": job.binary, "workload": candidate.workload, "workload_hash": candidate.workload_hash,
             "precision": candidate.precision, "residency": candidate.residency, "cores": candidate.cores,
-            "final": work.purpose is Purpose.FINAL, "best_seconds": work.best_seconds(candidate.record_key),
+            "run": work.run, "final": work.purpose is Purpose.FINAL,
+            "best_seconds": work.best_seconds(candidate.record_key),
         }  # fmt: skip
         self._call(work, job, Call(member.name, "measure", header, blob=job.library))
 
@@ -205,7 +208,8 @@ class ClusterRunner(SerialRunner):
                 job.losses += answer.id in blamed
                 self._again(work, job, answer.lost)
             elif "broken" in answer.header:
-                raise InternalError(f"A worker cannot measure: {answer.header['broken']}", code="measuring-broken")
+                code = "disk-full" if answer.header.get("code") == "disk-full" else "measuring-broken"
+                raise InternalError(f"A worker cannot measure: {answer.header['broken']}", code=code)
             elif call.method == "build":
                 self._built(work, job, answer.header)
             else:

@@ -128,6 +128,32 @@ def test_a_lost_connection_is_nobodys_fault() -> None:
     assert len(trials) == 4 and all(t.samples for t in trials)
 
 
+def test_what_a_machine_says_that_was_cut_off_and_came_back_is_not_told_twice() -> None:
+    """Its measurements are lost with the connection, made again, and then its own answers come after all."""
+
+    class Late(Played):
+        def exchange(self, seconds: float) -> list[Answer]:
+            answers = super().exchange(seconds)
+            late = [Answer(a.id, ANSWER if self.calls[a.id].method == "measure" else built(self.calls[a.id]))
+                    for a in self.lost]  # fmt: skip
+            self.lost = [a for a in answers if a.header is None]
+            return [*answers, *late, *late]
+
+        lost: list[Answer] = []  # noqa: RUF012 - replaced, never changed
+
+    tried: Counter[tuple[str, int]] = Counter()
+
+    def play(call: Call, _: int) -> dict[str, Any] | str:
+        tried[call.method, number(call)] += 1
+        if tried[call.method, number(call)] == 1:
+            return "cut off"
+        return built(call) if call.method == "build" else ANSWER
+
+    trials = run(Late(play, ONE, TWO), 12)
+    assert sorted(t.candidate.knobs["number"] for t in trials) == list(range(12))
+    assert all(t.samples for t in trials)
+
+
 def test_a_kernel_is_not_built_again_because_its_measurement_was_lost() -> None:
     tried: Counter[int] = Counter()
 

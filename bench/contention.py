@@ -13,8 +13,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tuner.measure.gauging import ThreadGauge
-from tuner.measure.timing import CALM
+from tuner.measure.gauging import CALM, ThreadGauge
 
 SHARES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
@@ -29,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     found: list[tuple[float, float]] = []  # reading, and the floor that it was over
     while not found or time.monotonic() < end:
         found.append((gauge.read(), gauge.floor))
-    print(summary([reading * floor / gauge.floor for reading, floor in found], len(cpus)))
+    print(summary([max(1.0, reading * floor / gauge.floor) for reading, floor in found], len(cpus)))
     return 0
 
 

@@ -19,6 +19,7 @@ from tuner.graph.load import ImportedModel
 from tuner.measure.contest import ContestResult, Ratio
 from tuner.measure.machine import MachineState
 from tuner.plan.plan import VIEW, Plan
+from tuner.search.courses import Foreseen
 from tuner.search.examination import Figures, examine_knobs
 from tuner.search.tuning import Tuning
 from tuner.types import Device, JobSpec, Trial
@@ -42,7 +43,8 @@ class Outcome:
     verification: Verification
     kernels: Sequence[tuple[str, float]] | None  # (symbol, seconds) inside the running model
     tuning: Tuning | None
-    predicted: float | None  # seconds of the tuned plan, fixed before it was built
+    over_default: Ratio | None  # the default plan's latency over that of the plan found
+    foreseen: Foreseen | None  # of the tuned plan, fixed before it was built
     curve: Sequence[Sequence[float]]  # (elapsed seconds, trials, best seconds), see tuner.events.Curve
     machine: MachineState  # while the job ran
     disturbed: int  # samples of kernels that foreign load disturbed
@@ -178,13 +180,25 @@ def _cost_model(o: Outcome) -> dict[str, Any] | None:
 def _prediction(o: Outcome) -> dict[str, Any] | None:
     """How the plan's time was foreseen before it was measured as a whole."""
     measured = next((s.median for s in o.contest.standings if s.contestant.name == "tuned"), None)
-    if o.predicted is None or measured is None:
+    if o.foreseen is None or measured is None:
         return None
     return {
-        "predicted_ms": round(o.predicted * 1e3, 4),
+        "predicted_ms": round(o.foreseen.seconds * 1e3, 4),
         "measured_ms": round(measured * 1e3, 4),
-        "error": round(o.predicted / measured - 1, 4),
+        "error": round(o.foreseen.seconds / measured - 1, 4),
+        "over_default": _speedup_prediction(o.foreseen.over_default, o.over_default),
     }
+
+
+def _speedup_prediction(foreseen: float | None, found: Ratio | None) -> dict[str, Any] | None:
+    """How the speed-up over the default plan was foreseen. Unlike milliseconds it hardly depends on who else computes
+    on the machine: both wholes are timed in turns, and so are most of their kernels. ``error`` is that of the time."""
+    if foreseen is None or found is None:
+        return None
+    return {
+        "predicted": round(foreseen, 4), "measured": round(found.median, 4),
+        "interval": [round(found.low, 4), round(found.high, 4)], "error": round(found.median / foreseen - 1, 4),
+    }  # fmt: skip
 
 
 def _blocks(o: Outcome) -> list[dict[str, Any]]:

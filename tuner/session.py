@@ -35,7 +35,7 @@ from tuner.output import check_writable, install
 from tuner.plan.legality import validate
 from tuner.plan.plan import Plan
 from tuner.report import Outcome, make_report
-from tuner.search.courses import AsBegun, Course, Planned, course
+from tuner.search.courses import AsBegun, Course, Foreseen, Planned, course
 from tuner.search.examination import examined
 from tuner.search.fusion import greedy, unfused
 from tuner.search.questions import answered, core_counts, defaults, distinct, questions
@@ -92,7 +92,7 @@ class Session:
         self._seconds = {"building": 0.0, "measuring": 0.0, "deciding": 0.0}
         self._tuning: Tuning | None = None
         self._look_seconds = 0.0  # that the first look took
-        self._predicted: float | None = None  # seconds of the tuned plan as a whole, before it was built
+        self._foreseen: Foreseen | None = None  # of the tuned plan as a whole, before it was built
         self._replanning: Replanning | None = None  # with strategies that consider other plans than the one begun with
         self._inputs: list[dict[str, np.ndarray]] = []  # what whole models are run on
         self._reference: list[dict[str, np.ndarray]] | None = None  # ONNX Runtime's outputs for the input sets
@@ -135,7 +135,7 @@ class Session:
             if self.baselines:
                 self._first_look(model, scratch)
         way = self._search(model, begun, build_seconds)
-        found, self._predicted = way.found(), way.foreseen()
+        found, self._foreseen = way.found(), way.foreseen()
         with self._turn("whole models"):
             plans = {"default": plan}
             checked = self._build_found(model, found, plans, scratch, steps)
@@ -311,7 +311,8 @@ class Session:
             spec=self.spec, model=model, device=self.device, plan=plan, steps=steps, contest=result, winner=winner,
             ratio=ratio(result, winner, "onnxruntime"), verification=verification, kernels=kernels,
             over_greedy=ratio(result, "tuned", "greedy") if _has(result, "tuned", "greedy") else None,
-            tuning=self._tuning, predicted=self._predicted, curve=self.curve.points,
+            over_default=ratio(result, "tuned", "default") if _has(result, "tuned", "default") else None,
+            tuning=self._tuning, foreseen=self._foreseen, curve=self.curve.points,
             machine=MachineState.since(self._machine), disturbed=self._disturbed,
             seconds=self._seconds | {"total": self.clock.seconds},
             toolchain=toolchain(), protocol=PROTOCOL,

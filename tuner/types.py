@@ -16,7 +16,7 @@ from typing import Any
 from tuner.errors import UserError
 
 SIMULATED = "sim:"  # how names of simulated devices begin
-PROTOCOL = "3"  # bump when the way of measuring changes: older records are then not comparable
+PROTOCOL = "4"  # bump when the way of measuring changes: older records are then not comparable
 
 
 class JobState(StrEnum):

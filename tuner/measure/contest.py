@@ -22,8 +22,9 @@ from tuner.measure.contest_gauge import TurnGauge
 from tuner.measure.contest_process import Contender, environment
 from tuner.measure.contest_result import Contestant, ContestResult, Ratio, Standing, Turn, ratio
 from tuner.measure.contest_turns import read_arrays, write_arrays
+from tuner.measure.gauging import CALM
 from tuner.measure.process import Outcome
-from tuner.measure.timing import CALM, Load, LoadMeter
+from tuner.measure.timing import Load, LoadMeter
 from tuner.scratch import Scratch
 from tuner.types import Failure
 

@@ -18,9 +18,10 @@ from typing import Any
 
 import numpy as np
 
-from tuner.measure.timing import wait
+from tuner.measure.timing import Floor, wait
 
 LOOK = 0.006  # seconds that a reading takes; its first half counts for nothing: cores that rested are slow at first
+CALM = 1.12  # contention up to which a turn counts as undisturbed: its medians are of longer spans than kernels' bursts
 SIDE, COUNT = 64, 8  # of the matrices: 48 kB in all, 4 million multiply-adds, about 50 microseconds
 
 
@@ -29,21 +30,26 @@ def handler(config: Mapping[str, Any]) -> Callable[[Mapping[str, Any]], dict[str
     gauge.read()
 
     def handle(request: Mapping[str, Any]) -> dict[str, Any]:
-        contention, waited = wait(gauge, request["patience"])
+        contention, waited = wait(gauge, request["patience"], CALM)
         return {"contention": contention, "waited": waited}
 
     return handle
 
 
 class ThreadGauge:
-    """Contention of some CPUs: the slowest one's median seconds per burst over the least such median so far.
+    """Contention of some CPUs: the slowest one's median seconds per burst over what such medians are on calm ones.
 
     Where cores have been contended ever since it began, that is what it takes for calm.
     """
 
     def __init__(self, cpus: Collection[int]) -> None:
         self._cpus = sorted(cpus)
-        self.floor = float("inf")
+        self._floor = Floor()
+
+    @property
+    def floor(self) -> float:
+        """Seconds of a burst on calm cores, as far as is known; infinite before the first reading."""
+        return self._floor.seconds
 
     def read(self) -> float:
         found: dict[int, list[float]] = {}
@@ -53,8 +59,9 @@ class ThreadGauge:
         for thread in threads:
             thread.join()
         usual = [median(times[len(times) // 2 :]) for times in found.values()]
-        self.floor = min(self.floor, *usual)  # no single burst, which may meet a clock that nothing keeps up
-        return max(usual) / self.floor
+        for seconds in usual:
+            self._floor.take(seconds)
+        return self._floor.contention(max(usual))
 
 
 def _burst(cpu: int, found: dict[int, list[float]]) -> None:

@@ -85,7 +85,7 @@ class _Measurer:
         self._arena = WeightArena(residencies(device.l2, device.l3))
 
     def handle(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        """``request``: reference (folder), binary, residency, final, best_seconds, floor (the fastest burst so far).
+        """``request``: reference (folder), binary, residency, final, best_seconds, floor (of the gauge, if known).
 
         Answers samples and the error.
         """
@@ -98,7 +98,7 @@ class _Measurer:
         if not error <= self._options.tolerance:
             return {"wrong": message, "error": error if error < _WRONG else None}
         if self._gauge is not None:
-            self._gauge.floor = min(self._gauge.floor, request.get("floor") or self._gauge.floor)
+            self._gauge.hear(request.get("floor") or float("inf"))
         samples, disturbed, calls = self._time(function, bind, request)
         floor = None if self._gauge is None else self._gauge.floor
         return {"samples": samples, "error": error, "disturbed": disturbed, "calls": calls, "floor": floor}

@@ -11,7 +11,33 @@ from typing import Protocol
 
 from tuner.measure.options import MeasureOptions
 
-CALM = 1.12  # contention up to which cores count as ours alone
+CALM = 1.07  # contention up to which cores count as ours alone
+
+
+class Floor:
+    """What work takes on calm cores: the fifth least seconds seen. The very least meet a clock that nothing keeps up.
+
+    Args:
+        known: the floor of earlier processes; infinite = none.
+    """
+
+    RANK = 5
+
+    def __init__(self, known: float = float("inf")) -> None:
+        self._least = [known] * self.RANK if known < float("inf") else []
+
+    def take(self, seconds: float) -> None:
+        """Take in what some work took."""
+        self._least = sorted([*self._least, seconds])[: self.RANK]
+
+    @property
+    def seconds(self) -> float:
+        """Before there are five, the most of them; infinite without any."""
+        return self._least[-1] if self._least else float("inf")
+
+    def contention(self, seconds: float) -> float:
+        """How many times longer work took than on calm cores, at least 1."""
+        return max(1.0, seconds / self.seconds)
 
 
 class Reads(Protocol):
@@ -160,12 +186,12 @@ def take(
     return samples, waited
 
 
-def wait(gauge: Reads, patience: float) -> tuple[float, float]:
+def wait(gauge: Reads, patience: float, calm: float = CALM) -> tuple[float, float]:
     """Read until the cores are calm, for ``patience`` seconds at most; gives the last reading and the seconds waited.
 
     It never sleeps: a core that rested is slow at first.
     """
     began = time.perf_counter()
-    while (found := gauge.read()) > CALM and time.perf_counter() - began < patience:
+    while (found := gauge.read()) > calm and time.perf_counter() - began < patience:
         pass
     return found, time.perf_counter() - began

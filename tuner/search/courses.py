@@ -16,7 +16,7 @@ from tuner.measure.runner import Runner
 from tuner.plan.partition import conversion_seconds
 from tuner.plan.plan import Plan
 from tuner.search.confirmation import Confirmation
-from tuner.search.questions import Asked, known_seconds
+from tuner.search.questions import Asked, default_seconds, known_seconds
 from tuner.search.replanning import Replanning
 from tuner.search.strategies import registry
 from tuner.search.strategies.base import Strategy
@@ -36,6 +36,19 @@ class Planned:
 
     plan: Plan
     asked: Asked
+
+
+@dataclass(frozen=True)
+class Foreseen:
+    """How long whole models should take, told from their blocks before the tuned one is built."""
+
+    seconds: float  # of the plan found, with its best kernels
+    default: float | None  # of the plan begun with, with its default kernels; None while a block of it is unknown
+
+    @property
+    def over_default(self) -> float | None:
+        """How many times faster the plan found should be."""
+        return None if self.default is None else self.default / self.seconds
 
 
 class Course(ABC):
@@ -58,9 +71,18 @@ class Course(ABC):
     def found(self) -> dict[str, Planned]:
         """The plans to build, by the name of their contestant; "tuned" is the strategy's own."""
 
-    def foreseen(self) -> float | None:
-        """Seconds that "tuned" should take as a whole: its blocks one after the other; None while one is unknown."""
-        return known_seconds(self.found()["tuned"].asked)
+    def foreseen(self) -> Foreseen | None:
+        """What "tuned" should take as a whole: its blocks one after the other; None while one is unknown."""
+        blocks = known_seconds(self.found()["tuned"].asked)
+        if blocks is None:
+            return None
+        begun, converting = default_seconds(self.begun.plan, self.begun.asked), self._converting
+        return Foreseen(blocks + converting[0], None if begun is None else begun + converting[1])
+
+    @property
+    def _converting(self) -> tuple[float, float]:
+        """Seconds that changes of layout should take in the plan found and in the one begun with."""
+        return 0.0, 0.0
 
 
 class AsBegun(Course):
@@ -121,7 +143,7 @@ class KernelsThenPlans(_Replanned):
     def __init__(self, begun: Planned, tuning: Tuning, replan: Replan) -> None:
         super().__init__(begun, tuning, replan)
         self._chosen: Planned | None = None
-        self._converting = 0.0  # seconds that changes of layout should take
+        self._conversions = 0.0, 0.0
 
     def run(self, runner: Runner, trials: int | None, deadline: float | None) -> Iterator[Trial]:
         tuned, planned, confirmed = (self._part(share, trials, deadline) for share in PARTS)
@@ -139,14 +161,14 @@ class KernelsThenPlans(_Replanned):
         assert self._chosen is not None
         return {"tuned": self._chosen} | ({} if self._chosen is self.begun else {"greedy": self.begun})
 
-    def foreseen(self) -> float | None:
-        blocks = super().foreseen()
-        return None if blocks is None else blocks + self._converting
+    @property
+    def _converting(self) -> tuple[float, float]:
+        return self._conversions
 
     def _choose(self, confirmation: Confirmation) -> None:
         begun, choice = confirmation.begun(), confirmation.choice()
-        if choice is not None:
-            self._converting = conversion_seconds(confirmation.replanning.space, choice)
+        costs = [0.0 if c is None else conversion_seconds(confirmation.replanning.space, c) for c in (choice, begun)]
+        self._conversions = costs[0], costs[1]
         if choice is None or (begun is not None and set(choice.blocks) == set(begun.blocks)):
             self._chosen = self.begun
             return

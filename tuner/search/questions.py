@@ -88,6 +88,24 @@ def known_seconds(asked: Asked) -> float | None:
     return None if None in times else sum(t for t in times if t is not None)
 
 
+def default_seconds(plan: Plan, asked: Asked) -> float | None:
+    """Seconds of a plan's blocks as planned, with the knobs given or the templates' default ones, one after the other.
+
+    None while one is unknown.
+    """
+    total = 0.0
+    for block in plan.blocks:
+        question = asked.get(block.layers)
+        if question is None:
+            continue
+        search = question.searches.get((block.template, block.cores))
+        seconds = None if search is None else search.seconds(block.knobs or question.space.default)
+        if seconds is None:
+            return None
+        total += seconds
+    return total
+
+
 def questions(
     plan: Plan,
     graph: Graph,

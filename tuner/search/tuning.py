@@ -21,6 +21,7 @@ from tuner.types import Candidate, Device, Purpose, Trial
 CORE_FINALISTS = 2  # best knobs that are also tried at other core counts
 FINAL_MARGIN = 1.06  # the best and runners-up within this factor of it are measured again, in another process ...
 FINAL_ROUNDS = 2  # ... and once more those that are then found to be
+CONTROLLED = 0.8  # share of the model's time whose default kernels are measured again beside the finalists
 LAST_SHARE = 0.3  # of the search time kept for cores and finalists ...
 CORES_SHARE = 0.4  # ... and of that, at most, for cores
 
@@ -51,6 +52,7 @@ class Tuning:
         self.run_seconds = 0.0
         self._best: dict[str, float] = {}
         self._again: list[Candidate] = []  # what ``retry`` is about
+        self._begun = {id(q) for q in self.questions}  # those of the plan that the job begins with
         self._names = {id(s): q for q in self.questions for s in q.searches.values()}
         searches = {}
         for question in self.questions:
@@ -243,8 +245,12 @@ class Tuning:
         return found
 
     def _finalists(self) -> list[Candidate]:
-        """The best and close runners-up, as far as they were not: lucky samples do not decide."""
-        found = []
+        """The best and close runners-up, as far as they were not: lucky samples do not decide.
+
+        Beside those of heavy blocks their default kernels, so that what was gained is not told from other moments.
+        """
+        found: list[Candidate] = []
+        controlled = CONTROLLED * (self.latency or 0.0)
         for question in self._heaviest():
             best = question.answer()
             search = question.searches.get((best.template, best.cores))
@@ -252,7 +258,18 @@ class Tuning:
                 continue
             near = (knobs for knobs, s in search.ranked(3) if s <= best.seconds * FINAL_MARGIN)
             found += [search.with_knobs(k) for k in near if not search.finals(k)]
+            if controlled > 0 and id(question) in self._begun:
+                found += self._control(question, found)
+            controlled -= question.uses * best.seconds
         return found
+
+    def _control(self, question: Question, besides: Sequence[Candidate]) -> list[Candidate]:
+        """A question's default kernel, unless it was measured again or is about to be."""
+        search = question.searches.get((question.template, question.planned))
+        if search is None or search.seconds(question.space.default) is None or search.finals(question.space.default):
+            return []
+        default = search.with_knobs(question.space.default)
+        return [] if default.key in {candidate.key for candidate in besides} else [default]
 
     def _heaviest(self) -> list[Question]:
         """The plan's questions, the one that takes most of its time first."""

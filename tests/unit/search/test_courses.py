@@ -80,7 +80,10 @@ def test_joint_also_hands_over_the_plan_it_began_with() -> None:
     follow(made)
     assert result(made).hash != result(made, "greedy").hash
     mine = sum(q.answer().seconds or 0.0 for q in made.found()["tuned"].asked.values())
-    assert made.foreseen() == pytest.approx(mine, rel=0.1)  # and layouts
+    foreseen = made.foreseen()
+    assert foreseen is not None
+    assert foreseen.seconds == pytest.approx(mine, rel=0.1)  # and layouts
+    assert foreseen.default is not None and foreseen.over_default == foreseen.default / foreseen.seconds > 1
 
 
 @pytest.mark.parametrize("strategy", ["greedy", "joint", "cores-greedy"])
@@ -89,7 +92,9 @@ def test_a_whole_is_foreseen_as_soon_as_all_of_its_blocks_were_measured(strategy
     assert made.foreseen() is None
     follow(made)
     asked = made.found()["tuned"].asked.values()
-    assert made.foreseen() == pytest.approx(sum(q.answer().seconds or 0.0 for q in asked), rel=0.1)
+    foreseen = made.foreseen()
+    assert foreseen is not None
+    assert foreseen.seconds == pytest.approx(sum(q.answer().seconds or 0.0 for q in asked), rel=0.1)
 
 
 @pytest.mark.parametrize("strategy", ["joint", "tpe:plans=30", "cores-greedy"])

@@ -303,6 +303,20 @@ def test_finalists_are_the_best_and_those_that_come_close(factor: float, close: 
     assert all(times[c.key] <= best * FINAL_MARGIN for c in finals)
 
 
+def test_heavy_blocks_have_their_default_kernel_measured_again_beside_the_finalists() -> None:
+    times: dict[str, float] = {}
+
+    def seconds(candidate: Candidate) -> float:
+        return times.setdefault(candidate.key, 1e-4 * 0.9 ** len(times))
+
+    work, runner = tuning(question()), FakeRunner(seconds=seconds)
+    list(work.run(runner, 20, None))
+    finals = [c for c, p in runner.asked if p is Purpose.FINAL]
+    default = work.questions[0].main.space.default
+    assert [dict(c.knobs) == dict(default) for c in finals].count(True) == 1
+    assert dict(finals[0].knobs) == dict(work.questions[0].answer().knobs)
+
+
 def test_what_is_best_after_finalists_were_measured_again_is_measured_again() -> None:
     """The luck of the first to be found does not hold; the next best is one that had none."""
     known: dict[str, int] = {}

@@ -100,7 +100,7 @@ def _cases(models: Sequence[str], out: Path, device: Device) -> list[Case]:
 
     found: dict[str, Case] = {}
     for model in models:
-        graph = _graph(model, out)
+        graph = known_graph(model, out)
         plan = greedy(graph, device, device.cores)
         for block in plan.blocks:
             if block.template in BY_NAME:
@@ -113,7 +113,7 @@ def _cases(models: Sequence[str], out: Path, device: Device) -> list[Case]:
     return list(found.values())
 
 
-def _graph(model: str, out: Path) -> Graph:
+def known_graph(model: str, out: Path) -> Graph:
     """The cleaned model, kept in ``out`` as JSON."""
     from tuner.graph import zoo
     from tuner.graph.load import import_model
@@ -141,15 +141,15 @@ def _field(case: Case, device: Device, out: Path, tries: int, against: Path | No
     field = []
     for k in knobs:
         name = "default" if k is default else json.dumps(k)
-        built = _built(case, k, device, out, rebuild=True)
-        if built and (k is default or k != default):
-            field.append(Contestant(name, built))
-    if against and (before := _built(case, default, device, against, rebuild=False)):
+        kernel = built(case, k, device, out, rebuild=True)
+        if kernel and (k is default or k != default):
+            field.append(Contestant(name, kernel))
+    if against and (before := built(case, default, device, against, rebuild=False)):
         field.append(Contestant("before", before))
     return [*field, Contestant("onnxruntime", None, case.workload)]
 
 
-def _built(case: Case, knobs: Mapping[str, int], device: Device, folder: Path, *, rebuild: bool) -> Any:
+def built(case: Case, knobs: Mapping[str, int], device: Device, folder: Path, *, rebuild: bool) -> Any:
     """A kernel in ``folder``, built if ``rebuild``; None if it is refused or not there.
 
     Defaults are found again by their block alone: another version may have others.

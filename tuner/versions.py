@@ -14,6 +14,7 @@ TEMPLATES = {
     "concat": 1,
     "conv2d": 4,
     "conv2d_pool": 2,
+    "conv_chain": 1,
     "dense": 1,
     "depthwise": 1,
     "elementwise": 1,

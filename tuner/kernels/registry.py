@@ -9,6 +9,7 @@ from tuner.graph.ir import Graph
 from tuner.kernels.base import KernelTemplate, Layouts
 from tuner.kernels.conv2d import Conv2d
 from tuner.kernels.conv2d_pool import Conv2dPool
+from tuner.kernels.conv_chain import ConvChain
 from tuner.kernels.dense import Dense
 from tuner.kernels.elementwise import Channels, Concat, Elementwise
 from tuner.kernels.lrn import Lrn
@@ -22,6 +23,7 @@ TEMPLATES: tuple[KernelTemplate, ...] = (
     Depthwise(), Conv2d(), Conv2dPool(), Dense(), MatMul(), Pool(), Elementwise(), Concat(), Channels(), Lrn(),
     Softmax(),
     Winograd(),
+    ConvChain(),
 )  # fmt: skip
 BY_NAME = {template.name: template for template in TEMPLATES}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 from tuner.errors import UserError
 from tuner.graph.ir import Graph
@@ -12,14 +12,16 @@ from tuner.plan.plan import Plan
 
 VIEWS = frozenset({"Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity", "Dropout"})
 POOLS = frozenset({"MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool"})
+SHUFFLE = ("Reshape", "Transpose", "Reshape")
+DEEPEST = 2  # convolutions one behind the other in a block
 
 
 def why_illegal(graph: Graph, layers: Collection[str]) -> str | None:
     """Why these layers cannot be one block; None when they can.
 
     Legal means: known, connected or sharing an input, convex (no path leaves the set and comes back), and with at most
-    one layer that is not elementwise, save for the patterns that a template knows (convolution + pooling, channel
-    shuffle).
+    one layer that is not elementwise, save for the patterns that a template knows (convolution + pooling, DEEPEST
+    convolutions in a row, channel shuffle).
     """
     if unknown := [x for x in layers if x not in graph.by_id]:
         return f"layer {unknown[0]!r} is not in the graph"
@@ -32,13 +34,41 @@ def why_illegal(graph: Graph, layers: Collection[str]) -> str | None:
         return f"a path leaves it through {path!r} and comes back"
     heavy = [graph.by_id[i].op for i in sorted(ids, key=graph.position.__getitem__)
              if graph.by_id[i].op not in ELEMENTWISE]  # fmt: skip
-    if len(heavy) > 1 and heavy != ["Reshape", "Transpose", "Reshape"] and not _conv_pool(heavy):
+    if not fusible(heavy):
         return f"it has {len(heavy)} layers that are not elementwise ({', '.join(heavy)}), and no template fuses those"
+    if stray := _unchained(graph, ids):
+        return f"its convolution {stray!r} reads nothing that it makes, and no template does convolutions side by side"
     return None
 
 
-def _conv_pool(ops: list[str]) -> bool:
+def fusible(ops: Sequence[str]) -> bool:
+    """Whether some template knows these operators that are not elementwise, in running order, as one block."""
+    return len(ops) < 2 or tuple(ops) == SHUFFLE or _conv_pool(ops) or _conv_chain(ops)
+
+
+def may_lead(ops: Sequence[str]) -> bool:
+    """Whether other layers in front of these operators, in running order, may join them in a block."""
+    return (
+        len(ops) < 2
+        or tuple(ops) == SHUFFLE[1:]
+        or _conv_pool(ops)
+        or (_conv_chain(ops) and len(ops) < DEEPEST)
+    )
+
+
+def _conv_pool(ops: Sequence[str]) -> bool:
     return len(ops) == 2 and ops[0] == "Conv" and ops[1] in POOLS
+
+
+def _conv_chain(ops: Sequence[str]) -> bool:
+    return set(ops) == {"Conv"} and len(ops) <= DEEPEST
+
+
+def _unchained(graph: Graph, ids: set[str]) -> str | None:
+    """The id of a convolution, not the first to run, whose image is made outside the set; None if there is none."""
+    convs = sorted((i for i in ids if graph.by_id[i].op == "Conv"), key=graph.position.__getitem__)
+    makers = ((i, graph.producer.get(graph.by_id[i].inputs[0])) for i in convs[1:])
+    return next((i for i, maker in makers if maker is None or maker.id not in ids), None)
 
 
 def _connected(graph: Graph, ids: set[str]) -> bool:

@@ -16,12 +16,14 @@ from tuner.graph.costs import layer_cost
 from tuner.graph.ir import Graph, Layer
 from tuner.kernels.base import Space
 from tuner.kernels.conv_shape import ConvShape
+from tuner.search.chain import ChainFacts
 from tuner.search.expectation import CLOCK, ISSUE, ConvFacts, conv_seconds, conv_terms
 from tuner.types import Device
 
 TEMPLATES = ("conv2d", "conv2d_pool", "depthwise", "dense", "matmul", "pool", "elementwise", "concat", "channels",
-             "lrn", "softmax", "winograd")  # fmt: skip
-KNOBS = ("oc_t", "reg_n", "reg_m", "rows", "order", "stream", "unroll", "m", "bh", "bw", "scheme")
+             "lrn", "softmax", "winograd", "conv_chain")  # fmt: skip
+KNOBS = ("oc_t", "reg_n", "reg_m", "rows", "order", "stream", "unroll", "m", "bh", "bw", "scheme", "parts", "oc_a",
+         "reg_a", "oc_b", "reg_b")  # fmt: skip
 SIDE = 2.0  # length of a space along each knob, for distances between points
 NAN = float("nan")
 
@@ -37,7 +39,8 @@ class Features:
         moved = float(sum(workload.type_of(n).bytes for n in names))
         work = max(ops, moved / 4, 1.0)  # operations, at least the elements moved
         self._ideal = log(work / (2 * ISSUE * device.lanes * CLOCK * cores))
-        self._conv = _conv_facts(workload, template)
+        self._chain = ChainFacts.of(workload, device) if template == "conv_chain" else None
+        self._conv = _conv_facts(workload, template) if self._chain is None else None
         kind = float(TEMPLATES.index(template)) if template in TEMPLATES else -1.0
         self._base = [
             kind, log2(1 + ops), log2(1 + moved), log2((1 + ops) / (1 + moved)), float(len(workload.layers)),
@@ -46,11 +49,16 @@ class Features:
 
     def row(self, knobs: Mapping[str, int]) -> list[float]:
         """Features of one choice of knobs."""
-        derived = _derived(self._shape, self._conv, knobs, self._cores, self._device)
+        if self._chain is not None:
+            derived = self._chain.derived(knobs, self._cores)
+        else:
+            derived = _derived(self._shape, self._conv, knobs, self._cores, self._device)
         return [*self._base, *(float(knobs.get(k, NAN)) for k in KNOBS), *derived, *self._terms(knobs)]
 
     def expected(self, points: Sequence[Mapping[str, int]]) -> np.ndarray:
         """Log-seconds ``[points]`` by the analytic model; where there is none, those of the machine's peak for all."""
+        if self._chain is not None:
+            return np.asarray([self._chain.log_seconds(p, self._cores) for p in points])
         if self._conv is None:
             return np.full(len(points), self._ideal)
         return np.asarray([self._expect(self._conv, p) for p in points])

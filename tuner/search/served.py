@@ -7,14 +7,13 @@ from collections.abc import Sequence
 from tuner.graph.ir import Graph, Layer
 from tuner.kernels.registry import serving
 from tuner.plan.layout import PLAIN, blocked
-from tuner.plan.legality import POOLS, VIEWS, why_illegal
+from tuner.plan.legality import VIEWS, may_lead, why_illegal
 from tuner.plan.plan import IMPORTED, VIEW
 from tuner.plan.space import Variant, crossing
 from tuner.plan.workload import workload_of
 from tuner.types import Device
 
 LONGEST = 12  # layers of a block
-_SHUFFLE = ("Reshape", "Transpose", "Reshape")
 
 
 class Served:
@@ -24,8 +23,7 @@ class Served:
         self._device = device
 
     def may_grow(self, heavy: Sequence[Layer]) -> bool:
-        ops = tuple(layer.op for layer in heavy)
-        return len(ops) < 2 or ops == _SHUFFLE[1:] or (ops[0] == "Conv" and ops[1] in POOLS and len(ops) == 2)
+        return may_lead([layer.op for layer in heavy])
 
     def variants(self, graph: Graph, layers: tuple[str, ...]) -> Sequence[Variant]:
         """Images all blocked or all plain, on either side; a lone layer that no template takes is imported."""

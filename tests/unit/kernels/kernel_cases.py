@@ -383,10 +383,34 @@ def winograd_case(rng: np.random.Generator, machine: Device) -> Case:
     return case_of(s, _blocked(rng, machine.lanes, plain_inputs=0.0))
 
 
+def conv_chain_case(rng: np.random.Generator, machine: Device) -> Case:
+    """Two convolutions: 1x1, windowed or depthwise each; a window never smaller than its stride behind another."""
+    s = Sketch(rng)
+    kinds = _pick(rng, "dp", "dp", "pd", "pd", "ww", "pw", "wp", "pp", "dd", "dw", "wd")
+    n, h, w = _pick(rng, 1, 1, 2), int(rng.integers(5, 13)), int(rng.integers(5, 15))
+    name = s.input(n, _pick(rng, *CHANNELS), h, w)
+    for position, kind in enumerate(kinds):
+        ic = s.shape(name)[1]
+        kernel = (1, 1) if kind == "p" else _pick(rng, (3, 3), (3, 3), (3, 3), (2, 3), (5, 5))
+        attrs = {} if kind == "p" and rng.random() < 0.7 else _conv_attrs(rng, kernel)
+        reach = [(k - 1) * d + 1 for k, d in zip(kernel, attrs.get("dilations", (1, 1)), strict=True)]
+        if any(r > size for r, size in zip(reach, s.shape(name)[2:], strict=True)):
+            attrs = {"strides": attrs["strides"], "auto_pad": "SAME_UPPER"}
+        if position:
+            attrs["strides"] = tuple(map(min, attrs.get("strides", (1, 1)), kernel))
+        oc, each = (ic, 1) if kind == "d" else (_pick(rng, *CHANNELS), ic)
+        attrs |= {"group": ic} if kind == "d" else {}
+        weights = s.weight(oc, each, *kernel, scale=float((each * kernel[0] * kernel[1]) ** -0.5))
+        name = s.add("Conv", name, weights, *((s.weight(oc),) if rng.random() < 0.6 else ()), **attrs)
+        name = epilogue(s, name, int(rng.integers(0, 3)))
+    return case_of(s, _blocked(rng, machine.lanes))
+
+
 GENERATORS: Mapping[str, Callable[[np.random.Generator, Device], Case]] = {
     "conv2d": conv2d_case, "conv2d_pool": conv2d_pool_case, "depthwise": depthwise_case, "dense": dense_case,
     "matmul": matmul_case, "pool": pool_case, "elementwise": elementwise_case, "concat": concat_case,
     "channels": channels_case, "lrn": lrn_case, "softmax": softmax_case, "winograd": winograd_case,
+    "conv_chain": conv_chain_case,
 }  # fmt: skip
 
 

@@ -57,10 +57,27 @@ def test_a_path_that_leaves_and_comes_back_is_named() -> None:
     assert why_illegal(graph, ("A", "S", "T", "B")) is None  # the whole diamond is convex again
 
 
-def test_two_heavy_layers_are_refused_by_name() -> None:
-    graph = graph_of([conv("x", "a"), conv("a", "b")], ["b"], constants=WEIGHTS)
+def test_heavy_layers_that_no_template_fuses_are_refused_by_name() -> None:
+    graph = graph_of([conv("x", "a"), layer("Softmax", ["a"], "b")], ["b"], constants=WEIGHTS)
     reason = str(why_illegal(graph, ("A", "B")))
-    assert "2 layers that are not elementwise (Conv, Conv)" in reason
+    assert "2 layers that are not elementwise (Conv, Softmax)" in reason
+
+
+def test_two_convolutions_in_a_row_are_legal_and_three_are_not() -> None:
+    graph = graph_of(
+        [conv("x", "a"), layer("Relu", ["a"], "b"), conv("b", "c"), conv("c", "d"), layer("Add", ["d", "b"], "e")],
+        ["e"],
+        constants=WEIGHTS,
+    )
+    assert why_illegal(graph, ("A", "B", "C")) is None
+    assert why_illegal(graph, ("C", "D")) is None
+    assert "3 layers that are not elementwise (Conv, Conv, Conv)" in str(why_illegal(graph, ("A", "B", "C", "D")))
+
+
+def test_convolutions_side_by_side_are_no_block() -> None:
+    graph = graph_of([conv("x", "a"), conv("x", "b"), layer("Add", ["a", "b"], "c")], ["c"], constants=WEIGHTS)
+    assert "its convolution 'B' reads nothing that it makes" in str(why_illegal(graph, ("A", "B")))
+    assert "its convolution 'B' reads nothing that it makes" in str(why_illegal(graph, ("A", "B", "C")))
 
 
 def test_convolution_and_pooling_are_the_exception_in_this_order_only() -> None:
@@ -112,8 +129,8 @@ def test_a_layer_twice_in_one_block() -> None:
 
 
 def test_an_illegal_block_is_refused_with_the_reason() -> None:
-    message = refusal(plan_of(("START",), ("C1", "R1", "C2"), ("SUM", "OUT")))
-    assert "stages[1].lanes[0].blocks[0] is not a legal block: it has 2 layers" in message
+    message = refusal(plan_of(("START",), ("C1", "SUM"), ("R1", "C2", "OUT")))
+    assert "stages[1].lanes[0].blocks[0] is not a legal block: a path leaves it" in message
 
 
 def test_a_block_before_what_it_reads() -> None:

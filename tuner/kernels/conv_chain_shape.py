@@ -1,0 +1,215 @@
+"""Two convolutions in one kernel: their layers, the geometry of a band of rows, and good tilings of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import product
+from math import ceil
+
+from tuner.graph.ir import Graph, Layer
+from tuner.kernels.conv_shape import ConvShape
+from tuner.types import Device
+
+TASK = 2000.0  # cycles that a task costs besides computing
+FAR = 8.0  # bytes a cycle of weights that do not stay in a core's cache from band to band
+DEPTHWISE = 3.0  # how much longer a multiply-add of a depthwise convolution takes: each loads its own operands
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A workload cut behind its first convolution's elementwise layers; ``middle`` is the tensor in between."""
+
+    first: Layer
+    second: Layer
+    middle: str
+    front: Graph  # the workload up to ``middle``
+    back: Graph  # the rest, which reads ``middle``
+
+
+def pair_of(workload: Graph) -> Pair | None:
+    """The two convolutions of a workload, one behind the other; None where it has no such two.
+
+    The tensor between them is read by the second alone, as its image, and nothing else made before it is read behind.
+    """
+    convs = [x for x in workload.layers if x.op == "Conv"]
+    if len(convs) != 2 or len(workload.outputs) != 1:
+        return None
+    first, second = convs
+    middle = second.inputs[0]
+    if middle not in workload.producer or middle in workload.outputs:
+        return None
+    before = _ancestors(workload, middle)
+    ahead = tuple(x for x in workload.layers if x.id in before)
+    behind = tuple(x for x in workload.layers if x.id not in before)
+    made = {o for x in ahead for o in x.outputs if o}
+    crossing = [n for x in behind for n in x.inputs if n in made]
+    if first.id not in before or crossing != [middle] or middle in second.inputs[1:]:
+        return None
+    return Pair(first, second, middle, _part(workload, ahead, middle), _part(workload, behind, workload.outputs[0]))
+
+
+def _ancestors(workload: Graph, tensor: str) -> set[str]:
+    """Ids of the layers that a tensor is made of."""
+    found: set[str] = set()
+    todo = [tensor]
+    while todo:
+        maker = workload.producer.get(todo.pop())
+        if maker is not None and maker.id not in found:
+            found.add(maker.id)
+            todo.extend(maker.inputs)
+    return found
+
+
+def _part(workload: Graph, layers: tuple[Layer, ...], output: str) -> Graph:
+    made = [o for x in layers for o in x.outputs if o]
+    read = dict.fromkeys(n for x in layers for n in x.inputs if n in workload.tensors and n not in made)
+    tensors = {n: workload.tensors[n] for n in (*read, *made)}
+    return replace(workload, inputs=tuple(read), outputs=(output,), layers=layers, tensors=tensors)
+
+
+@dataclass(frozen=True)
+class ChainShape:
+    """The numbers of both convolutions. A band is ``rows`` output rows of the second, with what it needs of the first.
+
+    Bands are equally high: the last one is moved back to end with the image where the rows do not divide.
+    """
+
+    first: ConvShape
+    second: ConvShape
+
+    @staticmethod
+    def of(workload: Graph, pair: Pair) -> ChainShape:
+        return ChainShape(ConvShape.of(workload, pair.first), ConvShape.of(workload, pair.second))
+
+    @cached_property
+    def apart(self) -> bool:
+        """Whether the second works channel by channel, so that vectors of channels can be done one after the other."""
+        return is_depthwise(self.second)
+
+    def bands(self, rows: int) -> int:
+        return ceil(self.second.oh / rows)
+
+    def reach(self, rows: int) -> int:
+        """Rows of the (padded) image between the convolutions that a band reads."""
+        s = self.second
+        return (rows - 1) * s.stride[0] + (s.kh - 1) * s.dilation[0] + 1
+
+    def height(self, rows: int) -> int:
+        """Rows of the first convolution that a band computes: its own and the halo, never rows outside the image."""
+        return min(self.reach(rows), self.first.oh)
+
+    def pixels(self, rows: int) -> tuple[int, int]:
+        """Pixels that a band computes of the first convolution, and of the second."""
+        return self.height(rows) * self.first.ow, rows * self.second.ow
+
+    def held(self, rows: int, channels: int) -> int:
+        """Bytes of the image between the convolutions that a task keeps, for so many channels of it."""
+        s = self.second
+        border = self.reach(rows) * s.reach[1] if is_bordered(s) else 0
+        return 4 * channels * (self.height(rows) * self.first.ow + border)
+
+    def cycles(self, rows: int, parts: int, device: Device) -> float:
+        """About how long it takes on all cores, by multiply-adds, evenness, and weights read again by every band."""
+        tasks = self.second.n * self.bands(rows) * parts
+        pixels = self.pixels(rows)
+        work = pixels[0] * _cost(self.first) / (parts if self.apart else 1) + pixels[1] * _cost(self.second) / parts
+        cycles = work / (2 * device.lanes) + TASK
+        weights = _weights(self.first) + _weights(self.second)
+        if weights > device.l2 // 2:
+            cycles += weights / FAR / (parts if self.apart else 1)
+        channels = device.lanes if self.apart else self.first.oc
+        if self.held(rows, channels) > device.l2 // 2:
+            cycles *= 1.3
+        return ceil(tasks / device.cores) * cycles
+
+
+def is_depthwise(s: ConvShape) -> bool:
+    return s.groups > 1 and s.groups == s.ic == s.oc
+
+
+def is_bordered(s: ConvShape) -> bool:
+    """Whether a convolution reads anything outside of its image."""
+    return any(s.pads) or s.reach[0] > s.h or s.reach[1] > s.w
+
+
+def _weights(s: ConvShape) -> int:
+    """Bytes."""
+    return s.oc * (s.ic // s.groups) * s.kh * s.kw * 4
+
+
+def _cost(s: ConvShape) -> float:
+    """Multiply-adds of one pixel, those of depthwise convolutions counted for as long as they take."""
+    macs = s.oc * (s.ic // s.groups) * s.kh * s.kw
+    return macs * (DEPTHWISE if is_depthwise(s) else 1.0)
+
+
+# tilings -----------------------------------------------------------------------------------------------------------
+
+
+def vectors(s: ConvShape, device: Device) -> list[int]:
+    """Vectors of channels in a register tile; never 3, because LLVM splits vectors of 48 badly."""
+    chunks = ceil(s.oc / device.lanes)
+    return [1] if is_depthwise(s) else [t for t in (1, 2, 4) if chunks % t == 0]
+
+
+def widths(s: ConvShape, device: Device) -> list[int]:
+    """Pixels in a register tile: those that end with rows, and some others where there are few such; always 1."""
+    most = 14 if is_depthwise(s) else device.registers - 4
+    even = [n for n in range(2, most + 1) if s.ow % n == 0 or (n % s.ow == 0 and not is_depthwise(s))]
+    found = set(even[-4:])
+    if not any(n >= 4 for n in found):
+        found |= {n for n in (4, 6, 8, 12) if n <= most}
+    return sorted(found | {1})
+
+
+def fitting(pixels: int, among: Sequence[int]) -> list[int]:
+    """Of these widths those that waste at most an eighth of a band's pixels; 1 where there is no other."""
+    good = [n for n in among if 1 < n <= pixels and (-pixels % n) * 8 <= pixels]
+    return good or [1]
+
+
+def best_tile(s: ConvShape, pixels: int, oc: Sequence[int], reg: Sequence[int], device: Device) -> tuple[int, int]:
+    """(vectors of channels, pixels) of the best register tile by loads and chains per multiply-add, without spills."""
+
+    def score(tile: tuple[int, int]) -> float:
+        t, n = tile
+        loads = 1 / t + 1 / n
+        chains = min(t * n / 10, 1)
+        broken = 0.8 if s.ow % n and n % s.ow and s.kh * s.kw > 1 else 1.0  # a tile's pixels in several rows
+        return broken * chains / max(loads, 0.6) / (ceil(pixels / n) * n / pixels) + 0.002 * t * n
+
+    return max(_tiles(oc, fitting(pixels, reg), device), key=score)
+
+
+def _tiles(oc: Sequence[int], reg: Sequence[int], device: Device) -> Iterator[tuple[int, int]]:
+    """Those that fit the registers; the smallest does always."""
+    smallest = (min(oc), min(reg))
+    return ((t, n) for t, n in product(oc, reg) if t * n <= device.registers - 4 or (t, n) == smallest)
+
+
+def best_split(shape: ChainShape, rows: Sequence[int], parts: Sequence[int], device: Device) -> tuple[int, int]:
+    """(rows of a band, parts of the channels) by ``ChainShape.cycles``."""
+    return min(product(rows, parts), key=lambda split: (shape.cycles(split[0], split[1], device), -split[0], split[1]))
+
+
+def allowed(shape: ChainShape, knobs: Mapping[str, int], among: Mapping[str, Sequence[int]], device: Device) -> bool:
+    """Whether a choice of knobs can be good: tiles fit registers and bands, and the image in between stays in cache."""
+    first, second = shape.pixels(knobs["rows"])
+    if knobs["reg_a"] not in fitting(first, among["reg_a"]) or knobs["reg_b"] not in fitting(second, among["reg_b"]):
+        return False
+    for side in "ab":
+        tile = knobs[f"oc_{side}"] * knobs[f"reg_{side}"]
+        if tile > device.registers - 2 and knobs[f"reg_{side}"] > 1:
+            return False
+    chunks = ceil(shape.second.oc / device.lanes)
+    if chunks % (knobs["parts"] * step(shape, knobs)):
+        return False
+    channels = device.lanes * (knobs["oc_a"] if shape.apart else ceil(shape.first.oc / device.lanes))
+    return knobs["rows"] == min(among["rows"]) or shape.held(knobs["rows"], channels) <= device.l2
+
+
+def step(shape: ChainShape, knobs: Mapping[str, int]) -> int:
+    """Vectors of output channels that a task does at a time."""
+    return knobs["oc_a"] if shape.apart else knobs["oc_b"]

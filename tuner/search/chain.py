@@ -1,0 +1,96 @@
+"""What two convolutions in one kernel should take, from shapes and the device alone; see ``expectation``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import ceil, log, log2
+
+from tuner.graph.ir import Graph
+from tuner.kernels.conv_chain_shape import ChainShape, is_bordered, is_depthwise, pair_of
+from tuner.kernels.conv_shape import ConvShape
+from tuner.search.expectation import CLOCK, COPY, ISSUE, L2, L3, LATENCY, LAUNCH, SPILL, TASK
+from tuner.types import Device
+
+BROKEN = 1.2  # how much longer a register tile takes whose pixels lie in several rows: each has its own address
+
+
+@dataclass(frozen=True)
+class ChainFacts:
+    """Two convolutions as the cost model sees them, and the device."""
+
+    shape: ChainShape
+    device: Device
+
+    @staticmethod
+    def of(workload: Graph, device: Device) -> ChainFacts | None:
+        pair = pair_of(workload)
+        return None if pair is None else ChainFacts(ChainShape.of(workload, pair), device)
+
+    def log_seconds(self, knobs: Mapping[str, int], cores: int) -> float:
+        """Expected log(seconds)."""
+        task = self._computing(knobs) + self._moving(knobs) + TASK
+        return log((LAUNCH + ceil(self._tasks(knobs) / cores) * task) / CLOCK)
+
+    def derived(self, knobs: Mapping[str, int], cores: int) -> list[float]:
+        """The columns that ``features`` has for register-tiled kernels; of one convolution means of the heavier."""
+        side = "a" if self._cycles("a", knobs) > self._cycles("b", knobs) else "b"
+        oc, reg = knobs[f"oc_{side}"], knobs[f"reg_{side}"]
+        pixels = self.shape.pixels(knobs["rows"])[side == "b"]
+        tasks, held = self._tasks(knobs), float(self._held(knobs))
+        return [
+            float(oc * reg),
+            1 / oc + 1 / reg,
+            ceil(pixels / reg) * reg / pixels,
+            log2(tasks),
+            ceil(tasks / cores) * cores / tasks,
+            log2(1 + self._weights(knobs) / self.device.l2),
+            log2(1 + held / self.device.l1),
+            log2(1 + (self._weights(knobs) + held) / self.device.l2),
+        ]
+
+    def _tasks(self, knobs: Mapping[str, int]) -> int:
+        return self.shape.second.n * self.shape.bands(knobs["rows"]) * knobs["parts"]
+
+    def _conv(self, side: str) -> ConvShape:
+        return self.shape.first if side == "a" else self.shape.second
+
+    def _computing(self, knobs: Mapping[str, int]) -> float:
+        return self._cycles("a", knobs) + self._cycles("b", knobs)
+
+    def _cycles(self, side: str, knobs: Mapping[str, int]) -> float:
+        """Cycles of one task in one of the convolutions."""
+        s, oc, reg = self._conv(side), knobs[f"oc_{side}"], knobs[f"reg_{side}"]
+        tiles = ceil(self.shape.pixels(knobs["rows"])[side == "b"] / reg)
+        chunks = ceil(s.oc / self.device.lanes) / oc / self._divided(side, knobs)
+        accumulators = oc * reg
+        step = max(accumulators / ISSUE, (oc + reg) / ISSUE, LATENCY)
+        step += SPILL * max(0, accumulators + 4 - self.device.registers)
+        if s.kh * s.kw > 1 and s.ow % reg and reg % s.ow:
+            step *= BROKEN
+        return tiles * chunks * (s.ic // s.groups) * s.kh * s.kw * step
+
+    def _divided(self, side: str, knobs: Mapping[str, int]) -> int:
+        """Into how many tasks the channels of a convolution are divided."""
+        return knobs["parts"] if side == "b" or self.shape.apart else 1
+
+    def _moving(self, knobs: Mapping[str, int]) -> float:
+        """Cycles of one task for weights that do not stay in the first-level cache, and for copies with borders."""
+        weights = self._weights(knobs)
+        copied = self._held(knobs) if is_bordered(self.shape.second) else 0
+        if is_bordered(self.shape.first):
+            first = self.shape.first
+            channels = first.ic / (self._divided("a", knobs) if is_depthwise(first) else 1)
+            copied += int(4 * channels * self.shape.height(knobs["rows"]) * first.stride[0] * first.reach[1])
+        again = self._held(knobs) if self._held(knobs) > self.device.l2 else 0
+        return weights / (L2 if weights <= self.device.l2 / 2 else L3) + copied / COPY + again / L3
+
+    def _weights(self, knobs: Mapping[str, int]) -> float:
+        """Bytes of weights that one task reads."""
+        sides = [(self._conv(side), self._divided(side, knobs)) for side in "ab"]
+        return sum(4 * s.oc * (s.ic // s.groups) * s.kh * s.kw / parts for s, parts in sides)
+
+    def _held(self, knobs: Mapping[str, int]) -> int:
+        """Bytes of the image between the convolutions that one task holds at a time."""
+        channels = self.device.lanes * knobs["oc_a"] if self.shape.apart else self.shape.first.oc
+        return self.shape.held(knobs["rows"], channels)

@@ -1,7 +1,8 @@
-"""Fully connected layers: Gemm and MatMul with constant weights, packed [N/ob, K, ob], with a fused epilogue.
+"""Fully connected layers: Gemm and MatMul with constant weights, packed in slabs of columns, with a fused epilogue.
 
-One row (batch 1) is a matrix-vector product bound by memory: each core streams its own slab of weights once. More rows
-are tiled ``reg_m`` x ``oc_t`` vectors in registers, like a 1x1 convolution.
+One row (batch 1) is a matrix-vector product bound by memory: each core streams its own slabs of weights once. More rows
+are tiled ``reg_m`` x ``oc_t`` vectors in registers, like a 1x1 convolution; ``order`` 0 keeps a slab of weights close
+while the rows pass by, 1 keeps a tile of rows. Ragged rows and columns are covered by tiles that overlap.
 """
 
 from __future__ import annotations
@@ -10,18 +11,21 @@ from collections.abc import Sequence
 from math import prod
 from typing import Any
 
-from tvm import te, tirx
+from tvm import te
 
 from tuner.graph.ir import Graph, Layer
 from tuner.kernels.base import Kernel, KernelTemplate, Knobs, Layouts, Space
 from tuner.kernels.epilogue import Body, anchored
+from tuner.kernels.rows import Row, unflatten
 from tuner.kernels.scheduling import module_of, parallelise, schedule_of
+from tuner.kernels.tiles import best_tile, fits, tile_knobs
 from tuner.plan.layout import PLAIN, Pack
 from tuner.types import Device
 
 
 class Dense(KernelTemplate):
     name = "dense"
+    version = 2
 
     def accepts(self, workload: Graph, layouts: Layouts, device: Device) -> bool:
         layer = anchored(workload, frozenset({"Gemm", "MatMul"}), layouts)
@@ -34,74 +38,84 @@ class Dense(KernelTemplate):
 
     def space(self, workload: Graph, layouts: Layouts, device: Device) -> Space:
         m, n, k = _sizes(workload)
-        chunks = -(-n // device.lanes)
-        oc_t = [t for t in (1, 2, 3, 4, 6, 8) if t <= chunks]
+        vectors = Row.of(n, device.lanes).steps
         if m == 1:
+            oc_t = [t for t in (1, 2, 3, 4, 6, 8) if t <= vectors]
             unroll = [u for u in (1, 2, 4, 8) if k % u == 0]
-            best = max(t for t in oc_t if t <= 4 and (t == 1 or -(-chunks // t) >= 2 * device.cores))
-            default = {"oc_t": best, "reg_m": 1, "unroll": unroll[-1]}
-            return Space({"oc_t": oc_t, "reg_m": [1], "unroll": unroll}, default)
-        oc_t = [t for t in oc_t if t <= 4]
-        reg_m = [r for r in range(1, min(m, 14) + 1) if m % r == 0 or (r >= 4 and m > 14)]
-        best_t = 2 if 2 in oc_t else 1
-        fits = [r for r in reg_m if best_t * r <= device.registers]
-        exact = [r for r in fits if m % r == 0]
-        default = {"oc_t": best_t, "reg_m": exact[-1] if exact[-1] >= 4 else fits[-1], "unroll": 1}
-        knobs = {"oc_t": oc_t, "reg_m": reg_m, "unroll": [u for u in (1, 2, 4) if k % u == 0]}
-        return Space(knobs, default, lambda p: p["oc_t"] * p["reg_m"] <= device.registers)
+            best = max(t for t in oc_t if t <= 4 and (t == 1 or -(-vectors // t) >= 2 * device.cores))
+            default = {"oc_t": best, "reg_m": 1, "order": 0, "unroll": unroll[-1]}
+            return Space({"oc_t": oc_t, "reg_m": [1], "order": [0], "unroll": unroll}, default)
+        tile = tile_knobs(m, vectors)
+        outgrown = 4 * m * k > device.l2 >= 4 * n * k  # the rows leave a core's cache, the weights do not
+        default = {**best_tile(tile, m, vectors, device), "order": int(outgrown), "unroll": 1}
+        knobs = {**tile, "order": [0, 1], "unroll": [u for u in (1, 2, 4) if k % u == 0]}
+        return Space(knobs, default, lambda p: fits(p, device))
 
     def build(self, workload: Graph, layouts: Layouts, knobs: Knobs, cores: int, device: Device) -> Kernel:
         layer = _anchor(workload)
         body = Body(workload, layouts)
         m, n, k = _sizes(workload)
-        ob, reg_m, unroll = device.lanes * knobs["oc_t"], knobs["reg_m"], knobs["unroll"]
-        chunks, rows = -(-n // ob), -(-m // reg_m) * reg_m
+        oc_t, reg_m = knobs["oc_t"], knobs["reg_m"]
+        columns, rows = Row.of(n, device.lanes), Row(m, reg_m)
+        width, chunks = columns.width, -(-columns.steps // oc_t)
+        whole = columns.even and columns.steps % oc_t == 0
         transposed = layer.op == "Gemm" and bool(layer.attr("transB", 0))
-        steps: tuple[tuple[Any, ...], ...] = (("transpose", [1, 0]),) if transposed else ()
-        pack = Pack(
-            (
-                *steps,
-                ("pad", [[0, 0], [0, chunks * ob - n]]),
-                ("reshape", [k, chunks, ob]),
-                ("transpose", [1, 0, 2]),
-            )
-        )
-        weights = body.constant(layer.inputs[1], (chunks, k, ob), pack)
+        weights = body.constant(layer.inputs[1], (chunks, k, oc_t, width), _pack(columns, chunks, oc_t, k, transposed))
         shape = workload.tensors[layer.inputs[0]].shape
+        result = workload.tensors[layer.outputs[0]].shape
         kk = te.reduce_axis((0, k), "k")
 
-        def source(row: Any, column: Any) -> Any:
-            return body.read(layer.inputs[0], (*unflatten(row, shape[:-1]), column))
-
-        def clipped(row: Any) -> Any:
-            return row if rows == m else te.min(row, m - 1)
+        def column(o: Any, u: Any, j: Any) -> Any:
+            step = o * oc_t + u
+            return step * width + j if whole else columns.start(step) + j
 
         acc = te.compute(
-            (rows, chunks, ob), lambda i, o, j: te.sum(source(clipped(i), kk) * weights(o, kk, j), axis=kk), name="acc"
+            (chunks, rows.steps, reg_m, oc_t, width),
+            lambda o, i, r, u, j: te.sum(
+                body.read(layer.inputs[0], (*unflatten(rows.column(i, r), shape[:-1]), kk)) * weights(o, kk, u, j),
+                axis=kk,
+            ),
+            name="acc",
         )
-        result = workload.tensors[layer.outputs[0]].shape
 
-        def read(index: Sequence[Any]) -> Any:
-            row, column = flatten(index[:-1], result[:-1]), index[-1]
-            value = acc(row, column // ob, column % ob)
-            alpha, beta = float(layer.attr("alpha", 1.0)), float(layer.attr("beta", 1.0))
-            if layer.op == "Gemm" and alpha != 1.0:
-                value = value * te.const(alpha, "float32")
-            if len(layer.inputs) > 2 and layer.inputs[2]:
-                bias = body.read(layer.inputs[2], index)
-                value = value + (bias if beta == 1.0 else bias * te.const(beta, "float32"))
-            return value
+        def place(o: Any, i: Any, r: Any, u: Any, j: Any) -> tuple[Any, ...]:
+            return (*unflatten(rows.column(i, r), result[:-1]), column(o, u, j))
 
-        body.anchors[layer.outputs[0]] = read
-        name = workload.outputs[0]
-        out = te.compute((m, n), lambda i, j: body.read(name, (*unflatten(i, result[:-1]), j)), name="out")
+        def value(o: Any, i: Any, r: Any, u: Any, j: Any) -> Any:
+            body.anchors[layer.outputs[0]] = lambda index: _affine(layer, acc(o, i, r, u, j), body, index)
+            return body.read(workload.outputs[0], place(o, i, r, u, j))
+
+        out = te.compute(acc.shape, value, name="out")
         tensors, args = body.finish(out)
         module = module_of(tensors)
         sch = schedule_of(module)
-        _schedule(sch, m, n, ob, reg_m, unroll, cores, device)
-        if len(result) != 2:
-            sch.transform_layout("out", ("write", 0), lambda i, j: (*unflatten(i, result[:-1]), j))
+        _schedule(sch, knobs, cores, device)
+        sch.transform_layout("out", ("write", 0), place, assume_injective_transform=not (whole and rows.even))
         return Kernel(module, sch, args, body.packs)
+
+
+def _affine(layer: Layer, product: Any, body: Body, index: Sequence[Any]) -> Any:
+    """A Gemm's alpha, bias and beta applied to its product at ``index``."""
+    alpha, beta = float(layer.attr("alpha", 1.0)), float(layer.attr("beta", 1.0))
+    if layer.op == "Gemm" and alpha != 1.0:
+        product = product * te.const(alpha, "float32")
+    if len(layer.inputs) < 3 or not layer.inputs[2]:
+        return product
+    bias = body.read(layer.inputs[2], index)
+    return product + (bias if beta == 1.0 else bias * te.const(beta, "float32"))
+
+
+def _pack(columns: Row, chunks: int, oc_t: int, k: int, transposed: bool) -> Pack:
+    """Weights [K, N] (or [N, K]) as [chunks, K, oc_t, width]; vectors that overlap hold the same columns twice."""
+    axis = 0 if transposed else 1
+    steps: list[tuple[Any, ...]] = []
+    if columns.columns != chunks * oc_t * columns.width:
+        last = columns.columns - columns.width
+        starts = [min(step * columns.width, last) for step in range(chunks * oc_t)]
+        steps.append(("take", axis, [start + lane for start in starts for lane in range(columns.width)]))
+    if transposed:
+        steps.append(("transpose", [1, 0]))
+    return Pack((*steps, ("reshape", [k, chunks, oc_t, columns.width]), ("transpose", [1, 0, 2, 3])))
 
 
 def _anchor(workload: Graph) -> Layer:
@@ -115,44 +129,23 @@ def _sizes(workload: Graph) -> tuple[int, int, int]:
     return prod(rows), workload.tensors[layer.outputs[0]].shape[-1], k
 
 
-def unflatten(row: Any, dims: Sequence[int]) -> tuple[Any, ...]:
-    """Indices of ``dims`` from a row-major position."""
-    index: list[Any] = []
-    for position, extent in enumerate(dims):
-        inner = prod(dims[position + 1 :])
-        value = row // inner if inner > 1 else row
-        index.append(tirx.const(0, "int32") if extent == 1 else value % extent if position else value)
-    return tuple(index)
-
-
-def flatten(index: Sequence[Any], dims: Sequence[int]) -> Any:
-    """Row-major position of ``index`` in ``dims``."""
-    row: Any = 0
-    for position, i in enumerate(index):
-        row = row * dims[position] + i
-    return row
-
-
-def _schedule(sch: Any, m: int, n: int, ob: int, reg_m: int, unroll: int, cores: int, device: Device) -> None:
-    out, acc = sch.get_sblock("out"), sch.get_sblock("acc")
-    sch.set_scope(acc, 0, "local")
-    i, j = sch.get_loops(out)
-    i_o, i_i = sch.split(i, [None, reg_m])
-    j_o, j_i = sch.split(j, [None, ob])
-    sch.reorder(j_o, i_o, i_i, j_i)
-    task = sch.fuse(j_o, i_o)
-    parallelise(sch, task, cores, device.cores)
-    at = sch.get_loops(out)[-3]
-    sch.compute_at(acc, at, preserve_unit_loops=True)
-    if n % ob == 0:
-        sch.vectorize(j_i)
-        sch.unroll(i_i)
-    row, _, lane, k = sch.get_loops(acc)[-4:]
-    k_o, k_i = sch.split(k, [None, unroll])
-    sch.reorder(k_o, k_i, row, lane)
+def _schedule(sch: Any, knobs: Knobs, cores: int, device: Device) -> None:
+    o, i, *_, vector, lane = sch.get_loops("out")
+    sch.set_scope("acc", 0, "local")
+    if knobs["order"]:
+        sch.reorder(i, o)
+    task = parallelise(sch, sch.fuse(*((i, o) if knobs["order"] else (o, i))), cores, device.cores)
+    sch.compute_at("acc", task, preserve_unit_loops=True)
+    sch.unroll(vector)
+    sch.vectorize(lane)
+    row, vector, lane, k = sch.get_loops("acc")[-4:]
+    k_o, k_i = sch.split(k, [None, knobs["unroll"]])
+    sch.reorder(k_o, k_i, row, vector, lane)
     sch.unroll(k_i)
     sch.unroll(row)
+    sch.unroll(vector)
     sch.vectorize(lane)
-    init = sch.decompose_reduction(acc, k_o)
-    sch.vectorize(sch.get_loops(init)[-1])
-    sch.unroll(sch.get_loops(init)[-3])
+    *_, row, vector, lane = sch.get_loops(sch.decompose_reduction("acc", k_o))
+    sch.unroll(row)
+    sch.unroll(vector)
+    sch.vectorize(lane)

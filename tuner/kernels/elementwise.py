@@ -35,19 +35,25 @@ class Elementwise(KernelTemplate):
 
     def build(self, workload: Graph, layouts: Layouts, knobs: Knobs, cores: int, device: Device) -> Kernel:
         body = Body(workload, layouts)
-        return _write(body, knobs, cores, device)
+        return one_pass(body, knobs, cores, device)
 
 
 class Concat(KernelTemplate):
-    """Concatenation with the elementwise layers behind it; in blocked layouts all parts but the last fill blocks."""
+    """Concatenation with the elementwise layers behind it; in blocked layouts all parts but the last fill blocks.
+
+    Among plain parts there may be weights (the class token of a vision transformer).
+    """
 
     name = "concat"
 
     def accepts(self, workload: Graph, layouts: Layouts, device: Device) -> bool:
         layer = anchored(workload, frozenset({"Concat"}), layouts)
-        if layer is None or not _layouts_fit(workload, layouts) or not _from_inputs(workload, layer):
+        if layer is None or not _layouts_fit(workload, layouts):
             return False
         block = block_of(layouts[workload.outputs[0]])
+        if not _from_inputs(workload, layer):
+            given = all(n in workload.inputs or _is_weights(workload, n) for n in layer.inputs)
+            return given and not block and not any(block_of(layouts[n]) for n in workload.inputs)
         parts = [workload.tensors[n].shape for n in layer.inputs]
         axis = layer.attr("axis") % len(parts[0])
         if block and axis == 1:
@@ -70,7 +76,7 @@ class Concat(KernelTemplate):
             here = position.outer if isinstance(position, Chan) else position
             value, end = None, workload.tensors[layer.outputs[0]].shape[axis]
             for name in reversed(layer.inputs):
-                start = end - workload.tensors[name].shape[axis]
+                start = end - workload.type_of(name).shape[axis]
                 local: Any = here - start // block
                 if isinstance(position, Chan):
                     local = Chan(local, position.inner, block)
@@ -80,7 +86,7 @@ class Concat(KernelTemplate):
             return value
 
         body.anchors[layer.outputs[0]] = read
-        return _write(body, knobs, cores, device)
+        return one_pass(body, knobs, cores, device)
 
 
 class Channels(KernelTemplate):
@@ -176,13 +182,18 @@ def _from_inputs(workload: Graph, layer: Layer) -> bool:
     return all(n in workload.inputs for n in layer.inputs)
 
 
+def _is_weights(workload: Graph, name: str) -> bool:
+    constant = workload.constants.get(name)
+    return constant is not None and constant.dtype == "float32" and constant.value is None
+
+
 def _layouts_fit(workload: Graph, layouts: Layouts) -> bool:
     """Blocked layouts stand on rank-4 tensors only."""
     names = (*workload.inputs, *workload.outputs)
     return all(len(workload.tensors[n].shape) == 4 for n in names if block_of(layouts.get(n, "plain")))
 
 
-def _write(body: Body, knobs: Knobs, cores: int, device: Device) -> Kernel:
+def one_pass(body: Body, knobs: Knobs, cores: int, device: Device) -> Kernel:
     """The kernel that writes the workload's output in one pass."""
     name = body.workload.outputs[0]
     shape, layout = body.workload.tensors[name].shape, body.layouts[name]

@@ -12,16 +12,19 @@ from tuner.kernels.conv2d_pool import Conv2dPool
 from tuner.kernels.conv_chain import ConvChain
 from tuner.kernels.dense import Dense
 from tuner.kernels.elementwise import Channels, Concat, Elementwise
+from tuner.kernels.gather import Gather
+from tuner.kernels.layer_norm import LayerNorm
 from tuner.kernels.lrn import Lrn
 from tuner.kernels.matmul import MatMul
 from tuner.kernels.softmax import Softmax
+from tuner.kernels.transpose import Transpose
 from tuner.kernels.windowed import Depthwise, Pool
 from tuner.kernels.winograd import Winograd
 from tuner.types import Device
 
 TEMPLATES: tuple[KernelTemplate, ...] = (
     Depthwise(), Conv2d(), Conv2dPool(), Dense(), MatMul(), Pool(), Elementwise(), Concat(), Channels(), Lrn(),
-    Softmax(),
+    Softmax(), LayerNorm(), Gather(), Transpose(),
     Winograd(),
     ConvChain(),
 )  # fmt: skip

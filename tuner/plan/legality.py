@@ -21,7 +21,7 @@ def why_illegal(graph: Graph, layers: Collection[str]) -> str | None:
 
     Legal means: known, connected or sharing an input, convex (no path leaves the set and comes back), and with at most
     one layer that is not elementwise, save for the patterns that a template knows (convolution + pooling, DEEPEST
-    convolutions in a row, channel shuffle).
+    convolutions in a row, channel shuffle, a product with Transposes of its operands and its result).
     """
     if unknown := [x for x in layers if x not in graph.by_id]:
         return f"layer {unknown[0]!r} is not in the graph"
@@ -43,7 +43,7 @@ def why_illegal(graph: Graph, layers: Collection[str]) -> str | None:
 
 def fusible(ops: Sequence[str]) -> bool:
     """Whether some template knows these operators that are not elementwise, in running order, as one block."""
-    return len(ops) < 2 or tuple(ops) == SHUFFLE or _conv_pool(ops) or _conv_chain(ops)
+    return len(ops) < 2 or tuple(ops) == SHUFFLE or _conv_pool(ops) or _conv_chain(ops) or transposed_product(ops)
 
 
 def may_lead(ops: Sequence[str]) -> bool:
@@ -52,6 +52,7 @@ def may_lead(ops: Sequence[str]) -> bool:
         len(ops) < 2
         or tuple(ops) == SHUFFLE[1:]
         or _conv_pool(ops)
+        or transposed_product(ops)
         or (_conv_chain(ops) and len(ops) < DEEPEST)
     )
 
@@ -69,6 +70,11 @@ def _unchained(graph: Graph, ids: set[str]) -> str | None:
     convs = sorted((i for i in ids if graph.by_id[i].op == "Conv"), key=graph.position.__getitem__)
     makers = ((i, graph.producer.get(graph.by_id[i].inputs[0])) for i in convs[1:])
     return next((i for i, maker in makers if maker is None or maker.id not in ids), None)
+
+
+def transposed_product(ops: Sequence[str]) -> bool:
+    """Whether these operators are one MatMul and at most three Transposes."""
+    return ops.count("MatMul") == 1 and ops.count("Transpose") == len(ops) - 1 <= 3
 
 
 def _connected(graph: Graph, ids: set[str]) -> bool:

@@ -21,7 +21,7 @@ from tuner.search.expectation import CLOCK, ISSUE, ConvFacts, conv_seconds, conv
 from tuner.types import Device
 
 TEMPLATES = ("conv2d", "conv2d_pool", "depthwise", "dense", "matmul", "pool", "elementwise", "concat", "channels",
-             "lrn", "softmax", "winograd", "conv_chain")  # fmt: skip
+             "lrn", "softmax", "winograd", "layer_norm", "gather", "transpose", "conv_chain")  # fmt: skip
 KNOBS = ("oc_t", "reg_n", "reg_m", "rows", "order", "stream", "unroll", "m", "bh", "bw", "scheme", "parts", "oc_a",
          "reg_a", "oc_b", "reg_b")  # fmt: skip
 SIDE = 2.0  # length of a space along each knob, for distances between points

@@ -112,7 +112,7 @@ def _fuse(graph: Graph, device: Device) -> list[tuple[str, ...]]:
     for layer in graph.layers:
         if layer.id in taken:
             continue
-        block = _seed(graph, layer, taken)
+        block = _seed(graph, layer, taken, device)
         index = len(blocks)
         blocks.append(block)
         taken.update(dict.fromkeys(block, index))
@@ -125,8 +125,10 @@ def _fuse(graph: Graph, device: Device) -> list[tuple[str, ...]]:
     return _ordered(graph, blocks, taken)
 
 
-def _seed(graph: Graph, layer: Layer, taken: Collection[str]) -> list[str]:
-    """The block a layer starts: itself, or the three layers of a channel shuffle."""
+def _seed(graph: Graph, layer: Layer, taken: Collection[str], device: Device) -> list[str]:
+    """The block a layer starts: itself, the three layers of a channel shuffle, or a product with its Transposes."""
+    if layer.op == "Transpose":
+        return _product(graph, layer, taken, device)
     if layer.op == "Reshape":
         chain = [layer]
         for op in ("Transpose", "Reshape"):
@@ -139,6 +141,24 @@ def _seed(graph: Graph, layer: Layer, taken: Collection[str]) -> list[str]:
         if len(split) == 5 and perm == (0, 2, 1, 3, 4) and whole and not any(x.id in taken for x in chain):
             return [x.id for x in chain]
     return [layer.id]
+
+
+def _product(graph: Graph, layer: Layer, taken: Collection[str], device: Device) -> list[str]:
+    """A Transpose that only a MatMul reads goes with it, and with the Transpose of the other operand."""
+    readers = graph.consumers[layer.outputs[0]]
+    if len(readers) != 1 or readers[0].op != "MatMul" or readers[0].id in taken:
+        return [layer.id]
+    makers = [graph.producer[n] for n in dict.fromkeys(readers[0].inputs) if n in graph.producer]
+    moved = [x.id for x in makers if x.op == "Transpose" and x.id not in taken and _only_for(graph, x, readers[0])]
+    for before in (moved, [layer.id]):
+        together = [*before, readers[0].id]
+        if layer.id in before and not why_illegal(graph, together) and _served(graph, together, device):
+            return together
+    return [layer.id]
+
+
+def _only_for(graph: Graph, layer: Layer, reader: Layer) -> bool:
+    return graph.consumers[layer.outputs[0]] == (reader,) and layer.outputs[0] not in graph.outputs
 
 
 def _grow(
@@ -166,6 +186,8 @@ def _extensions(graph: Graph, tensor: str, block: list[str], taken: Collection[s
     if len(readers) == 1:
         reader = readers[0]
         if reader.op in ELEMENTWISE or (reader.op in POOLS and _pool_is_free(graph, block, reader)):
+            return [[reader.id]]
+        if reader.op == "Transpose" and any(graph.by_id[i].op == "MatMul" for i in block):
             return [[reader.id]]
         return []
     added: list[str] = []  # several readers: they must all be elementwise and meet again (x * sigmoid(x))

@@ -78,6 +78,28 @@ def twins() -> ModelProto:
     )
 
 
+def layer_norm(square: str = "Pow", axes: tuple[int, ...] = (-1,), outputs: tuple[str, ...] = ("y",)) -> ModelProto:
+    """As exporters wrote it before opset 17."""
+    return model(
+        [
+            node("ReduceMean", ["x"], "m", axes=list(axes)),
+            node("Sub", ["x", "m"], "d"),
+            node("Pow", ["d", "two"], "p") if square == "Pow" else node("Mul", ["d", "d"], "p"),
+            node("ReduceMean", ["p"], "v", axes=list(axes)),
+            node("Add", ["v", "epsilon"], "e"),
+            node("Sqrt", ["e"], "r"),
+            node("Div", ["d", "r"], "n"),
+            node("Mul", ["n", "s"], "g"),
+            node("Add", ["t", "g"], "y"),
+        ],
+        {"x": [2, 3, 6]},
+        list(outputs),
+        {"two": 2.0, "epsilon": 1e-3, "s": rand(6), "t": rand(1, 1, 6, seed=1)},
+    )
+
+
+DECOMPOSED = {"ReduceMean": 2, "Sub": 1, "Pow": 1, "Add": 2, "Sqrt": 1, "Div": 1, "Mul": 1}
+
 CASES: dict[str, tuple[Callable[[], ModelProto], dict[str, int], dict[str, int]]] = {
     "fold-constants": (
         shape_arithmetic,
@@ -96,6 +118,11 @@ CASES: dict[str, tuple[Callable[[], ModelProto], dict[str, int], dict[str, int]]
         {"Add": 2},
     ),
     "batch-norm-to-scale-shift": (batch_norm, {"BatchNormalization": 1}, {"Mul": 1, "Add": 1}),
+    "fuse-layer-norm": (
+        layer_norm,
+        DECOMPOSED,
+        {"LayerNormalization": 1},
+    ),
     "matmul-to-gemm": (
         lambda: model([node("MatMul", ["x", "w"], "p"), node("Add", ["b", "p"], "y")], {"x": [4, 3]}, ["y"],
                       {"w": rand(3, 5), "b": rand(5)}),
@@ -145,6 +172,26 @@ def test_disabling_a_pass_keeps_what_it_would_remove(name: str) -> None:
         assert ops(graph)["Flatten"] == 1
     else:
         assert all(ops(graph).get(op) == before[op] for op in gone)
+
+
+@pytest.mark.parametrize("axes", [(-1,), (1, 2), (2, 1)])
+def test_layer_norm_over_the_last_axes_is_found(axes: tuple[int, ...]) -> None:
+    graph = check(layer_norm("Mul", axes), "fuse-layer-norm", "eliminate-dead")
+    assert ops(graph) == {"LayerNormalization": 1}
+    assert graph.layers[0].attr("axis") == 3 - len(axes)
+
+
+@pytest.mark.parametrize(
+    ("proto", "left"),
+    [
+        (layer_norm(axes=(1,)), DECOMPOSED),
+        (layer_norm(outputs=("y", "v")), DECOMPOSED),
+        (layer_norm(outputs=("y", "n")), {"LayerNormalization": 1, "Mul": 1, "Add": 1}),
+        (layer_norm(outputs=("y", "d")), {"LayerNormalization": 1, "ReduceMean": 1, "Sub": 1}),
+    ],
+)
+def test_layer_norm_whose_parts_are_wanted_keeps_them(proto: ModelProto, left: dict[str, int]) -> None:
+    assert ops(check(proto, "fuse-layer-norm")) == left
 
 
 def test_upgrade_opset_raises_old_models_only() -> None:

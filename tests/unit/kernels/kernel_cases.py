@@ -5,6 +5,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from math import prod
 from typing import Any
 
 import kernel_reference as reference
@@ -62,8 +63,15 @@ class Sketch:
         self.arrays[name] = array
         return name
 
+    def indices(self, below: int, *shape: int, dtype: str = "int64") -> str:
+        """An input of whole numbers that count among ``below``, from the front or, if negative, from the end."""
+        name = f"x{len(self.inputs)}"
+        self.arrays[name] = self.rng.integers(-below, below, shape).astype(dtype)
+        self.inputs.append(name)
+        return name
+
     def literal(self, values: Sequence[int] | float) -> str:
-        """An int64 list, or a float32 scalar."""
+        """An int64 list or scalar, or a float32 scalar."""
         name = f"w{len(self.constants)}"
         array = np.array(values, np.float32 if isinstance(values, float) else np.int64)
         self.constants[name] = Constant(name, array.shape, array.dtype.name, "", tuple(array.reshape(-1).tolist()))
@@ -82,7 +90,8 @@ class Sketch:
 
     def graph(self) -> Graph:
         names = [*self.inputs, *(x.outputs[0] for x in self.layers)]
-        tensors = {n: Tensor(n, self.shape(n)) for n in names}
+        whole = {n: self.arrays[n].dtype.name for n in names if self.arrays[n].dtype.kind == "i"}
+        tensors = {n: Tensor(n, self.shape(n), whole.get(n, "float32")) for n in names}
         last = self.layers[-1].outputs
         return Graph(tuple(self.inputs), last, tuple(self.layers), tensors, self.constants, self.opset)
 
@@ -291,9 +300,72 @@ def dense_case(rng: np.random.Generator, machine: Device) -> Case:
 
 def matmul_case(rng: np.random.Generator, machine: Device) -> Case:
     s = Sketch(rng)
-    m, k, n = _pick(rng, 1, 5, 16, 33), _pick(rng, 7, 16, 40), _pick(rng, 3, 16, 24, 40)
+    m, k, n = _pick(rng, 1, 5, 16, 33), _pick(rng, 7, 16, 40), _pick(rng, 3, 16, 24, 40, 50)
     lead = _pick(rng, (), (2,), (1, 3), (2, 3))
-    s.add("MatMul", s.input(*lead, m, k), s.input(*lead, k, n))
+    rank = len(lead) + 2
+
+    def operand(rows: int, columns: int, perm: tuple[int, ...] | None) -> str:
+        """As it is, or the transpose of an input."""
+        shape = (*lead, rows, columns)
+        if perm is None:
+            return s.input(*shape)
+        source = [0] * rank
+        for place, axis in enumerate(perm):
+            source[axis] = shape[place]
+        return s.add("Transpose", s.input(*source), perm=perm)
+
+    usual = tuple(range(rank))
+    heads = (0, 2, 1, 3) if rank == 4 else (1, 0, 2) if rank == 3 else None  # the last axis stays
+    swapped = (*usual[:-2], rank - 1, rank - 2)
+    keys = (0, 2, 3, 1) if rank == 4 else swapped
+    left = operand(m, k, _pick(rng, None, None, heads))
+    name = s.add("MatMul", left, operand(k, n, _pick(rng, None, heads, swapped, keys)))
+    if rng.random() < 0.5:
+        name = s.add("Mul", name, s.literal(0.125))
+    if rng.random() < 0.3:
+        name = s.add("Add", name, s.input(*_pick(rng, (m, n), (n,), (1, n), (*lead, m, n))))
+    if heads and rng.random() < 0.4:
+        s.add("Transpose", name, perm=heads)
+    return case_of(s, _plain)
+
+
+def layer_norm_case(rng: np.random.Generator, machine: Device) -> Case:
+    s = Sketch(rng)
+    shape, axis = _pick(rng, ((5, 48), -1), ((1, 7, 33), -1), ((2, 3, 16), 2), ((3, 4, 10), 1), ((1, 100), -1),
+                        ((2, 2, 3, 5), -2), ((4, 3), -1), ((9,), 0), ((3, 1), -1))  # fmt: skip
+    behind = shape[axis % len(shape) :]
+    scale = s.weight(*_pick(rng, behind, behind, behind[-1:]))
+    shift = (s.weight(*behind),) if rng.random() < 0.7 else ()
+    attrs = {"epsilon": 1e-2} if rng.random() < 0.5 or behind == (1,) else {}
+    name = s.add("LayerNormalization", s.input(*shape), scale, *shift, axis=axis, **attrs)
+    epilogue(s, name, int(rng.integers(0, 3)) if len(shape) in {2, 3} else 0)
+    return case_of(s, _plain)
+
+
+def gather_case(rng: np.random.Generator, machine: Device) -> Case:
+    s = Sketch(rng)
+    shape, axis = _pick(rng, ((50, 24), 0), ((1, 9, 32), 1), ((7, 5), -1), ((3, 4, 2, 5), 2), ((11,), 0))
+    table = s.weight(*shape) if rng.random() < 0.6 else s.input(*shape)
+    extent = shape[axis]
+    kind = _pick(rng, "input", "input", "scalar", "constant")
+    if kind == "input":
+        places = s.indices(extent, *_pick(rng, (6,), (1, 8), (2, 3), ()), dtype=_pick(rng, "int64", "int32"))
+    elif kind == "scalar":
+        places = s.literal(_pick(rng, 0, -1, extent - 1))
+    else:
+        places = s.literal([int(v) for v in rng.integers(-extent, extent, 5)])
+    name = s.add("Gather", table, places, axis=axis)
+    if len(s.shape(name)) == 3:
+        epilogue(s, name, int(rng.integers(0, 3)))
+    return case_of(s, _plain)
+
+
+def transpose_case(rng: np.random.Generator, machine: Device) -> Case:
+    s = Sketch(rng)
+    shape = _pick(rng, (5, 17), (3, 16, 8), (2, 5, 3, 16), (2, 3, 7, 5), (1, 2, 3, 4, 5))
+    perm = tuple(int(v) for v in rng.permutation(len(shape)))
+    name = s.add("Transpose", s.input(*shape), perm=perm)
+    epilogue(s, name, int(rng.integers(0, 3)) if len(shape) in {2, 3} else 0)
     return case_of(s, _plain)
 
 
@@ -330,7 +402,10 @@ def concat_case(rng: np.random.Generator, machine: Device) -> Case:
         shapes = [[*shape] for _ in range(parts)]
         for each in shapes:
             each[axis] = int(rng.integers(1, 33))
-        name = s.add("Concat", *(s.input(*each) for each in shapes), axis=axis)
+        parts_of = [
+            s.weight if k and prod(each) > 1 and rng.random() < 0.2 else s.input for k, each in enumerate(shapes)
+        ]
+        name = s.add("Concat", *(make(*each) for make, each in zip(parts_of, shapes, strict=True)), axis=axis)
     else:
         name = s.add("Concat", *(s.input(1, 17, int(rng.integers(1, 5)), 6) for _ in range(parts)), axis=2)
     if len(s.shape(name)) in {2, 4}:
@@ -364,10 +439,12 @@ def lrn_case(rng: np.random.Generator, machine: Device) -> Case:
 def softmax_case(rng: np.random.Generator, machine: Device) -> Case:
     s = Sketch(rng, opset=_pick(rng, 11, 13, 20))
     if s.opset < 13:
-        s.add("Softmax", s.input(*_pick(rng, (2, 3, 5, 7), (2, 17), (3, 4, 16))), axis=_pick(rng, 1, -1, 0))
+        s.add(
+            "Softmax", s.input(*_pick(rng, (2, 3, 5, 7), (2, 17), (3, 4, 16), (1, 20, 1, 1))), axis=_pick(rng, 1, -1, 0)
+        )
     else:
         shape, axis = _pick(rng, ((2, 10), 1), ((3, 1000), -1), ((2, 17, 1, 1), 1), ((2, 3, 4, 16), 3), ((33,), 0),
-                            ((1, 1000), -1), ((4, 1), 1))  # fmt: skip
+                            ((1, 1000), -1), ((4, 1), 1), ((2, 5, 37), -1), ((1, 3, 19, 19), -1))  # fmt: skip
         s.add("Softmax", s.input(*shape), axis=axis)
     return case_of(s, _plain)
 
@@ -411,6 +488,7 @@ GENERATORS: Mapping[str, Callable[[np.random.Generator, Device], Case]] = {
     "matmul": matmul_case, "pool": pool_case, "elementwise": elementwise_case, "concat": concat_case,
     "channels": channels_case, "lrn": lrn_case, "softmax": softmax_case, "winograd": winograd_case,
     "conv_chain": conv_chain_case,
+    "layer_norm": layer_norm_case, "gather": gather_case, "transpose": transpose_case,
 }  # fmt: skip
 
 

@@ -117,6 +117,13 @@ def batch_norm(attrs: Attrs, x: Array, scale: Array, bias: Array, mean: Array, v
     return (x - mean) / np.sqrt(var + attrs.get("epsilon", 1e-5)) * scale + bias
 
 
+def layer_norm(attrs: Attrs, x: Array, scale: Array, shift: Array | None = None) -> Array:
+    axes = tuple(range(attrs.get("axis", -1) % x.ndim, x.ndim))
+    distance = x - x.mean(axes, keepdims=True)
+    y = distance / np.sqrt((distance**2).mean(axes, keepdims=True) + attrs.get("epsilon", 1e-5)) * scale
+    return y if shift is None else y + shift
+
+
 def clip(attrs: Attrs, x: Array, low: Array | None = None, high: Array | None = None) -> Array:
     low = attrs.get("min", -np.inf if low is None else low)
     return np.minimum(np.maximum(x, low), attrs.get("max", np.inf if high is None else high))
@@ -156,6 +163,8 @@ OPS: Mapping[str, Callable[..., Array]] = {
     "Concat": lambda attrs, *parts: np.concatenate(parts, attrs["axis"]),
     "Reshape": _reshape,
     "Transpose": lambda attrs, x: x.transpose(attrs["perm"]),
+    "Gather": lambda attrs, x, places: np.take(x, places.astype(int), attrs.get("axis", 0)),
+    "LayerNormalization": layer_norm,
     "BatchNormalization": batch_norm, "Clip": clip, "Gelu": gelu,
     "Add": lambda _, a, b: a + b, "Sub": lambda _, a, b: a - b, "Mul": lambda _, a, b: a * b,
     "Div": lambda _, a, b: a / b,

@@ -10,7 +10,17 @@ from kernel_cases import DEVICES, GENERATORS, check, generate, runs_here
 from tuner.kernels.registry import TEMPLATES
 from tuner.types import Device
 
-FEW = {"channels": 8, "conv_chain": 10, "concat": 9, "lrn": 6, "matmul": 9, "softmax": 9}
+FEW = {
+    "channels": 8,
+    "conv_chain": 10,
+    "concat": 9,
+    "gather": 8,
+    "layer_norm": 9,
+    "lrn": 6,
+    "matmul": 12,
+    "softmax": 9,
+    "transpose": 5,
+}
 USUAL = 20
 HERE = [name for name, machine in DEVICES.items() if runs_here(machine)]
 BY_NAME = {t.name: t for t in TEMPLATES}

@@ -9,6 +9,7 @@ from tuner.graph.passes.affine import fold_scale_shift
 from tuner.graph.passes.constants import fold_constants
 from tuner.graph.passes.dead import eliminate_common_subexpressions, eliminate_dead
 from tuner.graph.passes.nop import eliminate_nop
+from tuner.graph.passes.normalisation import fuse_layer_norm
 from tuner.graph.passes.registry import NAMES
 from tuner.graph.passes.report import PassReport
 from tuner.graph.passes.rewrite import batch_norm_to_scale_shift, flatten_concat, matmul_to_gemm, sum_to_add
@@ -22,6 +23,7 @@ PASSES: dict[str, Callable[[Work], None]] = {
     "eliminate-nop": eliminate_nop,
     "sum-to-add": sum_to_add,
     "batch-norm-to-scale-shift": batch_norm_to_scale_shift,
+    "fuse-layer-norm": fuse_layer_norm,
     "matmul-to-gemm": matmul_to_gemm,
     "fold-scale-shift": fold_scale_shift,
     "merge-reshapes": merge_reshapes,

@@ -12,6 +12,7 @@ DESCRIPTIONS: dict[str, str] = {
     "eliminate-nop": "operators that change nothing go: Identity, Dropout, empty Cast, Reshape, Transpose, Pad, Slice",
     "sum-to-add": "Sum becomes Add",
     "batch-norm-to-scale-shift": "BatchNormalization with constant parameters becomes Mul and Add",
+    "fuse-layer-norm": "ReduceMean, Sub, Pow, Sqrt and Div that normalise become LayerNormalization",
     "matmul-to-gemm": "MatMul by a constant plus a bias becomes Gemm, where both are of rank 2",
     "fold-scale-shift": "constant Mul, Add, Sub and Div go into the layer before them, or into each other",
     "merge-reshapes": "chains of Reshape, Flatten, Squeeze and Unsqueeze become one Reshape",

@@ -206,7 +206,7 @@ def _search_options(parser: argparse.ArgumentParser) -> None:
         help="joint (default), dlfusion, ...; on real devices also greedy; with options: tpe:plans=200",
     )
     parser.add_argument("--cores", type=_core_list, metavar="auto|1,2,4", help="core counts to consider per block")
-    parser.add_argument("--precision", default="fp32", metavar="P", help="fp32")
+    parser.add_argument("--precision", default="fp32", metavar="P", help="fp32; fp16 with --build-only")
     parser.add_argument("--plan", type=Path, metavar="PLAN.json", help="a hand-written plan instead of our own")
     parser.add_argument("--memory-limit", type=_bytes, metavar="BYTES", help="that one candidate may use (e.g. 2G)")
     parser.add_argument("--seed", type=int, default=0, metavar="N")

@@ -12,13 +12,16 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from db.store import Store, default_url
+from service.commands.gpu_trials import GpuTrials
 from service.commands.live import Live, stop_on_interrupt
 from service.commands.spec import job_spec
+from service.rules import check_cores
 from tuner.errors import DeviceError, UserError
 from tuner.types import JobSpec
 
 HEAVIEST = 15  # kernels in the closing table
-_MEANINGLESS = ("cores", "plan", "memory_limit", "input")  # for a build that measures nothing
+_MEANINGLESS = ("plan", "memory_limit", "input", "cluster")  # for a build that measures nothing
 
 
 def tune(args: argparse.Namespace) -> int:
@@ -37,7 +40,8 @@ def build_only(args: argparse.Namespace) -> int:
 
     Raises UserError for devices that are no GPUs and for options that do not apply.
     """
-    from tuner.gpu.spec import CUDA
+    from tuner.gpu.precision import FP32, check_precision
+    from tuner.gpu.spec import CUDA, spec_of
     from tuner.measure.device import devices
 
     device = devices(args.device)
@@ -48,14 +52,19 @@ def build_only(args: argparse.Namespace) -> int:
         given.append("strategy")
     if given:
         raise UserError(f"--{given[0].replace('_', '-')} means nothing with --build-only.", code="bad-option")
-    spec = replace(job_spec(args), strategy="metaschedule")
+    check_cores(args.cores, device)
+    check_precision(args.precision, spec_of(device))
+    asked = argparse.Namespace(**vars(args) | {"precision": FP32})  # what is measured here knows no other
+    spec = replace(job_spec(asked), strategy="metaschedule", precision=args.precision)
 
     from tuner.gpu.build_only import BuildOnly
+    from tuner.measure.device import toolchain
 
     out = args.out or Path(f"{args.model.stem}.{device.name}.fusetune")
     console = Console(stderr=args.json)
-    with Live(console, spec.budget) as live:
-        job = BuildOnly(spec, args.model, device, out, args.results, live)
+    with Store.open(args.db or default_url()) as store, Live(console, spec.budget) as live:
+        kept = GpuTrials(store, device, toolchain())
+        job = BuildOnly(spec, args.model, device, out, args.results, live, kept)
         stop_on_interrupt(job.stop, console, "what there is")
         report = job.run()
     if args.json:

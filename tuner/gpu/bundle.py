@@ -14,7 +14,7 @@ import numpy as np
 from tuner.errors import UserError
 from tuner.gpu import bundle_run, cubins
 from tuner.gpu.cuda import Built
-from tuner.gpu.explore import Scheduled
+from tuner.gpu.explore import Seen
 from tuner.gpu.lower import Task
 from tuner.types import Candidate, Device, Failure, FailureKind, Purpose, Trial
 
@@ -50,24 +50,27 @@ class Bundle:
         path = None if expected is None else f"expected/{task.hash[:16]}.npy"
         self._tasks[task.hash] = entry | {"expected": path}
 
-    def library(self, scheduled: Scheduled) -> Path:
+    def library(self, seen: Seen) -> Path:
         """Where the library of a candidate is to be built."""
-        return self.folder / "kernels" / f"{scheduled.key[:16]}.so"
+        return self.folder / "kernels" / f"{seen.key[:16]}.so"
 
-    def add(self, scheduled: Scheduled, built: Built, predicted: float) -> None:
-        """Take a candidate whose library stands at ``library(scheduled)``; its task must be known."""
+    def add(self, seen: Seen, built: Built, predicted: float) -> None:
+        """Take a candidate whose library stands at ``library(seen)``; its task must be known."""
         write_cubins(built, self.folder / "cubins")
-        c = scheduled.candidate
+        c = seen.candidate
         self._candidates.append(
-            {"key": scheduled.key, "task": c.workload_hash, "template": c.template, "version": c.template_version,
-             "knobs": dict(c.knobs), "predicted": predicted, "library": f"kernels/{built.library.name}"}
+            {"key": seen.key, "task": c.workload_hash, "template": c.template, "version": c.template_version,
+             "knobs": dict(c.knobs), "cores": c.cores, "precision": c.precision, "predicted": predicted,
+             "library": f"kernels/{built.library.name}"}
         )  # fmt: skip
         assert c.workload_hash in self._tasks
 
-    def finish(self, model: Mapping[str, Any], device: Device, arch: str, toolchain: str) -> None:
+    def finish(
+        self, model: Mapping[str, Any], device: Device, arch: str, toolchain: str, precision: str = "fp32"
+    ) -> None:
         """Write what makes the folder a bundle. ``arch``: "sm_86", or "cpu" for kernels of this processor."""
         text = {"format": bundle_run.FORMAT, "model": dict(model), "arch": arch, "device": device.to_json(),
-                "toolchain": toolchain, "seed": self._seed, "tasks": list(self._tasks.values()),
+                "toolchain": toolchain, "precision": precision, "seed": self._seed, "tasks": list(self._tasks.values()),
                 "candidates": self._candidates}  # fmt: skip
         (self.folder / "bundle.json").write_text(json.dumps(text, indent=1) + "\n")
         shutil.copyfile(bundle_run.__file__, self.folder / "measure.py")
@@ -93,11 +96,11 @@ class Results:
         return [trial for trial in self.trials if trial.candidate.workload_hash == task]
 
 
-def read_results(paths: Sequence[Path], model: str, arch: str, device: Device) -> Results:
+def read_results(paths: Sequence[Path], model: str, arch: str, device: Device, precision: str = "fp32") -> Results:
     """Read results.json files about the model of this SHA-256. Of one candidate measured twice the later file counts.
 
-    Raises UserError: ``bad-results`` for files that are none, ``other-model``, ``other-device`` for those of another
-    model, architecture or GPU.
+    Raises UserError: ``bad-results`` for files that are none, ``other-model``, ``other-device``, ``other-precision``
+    for those of another model, architecture or GPU, precision.
     """
     trials: dict[str, Trial] = {}
     devices = []
@@ -117,6 +120,8 @@ def read_results(paths: Sequence[Path], model: str, arch: str, device: Device) -
                 f"The results {path} come from {where.get('model')} ({of_arch}), not from {device.model}.",
                 code="other-device",
             )
+        if other := {t.candidate.precision for t in found} - {precision}:
+            raise UserError(f"The results {path} are in {other.pop()}, not in {precision}.", code="other-precision")
         devices.append(where)
         trials |= {trial.candidate.key: trial for trial in found}
     return Results(tuple(trials.values()), tuple(devices))
@@ -126,7 +131,7 @@ def _trial(entry: Mapping[str, Any], device: Device) -> Trial:
     candidate = Candidate(
         workload={}, workload_hash=str(entry["task"]), layouts={}, template=str(entry["template"]),
         template_version=int(entry["version"]), knobs={str(k): int(v) for k, v in entry["knobs"].items()},
-        cores=device.cores,
+        cores=int(entry.get("cores", device.cores)), precision=str(entry.get("precision", "fp32")),
     )  # fmt: skip
     failure = entry["failure"]
     return Trial(

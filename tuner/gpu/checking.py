@@ -17,11 +17,12 @@ from tuner.gpu.bundle_run import arguments, relative_error
 from tuner.gpu.emulate import emulate
 from tuner.gpu.explore import Scheduled
 from tuner.gpu.lower import Lowered, Task
-from tuner.graph.load import ImportedModel
+from tuner.graph.ir import Graph
 from tuner.measure.contest import Contestant, run_once
 from tuner.measure.device import detect_cpu
 
 LIMIT = 1e-4  # on max|y - ref| / max|ref| of one schedule: only the order of sums may differ
+HALF_LIMIT = 2e-3  # the same of one that writes float16: two of its last places
 MOST_OPERATIONS = 8e9  # of a kernel that is emulated: about a second for each 10^9
 
 
@@ -45,26 +46,30 @@ def reference_of(task: Task, seed: int) -> Reference:
     return Reference(inputs, np.asarray(out.numpy()))
 
 
-def check_schedule(scheduled: Scheduled, task: Task, reference: Reference) -> float | None:
-    """The relative error of a schedule, emulated here; None when it is too large to, or cannot be.
+def check_schedule(
+    scheduled: Scheduled, task: Task, reference: Reference, most: float = MOST_OPERATIONS
+) -> float | None:
+    """The relative error of a schedule, emulated here; None with more than ``most`` operations, or if it cannot be.
+
+    Of a schedule for tensor cores the loops are run that they stand for.
 
     Raises CandidateError (``wrong``) when it computes something else.
     """
-    if scheduled.looked.counts.operations > MOST_OPERATIONS:
+    if scheduled.looked.counts.operations > most:
         return None
     shape, dtype = task.args[-1]
     try:
-        emulated = emulate(scheduled.function, tvm.target.Target(detect_cpu().target()))
+        emulated = emulate(scheduled.plain or scheduled.function, tvm.target.Target(detect_cpu().target()))
     except (CandidateError, tvm.error.InternalError, ValueError):
         return None  # a form of schedule that emulation does not know says nothing about it
     error = relative_error(emulated.run(reference.inputs, shape, dtype), reference.output)
-    if error > LIMIT:
+    if error > (HALF_LIMIT if dtype == "float16" else LIMIT):
         raise CandidateError(f"On the CPU its output differs from the reference by {error:.2g}.", code="wrong")
     return error
 
 
 def check_lowering(
-    lowered: Lowered, model: ImportedModel, path: Path, inputs: Sequence[Mapping[str, np.ndarray]], limit: float
+    lowered: Lowered, graph: Graph, path: Path, inputs: Sequence[Mapping[str, np.ndarray]], limit: float
 ) -> Verification:
     """The lowered model, run on this CPU, against ONNX Runtime. Raises InternalError when it cannot be compared."""
     cpu = detect_cpu()
@@ -74,10 +79,10 @@ def check_lowering(
     executable = tvm.compile(module, target=tvm.target.Target(cpu.target()), relax_pipeline=pipeline())
     machine = tvm.relax.VirtualMachine(executable, tvm.cpu())
     parameters = [tvm.runtime.tensor(p) for p in lowered.parameters]
-    outputs = list(model.graph.outputs)
+    outputs = list(graph.outputs)
     ours = []
     for given in inputs:
-        arrays = [tvm.runtime.tensor(np.ascontiguousarray(given[name])) for name in model.graph.inputs]
+        arrays = [tvm.runtime.tensor(np.ascontiguousarray(given[name])) for name in graph.inputs]
         result = machine["main"](*arrays, *parameters)
         values = [result] if len(outputs) == 1 else list(result)
         ours.append({name: value.numpy() for name, value in zip(outputs, values, strict=True)})
@@ -85,4 +90,4 @@ def check_lowering(
         reference = run_once(Contestant("onnxruntime", "onnxruntime", path), inputs, cpu.cores)
     except CandidateError as error:
         raise InternalError(f"The result could not be checked: {error}", code="not-verified") from error
-    return compare(ours, reference, softmax_outputs(model.graph), limit)
+    return compare(ours, reference, softmax_outputs(graph), limit)

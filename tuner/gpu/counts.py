@@ -16,8 +16,13 @@ import tvm_ffi
 from tvm import ir, tirx
 from tvm.s_tir.stmt import SBlockRealize
 
+from tuner.gpu.spec import WARP
+
 SHARED, LOCAL, GLOBAL = "shared", "local", "global"
 _ARITHMETIC = ("Add", "Sub", "Mul", "Div", "Max", "Min")
+_TENSOR = "tensor"
+_FRAGMENTS = ("wmma.", "m16n8k8.")  # scopes of what tensor cores read and write
+_ACCUMULATORS = ("wmma.accumulator", "m16n8k8.matrixC")
 _PIPELINE = "software_pipeline_stage"
 
 
@@ -29,6 +34,7 @@ class Counts:
     blocks: int = 1  # of the largest launch
     threads: int = 1  # of a block, the largest launch
     operations: float = 0.0
+    tensor_operations: float = 0.0  # of these, on tensor cores
     global_bytes: float = 0.0  # that threads read and write, repeated ones included
     shared_bytes: float = 0.0  # likewise, of shared memory
     shared: int = 0  # B of shared memory that a block holds, as far as its copies show
@@ -36,8 +42,8 @@ class Counts:
 
     def vector(self) -> list[float]:
         """The counts as features of a model, on a logarithmic scale."""
-        values = (self.launches, self.blocks, self.threads, self.operations, self.global_bytes, self.shared_bytes,
-                  self.shared, self.local)  # fmt: skip
+        values = (self.launches, self.blocks, self.threads, self.operations, self.tensor_operations,
+                  self.global_bytes, self.shared_bytes, self.shared, self.local)  # fmt: skip
         return [float(np.log1p(v)) for v in values]
 
 
@@ -61,7 +67,7 @@ def counts_of(function: Any) -> Counts:
 
 class _Counter:
     def __init__(self) -> None:
-        self._sums = dict.fromkeys(("operations", GLOBAL, SHARED), 0.0)
+        self._sums = dict.fromkeys(("operations", _TENSOR, GLOBAL, SHARED), 0.0)
         self._launches: list[dict[str, int]] = []
         self._shared: dict[Any, int] = {}
         self._local: dict[Any, float] = {}
@@ -76,7 +82,8 @@ class _Counter:
             launches=len(grids),
             blocks=max((blocks for blocks, _ in grids), default=1),
             threads=max((threads for _, threads in grids), default=1),
-            operations=self._sums["operations"], global_bytes=self._sums[GLOBAL], shared_bytes=self._sums[SHARED],
+            operations=self._sums["operations"], tensor_operations=self._sums[_TENSOR],
+            global_bytes=self._sums[GLOBAL], shared_bytes=self._sums[SHARED],
             shared=sum(self._shared.values()), local=int(sum(self._local.values())),
         )  # fmt: skip
 
@@ -116,7 +123,10 @@ class _Counter:
 
     def _store(self, store: Any, place: _Place) -> None:
         scope, size = str(store.buffer.scope()), _bytes(store.buffer)
-        self._sums["operations"] += place.times * _operations(store.value)
+        operations = place.times * _operations(store.value)
+        self._sums["operations"] += operations
+        if scope.startswith(_ACCUMULATORS):
+            self._sums[_TENSOR] += operations
         for source in _loads(store.value):
             self._move(str(source.scope()), place.times * _bytes(source))
         self._move(scope, place.times * size)
@@ -124,9 +134,10 @@ class _Counter:
             self._shared[store.buffer] = max(
                 self._shared.get(store.buffer, 0), round(place.tile * size) * place.copies
             )  # fmt: skip
-        elif scope.startswith((LOCAL, "wmma", "warp")):
+        elif scope.startswith((LOCAL, "warp", *_FRAGMENTS)):
             virtual = prod(e for a, e in place.axes.items() if a.startswith("vthread"))
-            self._local[store.buffer] = min(self._local.get(store.buffer, np.inf), place.tile * virtual)
+            share = size / 4 / WARP if scope.startswith(_FRAGMENTS) else 1  # a warp's threads hold a fragment together
+            self._local[store.buffer] = min(self._local.get(store.buffer, np.inf), place.tile * virtual * share)
 
     def _move(self, scope: str, amount: float) -> None:
         if scope == GLOBAL:

@@ -17,6 +17,7 @@ from tvm.s_tir import dlight
 
 from tuner.build.compile import pipeline
 from tuner.build.linking import link
+from tuner.designs.context import load_intrinsics
 from tuner.errors import CandidateError, InternalError
 from tuner.gpu.cubins import digest_of
 from tuner.gpu.nvcc import Compiler, Cubin, compile_cubin
@@ -50,16 +51,19 @@ def target_of(device: Device) -> Any:
 
 def with_defaults(module: Any, target: Any) -> Any:
     """``module`` with dlight's default schedule for every function that has none; itself it stays as it is."""
+    if any("float16" in str(p.dtype) for f in module.functions.values() if isinstance(f, tvm.tirx.PrimFunc)
+           for p in f.params):  # fmt: skip
+        load_intrinsics("cuda")  # dlight takes tensor cores for float16
     copy = tvm.IRModule(dict(module.functions.items()), attrs=module.attrs)  # dlight changes what it is given
     with target:
         return dlight.ApplyDefaultSchedule(*(rule() for rule in _RULES))(copy)
 
 
-def build_model(module: Any, target: Any, library: Path, arch: str, compiler: Compiler) -> Built:
+def build_model(module: Any, target: Any, library: Path, arch: str, compiler: Compiler, threads: int = 1) -> Built:
     """Compile a whole scheduled model. Raises InternalError when a kernel cannot be lowered or compiled."""
     try:
         executable = _compiled(module, target, relax_pipeline=pipeline())
-        return _export(executable, library, arch, compiler)
+        return _export(executable, library, arch, compiler, threads)
     except (tvm.error.InternalError, ValueError, RuntimeError, CandidateError) as error:
         raise InternalError(f"The model does not compile: {_last(error)}", code="build-failed") from error
 
@@ -85,9 +89,9 @@ def _compiled(module: Any, target: Any, **options: Any) -> Any:
     raise first
 
 
-def _export(executable: Any, library: Path, arch: str, compiler: Compiler) -> Built:
+def _export(executable: Any, library: Path, arch: str, compiler: Compiler, threads: int = 1) -> Built:
     sources = list(dict.fromkeys(_sources(executable.mod)))
-    cubins = {digest_of(source): compile_cubin(source, arch, compiler) for source in sources}
+    cubins = {digest_of(source): compile_cubin(source, arch, compiler, threads) for source in sources}
     executable.export_library(
         str(library), fcompile=lambda output, objects, **_: link([Path(o) for o in objects], Path(output))
     )

@@ -1,8 +1,9 @@
 """Seconds that a kernel should take on a GPU, from what it does and what is published of the GPU: a first guess.
 
-The greatest of three times, each at the share of the machine that its blocks can use:
+The greatest of four times, each at the share of the machine that its blocks can use:
 
-    operations / peak,  global bytes / L2 bandwidth,  bytes from and to shared memory / its bandwidth
+    operations / peak,  those on tensor cores / their peak,  global bytes / L2 bandwidth,
+    bytes from and to shared memory / its bandwidth
 
 but no less than it takes to move each argument once from DRAM.
 
@@ -50,8 +51,10 @@ def estimate(counts: Counts, spec: GpuSpec, compulsory: float = 0.0) -> float:
     hidden = min(1.0, per_sm * counts.threads / HIDING) ** 0.5
     warps = counts.threads / (ceil(counts.threads / WARP) * WARP)
     share = balance * busy * hidden * warps
+    plain = counts.operations - counts.tensor_operations
     drawn = max(
-        counts.operations / spec.peak,
+        plain / spec.peak,
+        counts.tensor_operations / spec.tensor_fp16,
         counts.global_bytes / (spec.sms * L2_BYTES * spec.clock),
         counts.shared_bytes / (spec.sms * SHARED_BYTES * spec.clock),
     )

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 import tvm
 
+from tuner.designs.context import TENSOR_CORES
 from tuner.designs.space import DesignSpace, design_spaces
 from tuner.errors import CandidateError
-from tuner.gpu.counts import counts_of
+from tuner.gpu.counts import Counts, counts_of
 from tuner.gpu.cuda import with_defaults
+from tuner.gpu.estimate import resident_blocks
 from tuner.gpu.lower import Task
+from tuner.gpu.persistent import limited
+from tuner.gpu.precision import rules_of
 from tuner.gpu.ranking import Looked
 from tuner.gpu.spec import GpuSpec
 from tuner.types import Candidate
@@ -25,40 +29,65 @@ VERSION = 1
 
 
 @dataclass(frozen=True)
-class Scheduled:
-    """A candidate as it came out: what it is by value, and the scheduled function."""
+class Seen:
+    """A candidate by value, and what is known of it without building it."""
 
     candidate: Candidate
-    function: Any  # tvm.tirx.PrimFunc
     looked: Looked
 
     @property
     def key(self) -> str:
         return self.candidate.key
 
+    def to_json(self) -> dict[str, Any]:
+        return {"candidate": self.candidate.to_json(), "counts": asdict(self.looked.counts), "guess": self.looked.guess}
+
+    @staticmethod
+    def from_json(data: Mapping[str, Any]) -> Seen:
+        return Seen(Candidate.from_json(data["candidate"]), Looked(Counts(**data["counts"]), data["guess"]))
+
+
+@dataclass(frozen=True)
+class Scheduled(Seen):
+    """A candidate as it came out, with the scheduled function."""
+
+    function: Any  # tvm.tirx.PrimFunc
+    plain: Any = None  # where tensor cores are used: the same schedule with the loops that they stand for
+
 
 class Explorer:
-    """Makes candidates of one task. Errors of single points are counted, not raised."""
+    """Makes candidates of one task. Errors of single points are counted, not raised.
 
-    def __init__(self, task: Task, target: Any, spec: GpuSpec, rules: str = "cuda") -> None:
-        self.task = task
-        self._target, self._spec, self._rules = target, spec, rules
+    ``precision``: "fp16" takes the design spaces with tensor cores; ``rules`` names others of MetaSchedule's. Without
+    ``spaces`` there is the default alone.
+    """
+
+    def __init__(
+        self, task: Task, target: Any, spec: GpuSpec, rules: str | None = None, precision: str = "fp32",
+        spaces: bool = True,
+    ) -> None:  # fmt: skip
+        self.task, self._precision = task, precision
+        self._target, self._spec = target, spec
+        self._rules = rules or rules_of(precision)
         self.refused = 0  # points that MetaSchedule would not have
         self.spaces: tuple[DesignSpace, ...] = ()
         self.why: str | None = None  # there is no design space, and the default alone
         try:
-            self.spaces = design_spaces(task.module, target, rules)
+            self.spaces = design_spaces(task.module, target, self._rules) if spaces else ()
         except (tvm.error.InternalError, ValueError, NotImplementedError) as error:
             text = str(error).strip()
             self.why = text.splitlines()[-1][:200] if text else type(error).__name__
 
-    def default(self) -> Scheduled:
-        """dlight's schedule."""
+    def default(self, cores: int | None = None) -> Scheduled:
+        """dlight's schedule, on ``cores`` SMs (all). Raises CandidateError (``rejected``) where those cannot be few."""
         function = with_defaults(self.task.module, self._target)["main"]
-        return self._scheduled(DEFAULT, {}, function)
+        return self._scheduled(DEFAULT, {}, function, cores=cores)
 
-    def make(self, knobs: Mapping[str, int]) -> Scheduled:
-        """The point that these knobs, "space" among them, name. Raises CandidateError (``rejected``)."""
+    def make(self, knobs: Mapping[str, int], cores: int | None = None) -> Scheduled:
+        """The point that these knobs, "space" among them, name, on ``cores`` SMs (all).
+
+        Raises CandidateError (``rejected``).
+        """
         number = knobs.get(SPACE, 0)
         if number not in range(len(self.spaces)):
             raise CandidateError(f"The task has no design space {number}.", code="rejected")
@@ -69,7 +98,16 @@ class Explorer:
         ):
             raise CandidateError("The knobs are none of this design space.", code="rejected")
         design = space.apply(inner)
-        return self._scheduled(DESIGN, {SPACE: number, **design.knobs}, design.schedule.mod["main"])
+        function, plain = design.schedule.mod["main"], None
+        if self._rules == TENSOR_CORES:
+            plain = space.apply(inner, tensorise=False).schedule.mod["main"]
+        return self._scheduled(DESIGN, {SPACE: number, **design.knobs}, function, plain, cores)
+
+    def remake(self, candidate: Candidate) -> Scheduled:
+        """What a candidate names, made again. Raises CandidateError (``rejected``)."""
+        if candidate.template == DEFAULT:
+            return self.default(candidate.cores)
+        return self.make(candidate.knobs, candidate.cores)
 
     def draw(self, count: int, random: np.random.Generator, until: float = float("inf")) -> Iterator[Scheduled]:
         """About ``count`` different points, equally many of each space, until ``time.monotonic()`` is ``until``."""
@@ -91,17 +129,25 @@ class Explorer:
                     seen.add(made.key)
                     yield made
 
-    def _scheduled(self, template: str, knobs: Mapping[str, int], function: Any) -> Scheduled:
-        task = self.task
+    def _scheduled(
+        self, template: str, knobs: Mapping[str, int], function: Any, plain: Any = None, cores: int | None = None
+    ) -> Scheduled:
+        task, cores = self.task, cores or self._spec.sms
+        counts = counts_of(function if plain is None else plain)
+        if cores < self._spec.sms:
+            blocks = cores * max(1, resident_blocks(counts, self._spec))
+            function = limited(function, blocks)
+            plain = None if plain is None else limited(plain, blocks)
+            counts = counts_of(function if plain is None else plain)
         candidate = Candidate(
             workload={"function": task.name}, workload_hash=task.hash, layouts={}, template=template,
-            template_version=VERSION, knobs=dict(knobs), cores=self._spec.sms,
+            template_version=VERSION, knobs=dict(knobs), cores=cores, precision=self._precision,
         )  # fmt: skip
-        looked = Looked.at(counts_of(function), self._spec, task.compulsory)
-        return Scheduled(candidate, function, looked)
+        looked = Looked.at(counts, replace(self._spec, sms=cores), task.compulsory)
+        return Scheduled(candidate, looked, function, plain)
 
 
-def ranked(candidates: Sequence[Scheduled], seconds: np.ndarray) -> list[tuple[float, Scheduled]]:
+def ranked(candidates: Sequence[Seen], seconds: np.ndarray) -> list[tuple[float, Seen]]:
     """(seconds, candidate), the fastest first; equals in the order given."""
     order = np.argsort(seconds, kind="stable")
     return [(float(seconds[k]), candidates[k]) for k in order]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,11 +19,15 @@ from tvm.relax.frontend.onnx import from_onnx
 from tvm_ffi import structural_equal
 
 from tuner.errors import UserError
+from tuner.gpu.counts import counts_of
+from tuner.gpu.half import halved
+from tuner.gpu.precision import FP16, FP32
 from tuner.graph.ir import Graph
 from tuner.graph.onnx_io import to_onnx
 from tuner.types import digest
 
 SCHEDULED = "tirx.is_scheduled"  # the mark by which dlight leaves a function alone
+_ORDINARY_PEAK, _ORDINARY_BANDWIDTH = 3e13, 1e12  # FLOP/s, B/s
 _PASSES = (
     relax.transform.DecomposeOpsForInference,
     relax.transform.LegalizeOps,
@@ -56,6 +62,21 @@ class Task:
     def args(self) -> tuple[tuple[tuple[int, ...], str], ...]:
         """Shape and dtype of each argument; the output is the last."""
         return tuple((tuple(int(n) for n in p.shape), str(p.dtype)) for p in self.module["main"].params)
+
+    def save(self, path: Path) -> None:
+        """Write it for another process."""
+        path.write_text(json.dumps([self.symbols, self.calls, tvm.ir.save_json(self.module)]))
+
+    @staticmethod
+    def load(path: Path) -> Task:
+        symbols, calls, module = json.loads(path.read_text())
+        return Task(tuple(symbols), tvm.ir.load_json(module), calls)
+
+    @cached_property
+    def weight(self) -> float:
+        """Seconds of all its calls on a GPU of an ordinary kind, roughly: what is worth exploring first."""
+        operations = counts_of(self.module["main"]).operations
+        return self.calls * max(operations / _ORDINARY_PEAK, self.compulsory / _ORDINARY_BANDWIDTH)
 
     @property
     def compulsory(self) -> float:
@@ -93,19 +114,37 @@ class Lowered:
             module.update_func(variable, function.with_attr({"global_symbol": symbol, SCHEDULED: 1}))
         return module
 
+    def save(self, folder: Path) -> None:
+        """Write it for another process into ``folder`` (created)."""
+        folder.mkdir(parents=True)
+        (folder / "module.json").write_text(tvm.ir.save_json(self.module))
+        for number, parameter in enumerate(self.parameters):
+            np.save(folder / f"{number}.npy", parameter, allow_pickle=False)
 
-def lower(graph: Graph, weights: Mapping[str, np.ndarray], target: Any) -> Lowered:
-    """Lower a model. Raises UserError (``unsupported-operator``) with TVM's own words when it cannot be imported."""
+    @staticmethod
+    def load(folder: Path) -> Lowered:
+        module = tvm.ir.load_json((folder / "module.json").read_text())
+        count = len(list(folder.glob("*.npy")))
+        return Lowered(module, tuple(np.load(folder / f"{k}.npy", mmap_mode="r") for k in range(count)))
+
+
+def lower(graph: Graph, weights: Mapping[str, np.ndarray], target: Any, precision: str = FP32) -> Lowered:
+    """Lower a model; its inputs and outputs keep their types in any precision.
+
+    Raises UserError (``unsupported-operator``) with TVM's own words when it cannot be imported.
+    """
     try:
         module = from_onnx(_plainly_named(to_onnx(graph, weights)), keep_params_in_input=True)
         module, detached = relax.frontend.detach_params(module)
+        parameters = tuple(np.asarray(p.numpy()) for p in detached.get("main", []))
+        if precision == FP16:
+            module, parameters = halved(module, parameters)
         with target:
             module = tvm.transform.Sequential([make() for make in _PASSES])(module)
     except (tvm.error.InternalError, ValueError, TypeError, KeyError, IndexError,
             NotImplementedError, AttributeError, RuntimeError, AssertionError, SchemaError) as error:  # fmt: skip
         reason = str(error).strip().splitlines()[-1][:200] if str(error).strip() else type(error).__name__
         raise UserError(f"TVM's importer cannot lower the model: {reason}", code="unsupported-operator") from error
-    parameters = tuple(np.asarray(p.numpy()) for p in detached.get("main", []))
     return Lowered(module, parameters)
 
 

@@ -6,15 +6,18 @@ import re
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from tuner.errors import CandidateError, InternalError, UserError
 
 SECONDS = 60.0  # that half a kernel may take to compile: TVM declares each before it defines it
 _OPTIONS = ("--cubin", "-O3", "-w", "-Xptxas=-v")
+_SPLITS = (12, 8)  # the release from which nvcc and its assembler both compile kernels of one source side by side
 _RELEASE = re.compile(r"release (\d+\.\d+)")
 _REGISTERS = re.compile(r"Used (\d+) registers")
 _SHARED = re.compile(r"(\d+) bytes smem")
@@ -43,6 +46,19 @@ class Compiler:
     def name(self) -> str:
         """For toolchains: "nvcc-13.0"."""
         return f"nvcc-{self.version}"
+
+    def parallel(self, threads: int) -> tuple[str, ...]:
+        """The options with which it uses so many threads for one source; none where it knows no such."""
+        if threads < 2 or tuple(map(int, self.version.split("."))) < _SPLITS:
+            return ()
+        return (f"-split-compile={threads}", f"-Xptxas=-split-compile={threads}")
+
+    def to_json(self) -> dict[str, Any]:
+        return {"path": str(self.path), "version": self.version, "archs": list(self.archs)}
+
+    @staticmethod
+    def from_json(data: Mapping[str, Any]) -> Compiler:
+        return Compiler(Path(data["path"]), data["version"], tuple(data["archs"]))
 
 
 @dataclass(frozen=True)
@@ -73,7 +89,7 @@ def find_nvcc() -> Compiler:
     )  # fmt: skip
 
 
-def compile_cubin(source: str, arch: str, compiler: Compiler) -> Cubin:
+def compile_cubin(source: str, arch: str, compiler: Compiler, threads: int = 1) -> Cubin:
     """Compile CUDA C; each declaration and definition of a kernel adds ``SECONDS`` to what that may take.
 
     Raises CandidateError (``build-failed``) with the compiler's first complaint.
@@ -82,7 +98,8 @@ def compile_cubin(source: str, arch: str, compiler: Compiler) -> Cubin:
     with tempfile.TemporaryDirectory(prefix="fusetune-nvcc-") as folder:
         code, target = Path(folder, "kernel.cu"), Path(folder, "kernel.cubin")
         code.write_text(source)
-        command = [str(compiler.path), *_OPTIONS, f"-arch={arch}", "-o", str(target), str(code)]
+        options = (*_OPTIONS, *compiler.parallel(threads), f"-arch={arch}")
+        command = [str(compiler.path), *options, "-o", str(target), str(code)]
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=limit, check=False)
         except subprocess.TimeoutExpired:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from tuner.build.verify import Verification
 from tuner.gpu.bundle import Results
 from tuner.gpu.cuda import Built
-from tuner.gpu.explore import Scheduled
+from tuner.gpu.explore import Seen
 from tuner.gpu.lower import Task
 from tuner.graph.load import ImportedModel
 from tuner.report import LATENCIES, preamble
@@ -33,16 +33,17 @@ class Chosen:
     """The candidate of one task that went into the model."""
 
     task: Task
-    scheduled: Scheduled
+    seen: Seen
     predicted: float  # seconds
     error: float | None  # relative, as emulated on the CPU; None where that was not done
-    built: Built
+    built: Built | None  # None: time was out, and the whole model's build alone compiled it
     trial: Trial | None = None  # of an earlier round
+    fewer: Mapping[int, float] = field(default_factory=dict)  # number of SMs -> seconds of it measured on so many
 
     def to_json(self) -> dict[str, Any]:
-        candidate, counts = self.scheduled.candidate, self.scheduled.looked.counts
+        candidate, counts = self.seen.candidate, self.seen.looked.counts
         seconds = self.trial.seconds if self.trial else None
-        cubins = self.built.cubins.values()
+        cubins = self.built.cubins.values() if self.built else ()
         return {
             "function": self.task.name,
             "workload": self.task.hash,
@@ -58,14 +59,16 @@ class Chosen:
             "threads": counts.threads,
             "registers": max((c.registers for c in cubins), default=None),
             "shared_bytes": max((c.shared for c in cubins), default=None),
-            "spilled_bytes": self.built.spills,
+            "spilled_bytes": self.built.spills if self.built else None,
+            "ms_by_cores": {str(cores): 1e3 * seconds for cores, seconds in self.fewer.items()},
+            "tensor_cores": bool(counts.tensor_operations),
         }
 
 
 def build_report(
     spec: JobSpec, model: ImportedModel, device: Device, toolchain: str, chosen: Sequence[Chosen],
     trials: Sequence[Trial], known: Results, verification: Verification, *, explored: int, refused: int, bundled: int,
-    learned: int, seconds: float, unexplored: Mapping[str, str],
+    learned: int, seconds: float, unexplored: Mapping[str, str], reused: int,
 ) -> dict[str, Any]:  # fmt: skip
     """The report as JSON values.
 
@@ -75,7 +78,11 @@ def build_report(
     blocks = [c.to_json() for c in chosen]
     return preamble(spec, model, device, toolchain, PROTOCOL) | {
         "measured": False,
-        "trials": {"measured": len(known.trials), "failed": sum(t.failure is not None for t in trials), "reused": 0},
+        "trials": {
+            "measured": len(known.trials) - reused,
+            "failed": sum(t.failure is not None for t in trials),
+            "reused": reused,
+        },
         "seconds": {"total": seconds},
         "latency_ms": dict.fromkeys(LATENCIES),
         "speedup": dict.fromkeys(("over_unoptimised", "over_onnxruntime")),

@@ -26,6 +26,7 @@ Handler = Callable[[Mapping[str, Any]], dict[str, Any]]
 NICENESS = 5  # of builders: whoever answers people on this machine goes first
 _ROLES = {
     "build": ("tuner.measure.building", FailureKind.BUILD),
+    "gpu": ("tuner.gpu.crafting", FailureKind.BUILD),
     "run": ("tuner.measure.running", FailureKind.ERROR),
     "reference": ("tuner.measure.reference", FailureKind.ERROR),
     "cluster": ("tuner.measure.cluster.link", FailureKind.ERROR),
@@ -41,7 +42,7 @@ def main() -> None:
         os.set_inheritable(fd, False)
     hold(lifeline)
     _be_expendable()
-    if role == "build":
+    if role in {"build", "gpu"}:
         os.nice(NICENESS)
     module, otherwise = _ROLES[role]
     with os.fdopen(requests, "rb") as lines, os.fdopen(replies, "wb") as out:

@@ -33,6 +33,7 @@ def stand_in(folder: Path) -> Iterator[None]:
         patch.setattr("tuner.gpu.nvcc._candidates", lambda: [fake_nvcc(folder) / "nvcc"])
         patch.setattr(build_only, "POINTS", 4)
         patch.setattr(build_only, "KEEP", 2)
+        patch.setattr(build_only, "FEWER", ())
         patch.setattr(build_only, "SPILLS", 1 << 20)  # the stand-in says of every kernel that it spills
         yield
 

@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from db.store import Store
+from service.commands.gpu_trials import GpuTrials
 from tests.integration.gpu.conftest import Round
 from tests.integration.gpu.gpu_models import job
 from tests.unit.gpu.gpu_tools import fake_nvcc
@@ -58,34 +60,54 @@ def test_the_bundle_holds_candidates_of_every_task_with_what_they_should_compute
     assert {"measure.py", "cubins.py"} <= {path.name for path in folder.iterdir()}
 
 
-def test_a_second_round_takes_what_was_fastest_and_bundles_what_was_not_measured(
+def test_later_rounds_take_what_was_fastest_and_bundle_what_was_not_measured(
     compiler: None, first_round: Round, tmp_path: Path
 ) -> None:
+    """What was measured comes from a file, then from the database alone. Its times are made up."""
     bundle = json.loads((first_round.out / "bundle" / "bundle.json").read_text())
     slowest_guess: dict[str, Any] = {}
     for candidate in bundle["candidates"]:
         known = slowest_guess.setdefault(candidate["task"], candidate)
         if candidate["predicted"] > known["predicted"]:
             slowest_guess[candidate["task"]] = candidate
-    found = [
+    made_up = [
         candidate | {"samples": [1e-6 if slowest_guess[candidate["task"]] is candidate else 5e-6], "failure": None,
                      "max_rel_error": 0.0}
         for candidate in bundle["candidates"]
     ]  # fmt: skip
-    results = {key: bundle[key] for key in ("format", "model", "arch")} | {"results": found}
+    results = {key: bundle[key] for key in ("format", "model", "arch")} | {"results": made_up}
     path = tmp_path / "results.json"
     path.write_text(json.dumps(results | {"device": {"model": DEVICE.model}}))
-    report = BuildOnly(job(), first_round.model, DEVICE, tmp_path / "out", [path]).run()
 
-    assert report["trials"]["measured"] == len(found) == report["ranking"]["learned_from"]
-    for block in report["blocks"]:
-        best = slowest_guess[block["workload"]]
-        assert (block["template"], block["knobs"]) == (best["template"], best["knobs"])
-        assert block["ms"] == pytest.approx(1e-3)
-    lines = (tmp_path / "out" / "trials.jsonl").read_text().splitlines()
-    assert len(lines) >= len(found)
-    again = json.loads((tmp_path / "out" / "bundle" / "bundle.json").read_text())
-    assert not {c["key"] for c in again["candidates"]} & {c["key"] for c in bundle["candidates"]}
+    def check(report: Any) -> None:
+        assert report["ranking"]["learned_from"] == len(made_up)
+        for block in report["blocks"]:
+            best = slowest_guess[block["workload"]]
+            assert (block["template"], block["knobs"]) == (best["template"], best["knobs"])
+            assert block["ms"] == pytest.approx(1e-3)
+
+    with Store.open(f"sqlite:///{tmp_path}/gpu.db") as store:
+        kept = GpuTrials(store, DEVICE, "a toolchain")
+        report = BuildOnly(job(), first_round.model, DEVICE, tmp_path / "out", [path], store=kept).run()
+        check(report)
+        assert (report["trials"]["measured"], report["trials"]["reused"]) == (len(made_up), 0)
+        lines = (tmp_path / "out" / "trials.jsonl").read_text().splitlines()
+        assert len(lines) >= len(made_up)
+        again = json.loads((tmp_path / "out" / "bundle" / "bundle.json").read_text())
+        assert again["candidates"]
+        assert not {c["key"] for c in again["candidates"]} & {c["key"] for c in bundle["candidates"]}
+
+        report = BuildOnly(job(trials=0), first_round.model, DEVICE, tmp_path / "third", [], store=kept).run()
+        check(report)
+        assert (report["trials"]["measured"], report["trials"]["reused"]) == (0, len(made_up))
+
+
+def test_without_time_there_is_an_artifact_of_defaults(compiler: None, first_round: Round, tmp_path: Path) -> None:
+    report = BuildOnly(job(seconds=0.01), first_round.model, DEVICE, tmp_path / "out").run()
+    assert report["measured"] is False and report["verification"]["passed"]
+    assert {(block["template"], block["registers"]) for block in report["blocks"]} == {("dlight", None)}
+    assert report["ranking"]["bundled"] == 0
+    assert (tmp_path / "out" / "model.so").is_file() and any((tmp_path / "out" / "cubins").iterdir())
 
 
 @pytest.mark.slow

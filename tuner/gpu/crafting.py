@@ -1,0 +1,107 @@
+"""What one process of the crew does: orders in, answers out, both JSON; functions and libraries go through files.
+
+``explore``: the default schedule of a task and points of its design spaces, with what their loops do.
+``refer``: what a task computes for its inputs, by TVM's own CPU code. ``compile``: a candidate's check, its library and
+machine code. ``verify``: the whole lowered model against the reference.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tvm
+
+from tuner.errors import CandidateError
+from tuner.gpu.bundle_run import arguments
+from tuner.gpu.checking import Reference, check_lowering, check_schedule, reference_of
+from tuner.gpu.cubins import SUFFIX
+from tuner.gpu.cuda import build_kernel, target_of
+from tuner.gpu.explore import Explorer
+from tuner.gpu.lower import Lowered, Task
+from tuner.gpu.nvcc import Compiler
+from tuner.gpu.spec import spec_of
+from tuner.graph.ir import Graph
+from tuner.inputs import Inputs
+from tuner.types import Candidate, Device
+
+_TASKS_KEPT = 4  # explorers of a process: a task's orders come close behind one another
+
+
+def handler(config: Mapping[str, Any]) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
+    """What serves the orders of one process; see tuner.measure.child."""
+    shop = _Shop(
+        Device.from_json(config["device"]), Compiler.from_json(config["compiler"]), int(config["seed"]),
+        str(config["precision"]),
+    )  # fmt: skip
+    orders = {"explore": shop.explore, "refer": shop.refer, "compile": shop.compile, "verify": shop.verify}
+    return lambda request: orders[request["order"]](request)
+
+
+class _Shop:
+    def __init__(self, device: Device, compiler: Compiler, seed: int, precision: str) -> None:
+        self._device, self._compiler, self._seed, self._precision = device, compiler, seed, precision
+        self._target, self._spec = target_of(device), spec_of(device)
+        self._explorers: dict[str, Explorer] = {}
+
+    def explore(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        explorer = self._explorer(request["task"], request["spaces"])
+        made = [explorer.default()]
+        for known in request["known"]:
+            with suppress(CandidateError):
+                made.append(explorer.remake(Candidate.from_json(known)))
+        if request["points"] and time.monotonic() < request["until"]:
+            random = np.random.default_rng(request["random"])
+            made += explorer.draw(request["points"], random, request["until"])
+        seen = {each.key: each.to_json() for each in made}
+        return {"seen": list(seen.values()), "refused": explorer.refused, "why": explorer.why}
+
+    def refer(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        output = reference_of(Task.load(Path(request["task"])), self._seed).output
+        np.save(request["to"], output, allow_pickle=False)
+        return {}
+
+    def compile(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        explorer = self._explorer(request["task"])
+        task = explorer.task
+        error = None
+        try:
+            scheduled = explorer.remake(Candidate.from_json(request["candidate"]))
+            if request["check"]:
+                reference = Reference(arguments(task.args, self._seed), np.load(request["check"], allow_pickle=False))
+                error = check_schedule(scheduled, task, reference, request["operations"])
+            began = time.monotonic()
+            module = tvm.IRModule({"main": scheduled.function})
+            library = Path(request["library"])
+            built = build_kernel(module, self._target, library, self._device.mcpu, self._compiler)
+        except CandidateError as failure:
+            return {"failed": failure.code, "message": failure.message}
+        seconds = time.monotonic() - began
+        for digest, cubin in built.cubins.items():
+            Path(request["cubins"], f"{digest}{SUFFIX}").write_bytes(cubin.code)
+        Path(request["function"]).write_text(tvm.ir.save_json(scheduled.function))
+        return {
+            "cubins": {digest: asdict(cubin) | {"code": None} for digest, cubin in built.cubins.items()},
+            "error": error,
+            "seconds": seconds,
+        }
+
+    def verify(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        lowered = Lowered.load(Path(request["folder"]))
+        graph = Graph.from_json(request["graph"])
+        inputs = Inputs(graph, {}, self._seed).sets
+        return asdict(check_lowering(lowered, graph, Path(request["model"]), inputs, request["limit"]))
+
+    def _explorer(self, path: str, spaces: bool = True) -> Explorer:
+        if path not in self._explorers:
+            while len(self._explorers) >= _TASKS_KEPT:
+                del self._explorers[next(iter(self._explorers))]
+            self._explorers[path] = Explorer(
+                Task.load(Path(path)), self._target, self._spec, precision=self._precision, spaces=spaces
+            )
+        return self._explorers[path]

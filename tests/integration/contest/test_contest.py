@@ -162,7 +162,7 @@ def test_cores_are_gauged_between_turns(monkeypatch: pytest.MonkeyPatch) -> None
         return asked[-1][1]
 
     monkeypatch.setattr(TurnGauge, "_ask", listen)
-    race(fake("a"), rounds=1, options=replace(QUICK, patience=0.01))
+    race(fake("a"), rounds=8, options=replace(QUICK, patience=0.01))
     assert [p for p, _ in asked[:2]] == [0.01, 0.0]
     assert all(1.0 <= reading < 100 for _, reading in asked)
     assert len({reading for _, reading in asked}) > 1  # measured, not assumed

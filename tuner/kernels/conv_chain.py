@@ -62,7 +62,7 @@ class ConvChain(KernelTemplate):
         chunks = ceil(second.oc / device.lanes)
         height = second.oh
         rows = sorted({r for r in (1, 2, 4, 7, 14, 28) if r <= height} | ({height} if height <= 56 else set()))
-        several = (1, 2, 3, 4, 6, 8, 12) if shape.apart else (1, 2)
+        several = (1, 2, 3, 4, 6, 8, 12) if shape.apart else (1, 2, 4) if is_depthwise(first) else (1, 2)
         knobs = {
             "rows": rows,
             "parts": [p for p in several if chunks % p == 0],
@@ -82,7 +82,7 @@ class ConvChain(KernelTemplate):
         tile_b = best_tile(second, behind, oc_b, knobs["reg_b"], device)
         default = {
             "rows": height, "parts": parts, "oc_a": tile_a[0], "reg_a": tile_a[1], "oc_b": tile_b[0],
-            "reg_b": tile_b[1], "order": 0,
+            "reg_b": tile_b[1], "order": shape.order(height),
         }  # fmt: skip
         return Space(knobs, default, lambda k: k == default or allowed(shape, k, knobs, device))
 

@@ -116,13 +116,18 @@ class ChainShape:
         pixels = self.pixels(rows)
         work = pixels[0] * _cost(self.first) / (parts if self.apart else 1) + pixels[1] * _cost(self.second) / parts
         cycles = work / (2 * device.lanes) + TASK
-        weights = _weights(self.first) + _weights(self.second)
+        weights = weight_bytes(self.first) + weight_bytes(self.second)
         if weights > device.l2 // 2:
             cycles += weights / FAR / (parts if self.apart else 1)
         channels = device.lanes if self.apart else self.first.oc
         if self.held(rows, channels) > device.l2 // 2:
             cycles *= 1.3
         return ceil(tasks / device.cores) * cycles
+
+    def order(self, rows: int) -> int:
+        """Knob ``order``: 0 = a band passes by once per chunk of weights, 1 = all weights once per tile of the band."""
+        weights = sum(weight_bytes(s) for s in (self.first, self.second) if not is_depthwise(s))
+        return int(not self.apart and weights < self.held(rows, self.first.oc))
 
 
 def is_depthwise(s: ConvShape) -> bool:
@@ -134,8 +139,7 @@ def is_bordered(s: ConvShape) -> bool:
     return any(s.pads) or s.reach[0] > s.h or s.reach[1] > s.w
 
 
-def _weights(s: ConvShape) -> int:
-    """Bytes."""
+def weight_bytes(s: ConvShape) -> int:
     return s.oc * (s.ic // s.groups) * s.kh * s.kw * 4
 
 
@@ -155,13 +159,13 @@ def vectors(s: ConvShape, device: Device) -> list[int]:
 
 
 def widths(s: ConvShape, device: Device) -> list[int]:
-    """Pixels in a register tile: those that end with rows, and some others where there are few such; always 1."""
-    most = 14 if is_depthwise(s) else device.registers - 4
-    even = [n for n in range(2, most + 1) if s.ow % n == 0 or (n % s.ow == 0 and not is_depthwise(s))]
-    found = set(even[-4:])
-    if not any(n >= 4 for n in found):
-        found |= {n for n in (4, 6, 8, 12) if n <= most}
-    return sorted(found | {1})
+    """Pixels in a register tile: those that end with rows, those that fill the registers, and always 1."""
+    if is_depthwise(s):
+        even = [n for n in range(2, 15) if s.ow % n == 0]
+        return sorted({1, *even[-4:], *(() if even and even[-1] >= 4 else (4, 6, 8))})
+    most = device.registers - 4
+    even = [n for n in range(2, most + 1) if s.ow % n == 0 or n % s.ow == 0]
+    return sorted({1, *even[-3:], *(most // t for t in vectors(s, device))})
 
 
 def fitting(pixels: int, among: Sequence[int]) -> list[int]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from math import ceil, log, log2
 
 from tuner.graph.ir import Graph
-from tuner.kernels.conv_chain_shape import ChainShape, is_bordered, is_depthwise, pair_of
+from tuner.kernels.conv_chain_shape import ChainShape, is_bordered, is_depthwise, pair_of, weight_bytes
 from tuner.kernels.conv_shape import ConvShape
 from tuner.search.expectation import CLOCK, COPY, ISSUE, L2, L3, LATENCY, LAUNCH, SPILL, TASK
 from tuner.types import Device
@@ -82,13 +82,28 @@ class ChainFacts:
             first = self.shape.first
             channels = first.ic / (self._divided("a", knobs) if is_depthwise(first) else 1)
             copied += int(4 * channels * self.shape.height(knobs["rows"]) * first.stride[0] * first.reach[1])
-        again = self._held(knobs) if self._held(knobs) > self.device.l2 else 0
-        return weights / (L2 if weights <= self.device.l2 / 2 else L3) + copied / COPY + again / L3
+        passing = self._passing("a", knobs) + self._passing("b", knobs)
+        return weights / (L2 if weights <= self.device.l2 / 2 else L3) + copied / COPY + passing
+
+    def _passing(self, side: str, knobs: Mapping[str, int]) -> float:
+        """Cycles of a task for reading its band once per chunk of weights, or its weights once per tile of the band."""
+        s = self._conv(side)
+        if is_depthwise(s):
+            return 0.0
+        pixels = self.shape.pixels(knobs["rows"])[side == "b"]
+        if knobs["order"]:
+            times, size = pixels / knobs[f"reg_{side}"], weight_bytes(s) / self._divided(side, knobs)
+        else:
+            times = ceil(s.oc / self.device.lanes) / knobs[f"oc_{side}"] / self._divided(side, knobs)
+            size = 4.0 * s.ic * pixels * s.stride[0] * s.stride[1]
+        if size <= self.device.l1 / 2:
+            return 0.0
+        return (times - 1) * size / (L2 if size <= self.device.l2 / 2 else L3)
 
     def _weights(self, knobs: Mapping[str, int]) -> float:
         """Bytes of weights that one task reads."""
         sides = [(self._conv(side), self._divided(side, knobs)) for side in "ab"]
-        return sum(4 * s.oc * (s.ic // s.groups) * s.kh * s.kw / parts for s, parts in sides)
+        return sum(weight_bytes(s) / parts for s, parts in sides)
 
     def _held(self, knobs: Mapping[str, int]) -> int:
         """Bytes of the image between the convolutions that one task holds at a time."""

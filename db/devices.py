@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -9,6 +10,7 @@ from sqlalchemy import false, func, select, update
 
 from db.columns import db_time, now
 from db.engine import AnyRow, Database
+from db.rows import chunks
 from db.schema import devices
 from tuner.errors import UserError
 from tuner.types import Device
@@ -82,11 +84,18 @@ class Devices:
         Raises:
             UserError: the device was never put (``unknown-device``).
         """
+        if not self.offer_all([fingerprint], holder, seconds):
+            raise UserError(f"There is no device '{fingerprint}'.", code="unknown-device")
+
+    def offer_all(self, fingerprints: Collection[str], holder: str, seconds: float) -> int:
+        """As ``offer``, for many devices at once; how many of them there are."""
         values = {"server": holder, "available_until": db_time() + seconds, "last_seen_at": now()}
+        known = 0
         with self._database.write() as connection:
-            statement = update(devices).where(devices.c.fingerprint == fingerprint).values(**values)
-            if connection.execute(statement).rowcount == 0:
-                raise UserError(f"There is no device '{fingerprint}'.", code="unknown-device")
+            for some in chunks(fingerprints):
+                statement = update(devices).where(devices.c.fingerprint.in_(some)).values(**values)
+                known += connection.execute(statement).rowcount
+        return known
 
     def offered(self) -> set[str]:
         """Fingerprints of the devices that some live server drives."""

@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import URL, Column, Connection, Row, Table, create_engine, event
+from sqlalchemy import URL, Column, ColumnElement, Connection, Row, Table, create_engine, event
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -80,8 +80,7 @@ class Database:
 
     def insert_missing(self, connection: Connection, table: Table, row: Mapping[str, Any]) -> None:
         """Insert the row unless one with its primary key is there already."""
-        dialect = sqlite if self.sqlite else postgresql
-        connection.execute(dialect.insert(table).values(**row).on_conflict_do_nothing())
+        _execute(connection, _insert_missing(self.sqlite, table), row)
 
     def insert_new(
         self, connection: Connection, table: Table, row: Mapping[str, Any], unique: Column[Any],
@@ -93,11 +92,7 @@ class Database:
 
     def upsert(self, connection: Connection, table: Table, row: Mapping[str, Any], update: Sequence[str]) -> None:
         """Insert the row, or set these columns of the one that has its primary key."""
-        statement = (sqlite if self.sqlite else postgresql).insert(table).values(**row)
-        changes = {name: statement.excluded[name] for name in update}
-        connection.execute(
-            statement.on_conflict_do_update(index_elements=list(table.primary_key.columns), set_=changes)
-        )
+        _execute(connection, _upsert(self.sqlite, table, tuple(update)), row)
 
     def use_wal(self) -> None:
         """Make a SQLite file keep a write-ahead log, so that readers and the writer do not stop each other."""
@@ -173,7 +168,26 @@ class Database:
         return InternalError(f"The database {self.name} failed: {said}.", code="database")
 
 
+def _execute(connection: Connection, insert: Any, row: Mapping[str, Any]) -> None:
+    """Insert the row, in which what the database is to work out stands as an expression."""
+    said = {name: value for name, value in row.items() if isinstance(value, ColumnElement)}
+    given = {name: value for name, value in row.items() if name not in said}
+    connection.execute(insert.values(**said) if said else insert, given)
+
+
 @cache  # to build a statement costs more than to run it
+def _insert_missing(lite: bool, table: Table) -> Any:
+    return (sqlite if lite else postgresql).insert(table).on_conflict_do_nothing()
+
+
+@cache
+def _upsert(lite: bool, table: Table, update: tuple[str, ...]) -> Any:
+    statement = (sqlite if lite else postgresql).insert(table)
+    changes = {name: statement.excluded[name] for name in update}
+    return statement.on_conflict_do_update(index_elements=list(table.primary_key.columns), set_=changes)
+
+
+@cache
 def _insert_new(lite: bool, table: Table, unique: Column[Any], returning: tuple[Column[Any], ...]) -> Any:
     statement = (sqlite if lite else postgresql).insert(table)
     return statement.on_conflict_do_nothing(index_elements=[unique]).returning(*returning)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, select, update
+from sqlalchemy import Connection, bindparam, select, update
 
 from db.columns import now
 from db.engine import AnyRow
@@ -17,6 +17,11 @@ from db.jobrows import THERE
 from db.schema import DRIVEN, ENDED, attempts, jobs
 from tuner.errors import InternalError, UserError
 from tuner.types import JobState
+
+LONGEST = 600.0  # seconds of any lease: one that would last longer was given before the database's clock was set back
+_ROW = select(*(jobs.c[name] for name in ("id", "state", "wanted", "fence", "driver", "attempts", "pausable")))
+# Not the full lock: rows that refer to the job may come meanwhile.
+_ROW = _ROW.where(jobs.c.id == bindparam("id"), THERE).with_for_update(key_share=True)
 
 
 @dataclass(frozen=True)
@@ -44,10 +49,7 @@ def lock(connection: Connection, job: str) -> AnyRow:
     Raises:
         UserError: no such job (``unknown-job``).
     """
-    columns = [jobs.c[name] for name in ("id", "state", "wanted", "fence", "driver", "attempts", "pausable")]
-    # Not the full lock: rows that refer to the job may come meanwhile.
-    query = select(*columns).where(jobs.c.id == job, THERE).with_for_update(key_share=True)
-    row = connection.execute(query).one_or_none()
+    row = connection.execute(_ROW, {"id": job}).one_or_none()
     if row is None:
         raise UserError(f"There is no job '{job}'.", code="unknown-job")
     return row

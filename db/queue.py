@@ -10,12 +10,26 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal, TypedDict, Unpack
 
-from sqlalchemy import ColumnElement, Connection, delete, func, literal, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Double,
+    Select,
+    and_,
+    bindparam,
+    delete,
+    func,
+    literal,
+    or_,
+    select,
+    update,
+)
 
 from db.columns import Utc, db_time, now
 from db.engine import AnyRow, Database
 from db.events import append
-from db.moves import Claim, StaleDriver, check, lock, move, tell
+from db.moves import LONGEST, Claim, StaleDriver, check, lock, move, tell
+from db.rows import chunks
 from db.schema import DRIVEN, attempts, devices, job_files, jobs, trials, turns
 from tuner.errors import UserError
 from tuner.types import RETRYABLE, JobState
@@ -63,6 +77,35 @@ class Fields(TypedDict, total=False):
 _TOLD = tuple(jobs.c[name] for name in Fields.__annotations__ if name not in {"curve", "retries"})
 
 
+def _turn() -> Select[Any]:
+    """Of each device among ``free``: id, priority and created_at of the job whose turn it is."""
+    first, any_ = jobs.alias(), jobs.alias()
+    highest = select(func.max(any_.c.priority)).where(_waiting(any_)).correlate(devices).scalar_subquery()
+    next_ = select(first.c.id).where(_waiting(first), first.c.priority == highest).correlate(devices)
+    next_ = next_.order_by(first.c.created_at, first.c.id).limit(1)
+    query = select(jobs.c.id, jobs.c.priority, jobs.c.created_at)
+    query = query.select_from(devices.join(jobs, jobs.c.id == next_.scalar_subquery()))
+    return query.where(devices.c.fingerprint.in_(bindparam("free", expanding=True)))
+
+
+def _waiting(table: Any) -> ColumnElement[bool]:
+    return and_(table.c.device == devices.c.fingerprint, table.c.state == JobState.QUEUED.value)
+
+
+# Made once: to build a statement costs more than to run it.
+_NEXT = _turn()
+_LOCK = select(jobs.c.id).where(jobs.c.id == bindparam("id"), jobs.c.state == JobState.QUEUED.value)
+_LOCK = _LOCK.with_for_update(key_share=True, skip_locked=True)
+_RENEW = update(jobs).where(
+    jobs.c.id == bindparam("of"), jobs.c.fence == bindparam("under"), jobs.c.driver == bindparam("by")
+).values(
+    lease_until=db_time() + bindparam("for", type_=Double),
+    elapsed=func.coalesce(bindparam("worked", type_=jobs.c.elapsed.type), jobs.c.elapsed),
+).returning(jobs.c.wanted)  # fmt: skip
+_OVERDUE = (jobs.c.lease_until.is_not(None),
+            or_(jobs.c.lease_until < db_time(), jobs.c.lease_until > db_time() + LONGEST))  # fmt: skip
+
+
 class Queue:
     """Jobs as their drivers see them. Calls with a claim raise StaleDriver once the job is no longer the claim's."""
 
@@ -75,12 +118,11 @@ class Queue:
         Only jobs on ``devices`` (fingerprints) that run fewer than ``per_device``. None = there is none.
         """
         with self._database.write() as connection:
-            best: AnyRow | None = None
-            for device in _free(connection, devices, per_device):
-                row = _next(connection, device)
-                if row is not None and (best is None or _rank(row) < _rank(best)):
-                    best = row
-            return None if best is None else _take(connection, best.id, holder, seconds, pausable=True)
+            free = _free(connection, devices, per_device)
+            for row in sorted(_next(connection, free), key=_rank):
+                if _locked(connection, row.id):
+                    return _take(connection, row.id, holder, seconds, pausable=True)
+            return None
 
     def start(self, job_id: str, holder: str, seconds: float) -> Claim:
         """Take one given job that is QUEUED or PAUSED, whatever else runs.
@@ -96,11 +138,12 @@ class Queue:
 
     def renew(self, claim: Claim, seconds: float, *, elapsed: float | None = None) -> str | None:
         """Hold the job for ``seconds`` from now, even if the lease ran out meanwhile; gives back what is ``wanted``."""
-        values: dict[str, Any] = {"lease_until": db_time() + seconds}
-        if elapsed is not None:
-            values["elapsed"] = elapsed
+        given = {"of": claim.job, "under": claim.fence, "by": claim.holder, "for": min(seconds, LONGEST)}
         with self._database.write() as connection:
-            wanted: str | None = _write(connection, claim, values, jobs.c.wanted).wanted
+            row = connection.execute(_RENEW, given | {"worked": elapsed}).one_or_none()
+            if row is None:
+                raise StaleDriver(claim)
+            wanted: str | None = row.wanted
             return wanted
 
     def progress(self, claim: Claim, *, event: bool = False, **fields: Unpack[Fields]) -> None:
@@ -163,15 +206,29 @@ class Queue:
             _leave(connection, claim)
             return _lost(connection, row, reason, stderr, "crashed", limit)
 
-    def reclaim(self, *, limit: int = LIMIT) -> list[tuple[str, JobState]]:
-        """Do as ``crashed`` with every job whose lease has run out; gives back the jobs and what became of them."""
+    def overdue(self) -> dict[str, float]:
+        """Job -> end of its lease in database time, of those whose lease has run out.
+
+        If it stands there unchanged when every living driver has had its time to renew, the driver is dead; otherwise
+        the database's clock has jumped.
+        """
+        with self._database.read() as connection:
+            query = select(jobs.c.id, jobs.c.lease_until).where(*_OVERDUE)
+            return {row.id: row.lease_until for row in connection.execute(query)}
+
+    def reclaim(self, overdue: Mapping[str, float] | None = None, *, limit: int = LIMIT) -> list[tuple[str, JobState]]:
+        """Do as ``crashed`` with every job whose lease has run out; gives back the jobs and what became of them.
+
+        With ``overdue``, only with these, and only if nobody has renewed their leases meanwhile.
+        """
         columns = (jobs.c.id, jobs.c.state, jobs.c.wanted, jobs.c.fence, jobs.c.driver, jobs.c.attempts)
-        query = select(*columns).where(jobs.c.lease_until.is_not(None), jobs.c.lease_until < db_time())
+        query = select(*columns, jobs.c.lease_until).where(*_OVERDUE)
         query = query.order_by(jobs.c.id).with_for_update(key_share=True, skip_locked=True)
         with self._database.write() as connection:
             # The device stays taken until the turn runs out too: the silent driver may still measure.
             rows = connection.execute(query).all()
-            return [(row.id, _lost(connection, row, _LOST, "", "lost", limit)) for row in rows]
+            due = [row for row in rows if overdue is None or overdue.get(row.id) == row.lease_until]
+            return [(row.id, _lost(connection, row, _LOST, "", "lost", limit)) for row in due]
 
     def wanted(self, holder: str) -> dict[Claim, str | None]:
         """What clients want of the jobs that the holder drives; one that is missing here is no longer its own."""
@@ -198,13 +255,20 @@ def _free(connection: Connection, wanted: Collection[str], per_device: int) -> l
     return [device for device in known if counts.get(device, 0) < per_device]
 
 
-def _next(connection: Connection, device: str) -> AnyRow | None:
-    """The device's job whose turn it is. Two steps into one index: nothing is sorted, however long the queue."""
-    queued: tuple[ColumnElement[bool], ...] = (jobs.c.device == device, jobs.c.state == JobState.QUEUED.value)
-    highest = select(func.max(jobs.c.priority)).where(*queued).scalar_subquery()
-    query = select(jobs.c.id, jobs.c.priority, jobs.c.created_at).where(*queued, jobs.c.priority == highest)
-    query = query.order_by(jobs.c.created_at, jobs.c.id).limit(1)
-    return connection.execute(query.with_for_update(key_share=True, skip_locked=True)).one_or_none()
+def _next(connection: Connection, free: Sequence[str]) -> Sequence[AnyRow]:
+    """Of each of these devices the job whose turn it is, all in one statement: a thousand may be free.
+
+    Two steps into one index for each: nothing is sorted, however long the queue.
+    """
+    rows: Sequence[AnyRow] = []
+    for some in chunks(free):
+        rows = [*rows, *connection.execute(_NEXT, {"free": some})]
+    return rows
+
+
+def _locked(connection: Connection, job: str) -> bool:
+    """Lock the job's row; False if it is not queued any more, or somebody else has locked it."""
+    return connection.execute(_LOCK, {"id": job}).first() is not None
 
 
 def _rank(row: AnyRow) -> tuple[int, datetime, str]:
@@ -228,7 +292,7 @@ def _take(connection: Connection, job: str, holder: str, seconds: float, **more:
         "wanted": None,
         "fence": jobs.c.fence + 1,
         "driver": holder,
-        "lease_until": db_time() + seconds,
+        "lease_until": db_time() + min(seconds, LONGEST),
         "started_at": func.coalesce(jobs.c.started_at, literal(moment, Utc())),
     }
     fence = connection.execute(

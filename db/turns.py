@@ -8,13 +8,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from sqlalchemy import ColumnElement, and_, delete, or_, select, update
+from sqlalchemy import ColumnElement, Double, and_, bindparam, delete, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from db.columns import db_time
 from db.engine import Database
-from db.moves import Claim, check
+from db.moves import LONGEST, Claim, check
 from db.schema import turns
+
+_RENEW = update(turns).where(  # made once: every driver renews its turn all the time
+    turns.c.device == bindparam("of"), turns.c.job == bindparam("by"), turns.c.fence == bindparam("under")
+).values(expires_at=db_time() + bindparam("for", type_=Double), what=bindparam("said"))  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -48,14 +52,15 @@ class Turns:
             "fence": claim.fence,
             "what": what,
             "taken_at": db_time(),
-            "expires_at": db_time() + seconds,
+            "expires_at": db_time() + min(seconds, LONGEST),
         }
         statement = (sqlite if self._database.sqlite else postgresql).insert(turns).values(**row)
         mine = and_(turns.c.job == claim.job, turns.c.fence == claim.fence)
         statement = statement.on_conflict_do_update(
             index_elements=[turns.c.device],
             set_={name: statement.excluded[name] for name in row if name != "device"},
-            where=or_(turns.c.expires_at < db_time(), mine),
+            # One that lasts longer than any does was taken before the database's clock was set back.
+            where=or_(turns.c.expires_at < db_time(), turns.c.expires_at > db_time() + LONGEST, mine),
         )
         with self._database.write() as connection:
             check(connection, claim)
@@ -67,10 +72,10 @@ class Turns:
         Raises:
             StaleDriver: the job is no longer the claim's.
         """
-        statement = update(turns).where(*_of(device, claim)).values(expires_at=db_time() + seconds, what=what)
+        given = {"of": device, "by": claim.job, "under": claim.fence, "for": min(seconds, LONGEST), "said": what}
         with self._database.write() as connection:
             check(connection, claim)
-            return connection.execute(statement).rowcount > 0
+            return connection.execute(_RENEW, given).rowcount > 0
 
     def release(self, device: str, claim: Claim) -> None:
         """Give the device back; nothing happens if the claim does not have it."""

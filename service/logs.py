@@ -84,6 +84,11 @@ class _Stderr(logging.StreamHandler[TextIO]):
         self.stream = self._given or sys.stderr
         super().emit(record)
 
+    def handleError(self, record: logging.LogRecord) -> None:
+        """A line for which there is no room is lost, without a word: where should that go?"""
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handleError(record)
+
 
 class _Json(logging.Formatter):
     """One JSON object per line."""

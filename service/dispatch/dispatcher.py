@@ -25,7 +25,7 @@ from db.blobs import Blobs
 from db.queue import Claim, StaleDriver
 from db.store import Store
 from db.urls import full_url
-from service.dispatch.driver import AWAY, FULL, Assignment
+from service.dispatch.driver import AWAY, FULL, NO_ROOM, Assignment
 from service.dispatch.scout import Scout
 from service.settings import Settings
 from tuner.environment import child_environment
@@ -40,6 +40,7 @@ PAUSE = 0.05  # seconds at least between two rounds
 CLAIM_PERIOD = 1.0  # seconds between looks for jobs that other servers queued; our own wake us
 REST = 5.0  # seconds after the machine refused a process
 START_UP = 60.0  # seconds for which we renew a new driver's lease: it imports the engine before it can do so itself
+NO_ROOM_REASON = "The disk of the database was full. Make room, then resume the job."
 TAIL = 8192  # bytes of a driver's stderr that are kept
 
 
@@ -83,6 +84,8 @@ class Dispatcher:
         self._spawned = 0
         self._work: Scratch | None = None  # the drivers' folders, swept by the next server if we are killed
         self._looked = self._reclaimed = -1e9
+        self._overdue: Mapping[str, float] = {}  # leases that had run out at the last look
+        self._trouble = ""  # why the queue could not be served in the last round
         self._rest = 0.0  # time.monotonic() before which no driver is started: the machine refused the last one
         self.beat = time.monotonic()  # of the loop's last round
 
@@ -90,7 +93,7 @@ class Dispatcher:
         """Offer the devices and begin to run jobs."""
         for device in self._devices.values():
             self._store.devices.put(device)
-            self._store.devices.offer(device.fingerprint, self.holder, self._settings.lease * 2)
+        self._store.devices.offer_all(self._devices, self.holder, self._settings.lease * 2)
         self._settings.work.mkdir(parents=True, exist_ok=True)
         self._work = Scratch(self._settings.work)
         self._keep_spare()
@@ -147,8 +150,11 @@ class Dispatcher:
                 if self.beat - self._reclaimed >= self._settings.lease / 3:
                     self._reclaimed = self.beat
                     self._reclaim()
+                self._trouble = ""
             except FusetuneError as error:  # the database may come back; nothing is lost meanwhile
-                log.error("the queue could not be served: %s", error)
+                if str(error) != self._trouble:  # said once, not every second
+                    log.error("the queue could not be served: %s", error)
+                self._trouble = str(error)
                 self._ending.wait(1.0)
             except Exception:
                 log.exception("a defect in the dispatcher; it goes on")
@@ -248,6 +254,8 @@ class Dispatcher:
             try:
                 if code == AWAY:
                     state = self._store.queue.release(driver.claim, reason="the database was away; the job goes on")
+                elif code == NO_ROOM:
+                    state = self._store.queue.finish(driver.claim, JobState.PAUSED, reason=NO_ROOM_REASON)
                 else:
                     state = self._store.queue.crashed(driver.claim, f"The driver process {how}.", _tail(driver.work))
                 log.warning("driver %s; the job is now %s", how, state.value, extra={"job": driver.claim.job})
@@ -303,9 +311,12 @@ class Dispatcher:
 
     def _reclaim(self) -> None:
         """Take care of jobs whose drivers died with their server, and say that our devices are there."""
-        for device in self._devices:
-            self._store.devices.offer(device, self.holder, self._settings.lease * 2)
-        for job, state in self._store.queue.reclaim():
+        self._store.devices.offer_all(self._devices, self.holder, self._settings.lease * 2)
+        overdue = self._store.queue.overdue()
+        # Seen twice: when the database's clock jumps, all leases may have run out, and living drivers renew theirs.
+        twice = {job: until for job, until in overdue.items() if self._overdue.get(job) == until}
+        self._overdue = overdue
+        for job, state in self._store.queue.reclaim(twice) if twice else ():
             log.warning("its driver is gone; the job is now %s", state.value, extra={"job": job})
             if state is JobState.QUEUED:
                 self._news.set()

@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 
 QUIET = 0.5  # seconds between two notes of progress in the database, unless the stage changes
 WAIT = 0.1  # seconds between two tries for the device
+ASKED = 1.0  # seconds at most until one who can be asked to stop hears of it
 
 
 class Drive:
@@ -35,7 +36,7 @@ class Drive:
 
     def __init__(
         self, store: Store, job: Job, claim: Claim, *, lease: float, elapsed: Callable[[], float],
-        lost: Callable[[], None], asked: Callable[[str], None] = lambda _: None,
+        lost: Callable[[], None], asked: Callable[[str], None] | None = None,
     ) -> None:  # fmt: skip
         self.claim = claim
         self._store, self._job, self._lease, self._elapsed = store, job, lease, elapsed
@@ -45,6 +46,8 @@ class Drive:
         self._wanted: str | None = None
         self._last = Progress(Stage.IMPORT, "starting")
         self._noted = (Stage.IMPORT, -1e9)
+        # Without anybody to ask, the lease alone says how often: a thousand drivers beat as well.
+        self._period = lease / 5 if asked is None else min(ASKED, lease / 5)
         self._thread = threading.Thread(target=self._beat, name=f"heartbeat-{job.id}", daemon=True)
 
     def __enter__(self) -> Drive:
@@ -122,7 +125,7 @@ class Drive:
 
     def _beat(self) -> None:
         renewed = time.monotonic()
-        while not self._done.wait(min(1.0, self._lease / 5)):
+        while not self._done.wait(self._period):
             try:
                 wanted = self._store.queue.renew(self.claim, self._lease, elapsed=self._elapsed())
                 renewed = time.monotonic()
@@ -136,7 +139,7 @@ class Drive:
                         return
                 if wanted != self._wanted:
                     self._wanted = wanted
-                    if wanted is not None:
+                    if wanted is not None and self._asked is not None:
                         self._asked(wanted)
             except StaleDriver:
                 log.error("another driver has taken the job over", extra={"job": self._job.id})

@@ -30,6 +30,7 @@ log = logging.getLogger("service.driver")
 
 NICENESS = 5  # of drivers and what they start: people who ask the server something go first
 AWAY = 75  # exit code: the database could not be reached, so the job's books could not be kept
+NO_ROOM = 73  # exit code: the disk of the database is full, so that it could not even be said that the job has to wait
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 _NAME_BYTES = 100  # of the model's name in that of its file
 
@@ -141,11 +142,26 @@ def _drive(a: Assignment, store: Store) -> int:
             if _away(error):
                 raise
             if _full(error):
-                store.queue.finish(claim, JobState.PAUSED, reason=f"{error} Make room, then resume the job.")
+                return _pause(store, claim, f"{error} Make room, then resume the job.")
             elif isinstance(error, FusetuneError):
                 store.queue.finish(claim, JobState.FAILED, reason=str(error))
             else:
                 raise
+    return 0
+
+
+def _pause(store: Any, claim: Any, reason: str) -> int:
+    """Have the job wait; NO_ROOM if there is no room to write that down either, so that the dispatcher has to."""
+    from tuner.errors import FusetuneError
+    from tuner.types import JobState
+
+    try:
+        store.queue.finish(claim, JobState.PAUSED, reason=reason)
+    except FusetuneError as error:
+        if not _full(error):
+            raise
+        log.error("%s", reason, extra={"job": claim.job})
+        return NO_ROOM
     return 0
 
 

@@ -119,6 +119,7 @@ def main() -> None:
 
 def note(store: Any, cluster: Any, put: dict[str, str], address: str) -> None:
     """Offer the devices that are there now; ``put`` remembers those that the database knows."""
+    there: set[str] = set()
     for member in cluster.comparable:
         device = member.device
         if device is None:
@@ -126,7 +127,8 @@ def note(store: Any, cluster: Any, put: dict[str, str], address: str) -> None:
         if put.get(device.fingerprint) != device.name:
             store.devices.put(device)
             put[device.fingerprint] = device.name
-        store.devices.offer(device.fingerprint, holder(address), STANDS)
+        there.add(device.fingerprint)
+    store.devices.offer_all(there, holder(address), STANDS)
 
 
 if __name__ == "__main__":

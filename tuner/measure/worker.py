@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from tuner.errors import InternalError
 from tuner.measure.process import Child, Outcome
 
+_FULL = os.strerror(errno.ENOSPC)  # as linkers say it, too
 _STARTS = 3  # failures in a row after which the environment counts as broken
 
 
@@ -45,7 +48,8 @@ class Worker:
         """The outcome of the request in progress, if there is one by now. Never blocks.
 
         Raises:
-            InternalError(code="measuring-broken"): the child cannot be started.
+            InternalError: the child cannot be started (``measuring-broken``); there is no room on its disk
+                (``disk-full``).
         """
         if self.child is None or not self.child.busy:
             return None
@@ -55,6 +59,10 @@ class Worker:
             return None
         if outcome.died:
             self.drop()
+        if outcome.failure is not None and _FULL in outcome.failure.message + outcome.failure.stderr:
+            self.drop()
+            text = f"The disk is full: the {self._role} child had no room for its files."
+            raise InternalError(text, code="disk-full")  # no fault of the candidate's
         if started:
             self._failures = 0
             return outcome

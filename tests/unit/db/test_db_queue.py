@@ -17,6 +17,7 @@ from db_values import DEVICE, TOOLCHAIN, good, new_job, together
 from sqlalchemy import event, text
 
 from db.jobs import MOVES, Job
+from db.moves import LONGEST
 from db.queue import LIMIT, Claim, StaleDriver
 from db.store import Store
 from tuner.errors import InternalError, UserError
@@ -278,12 +279,37 @@ def test_a_lease_that_ran_out_still_holds_until_somebody_takes_the_job(store: St
 
 
 def test_leases_run_in_database_time(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    held = started(store, 3600)
+    held = started(store, 60)
     monkeypatch.setattr("time.time", lambda: 4e9)  # a client whose clock is decades ahead
     assert store.queue.reclaim() == []
     with store.database.write() as connection:
-        connection.execute(text("UPDATE jobs SET lease_until = lease_until - 3601"))
+        connection.execute(text("UPDATE jobs SET lease_until = lease_until - 61"))
     assert store.queue.reclaim() == [(held.job, QUEUED)]
+
+
+@pytest.mark.parametrize("hours", [5, -5])
+def test_when_the_databases_clock_jumps_only_dead_drivers_lose_their_jobs(store: Store, hours: int) -> None:
+    other = replace(DEVICE, model="Other CPU")
+    store.devices.put(other)
+    alive = started(store, 60)
+    dead = store.queue.start(store.jobs.submit(JobSpec(model="ab" * 32), other.fingerprint, TOOLCHAIN)[0].id, "x", 60)
+    assert store.turns.take(other.fingerprint, dead, 60)
+    assert store.queue.overdue() == {}
+    with store.database.write() as connection:  # what was given before the jump, as the clock sees it now
+        connection.execute(text("UPDATE jobs SET lease_until = lease_until - :jump"), {"jump": hours * 3600})
+        connection.execute(text("UPDATE turns SET expires_at = expires_at - :jump"), {"jump": hours * 3600})
+    overdue = store.queue.overdue()
+    assert set(overdue) == {alive.job, dead.job}
+    assert store.queue.renew(alive, 60) is None
+    assert store.queue.reclaim(overdue) == [(dead.job, QUEUED)]
+    assert store.queue.overdue() == {}
+    successor = store.queue.start(dead.job, "y", 60)
+    assert store.turns.take(other.fingerprint, successor, 60)  # nor is the device blocked for hours
+
+
+def test_no_lease_is_longer_than_a_jump_can_be_told_by(store: Store) -> None:
+    started(store, 10 * LONGEST)
+    assert store.queue.overdue() == {}
 
 
 def test_what_becomes_of_jobs_whose_lease_ran_out(store: Store) -> None:

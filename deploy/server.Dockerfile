@@ -15,7 +15,8 @@ COPY tuner ./tuner
 COPY cost_model ./cost_model
 COPY db ./db
 COPY bench ./bench
-RUN /opt/fusetune/bin/pip install -c constraints.txt --no-build-isolation '.[postgres,cluster]'
+ARG EXTRAS=postgres,cluster
+RUN /opt/fusetune/bin/pip install -c constraints.txt --no-build-isolation ".[${EXTRAS}]"
 
 FROM python:3.11-slim
 # Kernels are linked where they are built.

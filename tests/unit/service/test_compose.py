@@ -202,6 +202,20 @@ def test_the_cluster_is_there_only_when_asked_for_and_all_its_members_know_each_
     assert settings_of(_parser().parse_args(services["server"]["command"])).cluster == args.cluster
 
 
+def test_a_gpu_is_reserved_only_when_asked_for_and_for_what_can_use_it(compose: dict[str, Any]) -> None:
+    services = compose["services"]
+    reserving = {name for name, service in services.items() if "deploy" in service}
+    assert reserving == {name for name, service in services.items() if service.get("profiles") == ["gpu"]} == {"gpu"}
+    (reserved,) = services["gpu"]["deploy"]["resources"]["reservations"]["devices"]
+    assert (reserved["driver"], reserved["count"], reserved["capabilities"]) == ("nvidia", 1, ["gpu"])
+    args = _parser().parse_args(services["gpu"]["command"])
+    assert services["gpu"]["volumes"][0].endswith(f":{args.bundle}")
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    assert services["gpu"]["build"]["args"]["EXTRAS"] in extras
+    (usual,) = re.findall(r"^ARG EXTRAS=(\S+)$", DOCKERFILE.read_text(), re.MULTILINE)
+    assert set(usual.split(",")) == {"postgres", "cluster"} <= set(extras)
+
+
 def dockerfile(instruction: str) -> list[str]:
     """The JSON form of an instruction."""
     found = re.findall(rf"^{instruction} (\[.+\])$", DOCKERFILE.read_text(), re.MULTILINE)

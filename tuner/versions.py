@@ -10,14 +10,14 @@ from tuner.types import PROTOCOL, digest
 
 # Name -> version of every kernel template; see KernelTemplate.version for when to raise one.
 TEMPLATES = {
-    "channels": 1,
-    "concat": 1,
+    "channels": 2,
+    "concat": 2,
     "conv2d": 4,
     "conv2d_pool": 2,
     "conv_chain": 1,
     "dense": 2,
     "depthwise": 1,
-    "elementwise": 1,
+    "elementwise": 2,
     "gather": 1,
     "layer_norm": 1,
     "lrn": 1,

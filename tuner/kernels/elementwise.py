@@ -24,6 +24,7 @@ class Elementwise(KernelTemplate):
     """Any chain or DAG of elementwise layers with one float32 result."""
 
     name = "elementwise"
+    version = 2
 
     def accepts(self, workload: Graph, layouts: Layouts, device: Device) -> bool:
         if len(workload.outputs) != 1 or any(t.dtype != "float32" for t in workload.tensors.values()):
@@ -45,6 +46,7 @@ class Concat(KernelTemplate):
     """
 
     name = "concat"
+    version = 2
 
     def accepts(self, workload: Graph, layouts: Layouts, device: Device) -> bool:
         layer = anchored(workload, frozenset({"Concat"}), layouts)
@@ -96,6 +98,7 @@ class Channels(KernelTemplate):
     """
 
     name = "channels"
+    version = 2
     LIMIT = 2048  # channels; beyond, the straight-line code outgrows the instruction cache
 
     def accepts(self, workload: Graph, layouts: Layouts, device: Device) -> bool:

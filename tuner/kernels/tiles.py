@@ -8,7 +8,7 @@ from tuner.kernels.base import Knobs
 from tuner.types import Device
 
 _IN_FLIGHT = 8  # sums that two multiply-add units of four cycles each keep waiting for
-_LOAD = 0.1  # a load's price in multiply-adds, where loads are not what limits
+_LOAD = 0.3  # a load's price in multiply-adds, where loads are not what limits
 MOST = 14  # rows, or vectors, of a tile
 
 
@@ -33,5 +33,5 @@ def best_tile(knobs: Mapping[str, list[int]], rows: int, vectors: int, device: D
         return once * -(-rows // r) * -(-vectors // t)
 
     tiles = [{"oc_t": t, "reg_m": r} for t in knobs["oc_t"] for r in knobs["reg_m"]]
-    held = [p for p in tiles if p["oc_t"] * p["reg_m"] + min(p["oc_t"], p["reg_m"]) + 1 <= device.registers]
+    held = [p for p in tiles if p["oc_t"] * (p["reg_m"] + 1) + 1 < device.registers]
     return min(held, key=cycles)

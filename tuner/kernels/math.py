@@ -12,6 +12,7 @@ from typing import Any
 from tvm import tirx
 
 Expr = Any
+_EXP = (1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1)
 _ERF_ABOVE = (2.050393547e-6, 2.874571511e-4, 3.836859756e-3, 5.296686664e-2, 1.919405917e-1, 1.128379032)
 _ERF_BELOW = (3.823080231e-5, 1.181731012e-3, 1.510917053e-2, 1.147580332e-1, 5.034346986e-1, 1.0)
 
@@ -36,15 +37,33 @@ def exp(x: Expr) -> Expr:
         )
 
     def polynomial(r: Expr) -> Expr:
-        p = const(1.9875691500e-4)
-        for c in (1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1):
-            p = p * r + const(c)
-        return p * r * r + r + const(1.0)
+        return _horner(_EXP, r) * r * r + r + const(1.0)
 
     def power(n: Expr) -> Expr:
         return tirx.reinterpret("float32", (n.astype("int32") + tirx.const(127, "int32")) << tirx.const(23, "int32"))
 
     return let(tirx.max(tirx.min(x, const(88.0)), const(-87.3)), reduced)
+
+
+def exp_below_one(x: Expr) -> Expr:
+    """e**x for x <= 0; flushes to about 1e-38. Relative error as ``exp``'s, with fewer steps.
+
+    Adding 1.5 * 2**23 rounds to a whole number and leaves it in the lowest bits, from where it goes into the exponent.
+    """
+    magic = const(12582912.0)
+
+    def bits(value: Expr) -> Expr:
+        return tirx.reinterpret("int32", value)
+
+    def reduced(x: Expr) -> Expr:
+        return let(x * const(1.4426950408889634) + magic, lambda t: let(t - magic, lambda n: scaled(x, n, t)))
+
+    def scaled(x: Expr, n: Expr, t: Expr) -> Expr:
+        r = x - n * const(0.693359375) - n * const(-2.12194440e-4)
+        power = let(r, lambda v: let(_horner((*_EXP, 1.0, 1.0), v), bits))
+        return tirx.reinterpret("float32", power + (bits(t) << tirx.const(23, "int32")))
+
+    return let(tirx.max(x, const(-87.3)), reduced)
 
 
 def sigmoid(x: Expr) -> Expr:

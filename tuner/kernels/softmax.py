@@ -18,7 +18,7 @@ from tuner.types import Device
 
 
 class Softmax(KernelTemplate):
-    """Per row: maximum, exponentials, sum and quotient, each a vector at a time."""
+    """Per row: maximum, exponentials, sum and quotient, each ``unroll`` vectors at a time."""
 
     name = "softmax"
     version = 2
@@ -33,13 +33,17 @@ class Softmax(KernelTemplate):
         return floats and plain and _split(workload, layer, shape) is not None
 
     def space(self, workload: Graph, layouts: Layouts, device: Device) -> Space:
-        return Space({"unroll": [1]}, {"unroll": 1})
+        layer = workload.layers[0]
+        shape = workload.tensors[layer.inputs[0]].shape
+        columns = prod(shape[_split(workload, layer, shape) or 0 :])
+        vectors = [u for u in (1, 2, 4) if u == 1 or u * device.lanes <= columns]
+        return Space({"unroll": vectors}, {"unroll": min(2, vectors[-1])})
 
     def build(self, workload: Graph, layouts: Layouts, knobs: Knobs, cores: int, device: Device) -> Kernel:
         layer = workload.layers[0]
         shape = workload.tensors[layer.inputs[0]].shape
         axis = _split(workload, layer, shape) or 0
-        rows, line = prod(shape[:axis]), Row.of(prod(shape[axis:]), device.lanes)
+        rows, line = prod(shape[:axis]), Row.of(prod(shape[axis:]), device.lanes * knobs["unroll"])
         steps, width = line.steps, line.width
         body = Body(workload, layouts)
         data = body.input(layer.inputs[0])
@@ -51,7 +55,7 @@ class Softmax(KernelTemplate):
         high_lane = te.compute((rows, width), lambda r, i: te.max(data.at(index(r, k1, i)), axis=k1), name="high_lane")
         high = te.compute((rows,), lambda r: tree(tirx.max, [high_lane(r, i) for i in range(width)]), name="high")
         power = te.compute(
-            (rows, steps, width), lambda r, k, i: fast.exp(data.at(index(r, k, i)) - high(r)), name="power"
+            (rows, steps, width), lambda r, k, i: fast.exp_below_one(data.at(index(r, k, i)) - high(r)), name="power"
         )
         sum_lane = te.compute(
             (rows, width), lambda r, i: te.sum(line.once(k2, i, power(r, k2, i)), axis=k2), name="sum_lane"

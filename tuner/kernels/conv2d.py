@@ -25,7 +25,7 @@ from tuner.kernels.conv_shape import ConvShape
 from tuner.kernels.conv_weights import groups_of, pack_weights
 from tuner.kernels.epilogue import Body, anchored
 from tuner.kernels.scheduling import module_of, parallelise, schedule_of
-from tuner.kernels.views import Chan
+from tuner.kernels.views import Chan, chan
 from tuner.plan.layout import block_of, physical_shape
 from tuner.types import Device
 
@@ -243,6 +243,7 @@ class ConvBuilder:
 
         def read(index: Sequence[Any]) -> Any:
             n, c, y, x = index
+            c = chan(c, lanes)
             if s.flat:
                 y, x = 0, self._column
             value = acc(n, c.outer // oc_t, y, x, (c.outer % oc_t) * lanes + c.inner)

@@ -19,7 +19,7 @@ from tuner.kernels.conv2d import Conv2d, ConvBuilder, register_tiles
 from tuner.kernels.conv_shape import ConvShape
 from tuner.kernels.epilogue import fusable_elementwise
 from tuner.kernels.scheduling import parallelise
-from tuner.kernels.views import Chan
+from tuner.kernels.views import Chan, chan
 from tuner.kernels.windowed import Window
 from tuner.types import Device
 
@@ -113,7 +113,8 @@ class _Builder(ConvBuilder):
         scale = 1.0 if pool.op == "MaxPool" else 1.0 / prod(window.kernel)
 
         def read(index: Sequence[Any]) -> Any:
-            i, channel, y, x = index
+            i, c, y, x = index
+            channel = chan(c, lanes)
             value = pooled(i, channel.outer, y, x, channel.inner)
             return value if scale == 1.0 else value * tirx.const(scale, "float32")
 

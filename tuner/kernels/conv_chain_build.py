@@ -22,7 +22,7 @@ from tuner.kernels.conv_shape import ConvShape
 from tuner.kernels.conv_weights import groups_of, pack_weights
 from tuner.kernels.epilogue import Body
 from tuner.kernels.scheduling import module_of, parallelise, schedule_of
-from tuner.kernels.views import Chan, flat
+from tuner.kernels.views import Chan, chan, flat
 from tuner.plan.layout import Pack, block_of
 from tuner.types import Device
 
@@ -178,7 +178,7 @@ class ChainBuilder:
 
         def read(index: Sequence[Any]) -> Any:
             n, c, _, _ = index
-            c = c if isinstance(c, Chan) else Chan(0, c, lanes)  # where there is one channel
+            c = chan(c, lanes)
             value = acc(n, self._band, c.outer // vectors, self._column, (c.outer % vectors) * lanes + c.inner)
             return value if bias is None else value + self.body.read(bias, (c,))
 

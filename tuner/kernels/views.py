@@ -31,6 +31,11 @@ class Chan:
         return self.outer * self.block + self.inner
 
 
+def chan(index: Expr | Chan, block: int) -> Chan:
+    """The channel as a ``Chan``; broadcasting makes that of a tensor with one channel a plain 0."""
+    return index if isinstance(index, Chan) else Chan(0, index, block)
+
+
 def flat(index: Expr) -> Expr:
     """The index as one expression."""
     return index.expr if isinstance(index, Chan) else index

@@ -19,7 +19,7 @@ from tuner.kernels.base import Kernel, KernelTemplate, Knobs, Layouts, Space
 from tuner.kernels.conv_shape import window_pads
 from tuner.kernels.epilogue import Body, anchored
 from tuner.kernels.scheduling import divisors, module_of, parallelise, schedule_of
-from tuner.kernels.views import Chan
+from tuner.kernels.views import Chan, chan
 from tuner.plan.layout import PLAIN, Pack, block_of
 from tuner.types import Device
 
@@ -125,7 +125,8 @@ class _Windowed(KernelTemplate):
         acc = te.compute((n, chunks, h, cols, lanes), reduced, name="acc")
 
         def result(index: Sequence[Any]) -> Any:
-            i, channel, y, x = index
+            i, c, y, x = index
+            channel = chan(c, lanes)
             return self.finish(body, layer, window, acc(i, channel.outer, y, x, channel.inner), index)
 
         body.anchors[layer.outputs[0]] = result

@@ -37,7 +37,7 @@ def why_illegal(graph: Graph, layers: Collection[str]) -> str | None:
     if not fusible(heavy):
         return f"it has {len(heavy)} layers that are not elementwise ({', '.join(heavy)}), and no template fuses those"
     if stray := _unchained(graph, ids):
-        return f"its convolution {stray!r} reads nothing that it makes, and no template does convolutions side by side"
+        return f"its convolution {stray!r} reads no result of the others, and no template does them side by side"
     return None
 
 

@@ -12,7 +12,7 @@ from tuner.types import Device
 
 FEW = {
     "channels": 8,
-    "conv_chain": 10,
+    "conv_chain": 6,
     "concat": 9,
     "gather": 8,
     "layer_norm": 9,

@@ -33,7 +33,7 @@ def bordered(height: int = 13, bias: float = 100.0) -> Case:
     return case_of(s, lambda *_: LAYOUT)
 
 
-@pytest.mark.parametrize("rows", [1, 4, 7, 13])
+@pytest.mark.parametrize("rows", [1, 4])
 def test_rows_and_columns_outside_the_image_are_zeros_whatever_the_band(rows: int) -> None:
     case = bordered()
     space = CONV_CHAIN.space(case.workload, case.layouts, MACHINE)

@@ -153,3 +153,18 @@ def test_an_unknown_template_is_refused_with_the_known_ones() -> None:
         template("magic")
     assert caught.value.code == "unknown-template"
     assert "conv2d" in caught.value.hint
+
+
+@pytest.mark.parametrize("op", ["conv", "pool", "depthwise", "conv_chain"])
+def test_one_channel_with_a_layer_behind_it(op: str) -> None:
+    s = Sketch(np.random.default_rng(0))
+    image = s.input(1, 1 if op in {"pool", "depthwise"} else 16, 8, 8)
+    if op == "pool":
+        name = s.add("MaxPool", image, kernel_shape=(2, 2))
+    else:
+        name = s.add("Conv", image, s.weight(1, s.shape(image)[1], 3, 3), pads=(1, 1, 1, 1))
+    name = s.add("Sigmoid", name)
+    if op == "conv_chain":
+        name = s.add("Relu", s.add("Conv", name, s.weight(1, 1, 3, 3)))
+    case = case_of(s, lambda *_: blocked(8))
+    check(next(serving(case.workload, case.layouts, MACHINE)), case, MACHINE, extra=0)

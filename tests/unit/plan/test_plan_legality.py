@@ -76,8 +76,8 @@ def test_two_convolutions_in_a_row_are_legal_and_three_are_not() -> None:
 
 def test_convolutions_side_by_side_are_no_block() -> None:
     graph = graph_of([conv("x", "a"), conv("x", "b"), layer("Add", ["a", "b"], "c")], ["c"], constants=WEIGHTS)
-    assert "its convolution 'B' reads nothing that it makes" in str(why_illegal(graph, ("A", "B")))
-    assert "its convolution 'B' reads nothing that it makes" in str(why_illegal(graph, ("A", "B", "C")))
+    assert "its convolution 'B' reads no result of the others" in str(why_illegal(graph, ("A", "B")))
+    assert "its convolution 'B' reads no result of the others" in str(why_illegal(graph, ("A", "B", "C")))
 
 
 def test_convolution_and_pooling_are_the_exception_in_this_order_only() -> None:

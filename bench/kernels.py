@@ -65,7 +65,7 @@ class Case:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.kernels", description=__doc__)
-    parser.add_argument("--models", default=",".join(MODELS), help="names of the zoo, comma-separated")
+    parser.add_argument("--models", default=",".join(MODELS), help="comma-separated names of bench.peers.models")
     parser.add_argument("--only", default="", help="parts of the printed names, comma-separated; default: every block")
     parser.add_argument("--cores", type=int, default=1)
     parser.add_argument("--tries", type=int, default=0, help="knobs to try besides the default, per block")
@@ -115,13 +115,13 @@ def _cases(models: Sequence[str], out: Path, device: Device) -> list[Case]:
 
 def known_graph(model: str, out: Path) -> Graph:
     """The cleaned model, kept in ``out`` as JSON."""
-    from tuner.graph import zoo
+    from bench.peers import models
     from tuner.graph.load import import_model
 
     kept = out / "graphs" / f"{model}.json"
     if not kept.exists():
         kept.parent.mkdir(parents=True, exist_ok=True)
-        path = zoo.write(model, kept.with_suffix(".onnx"))
+        path = models.write(model, kept.with_suffix(".onnx"))
         kept.write_text(json.dumps(import_model(path).graph.to_json()))
         path.unlink()
     return Graph.from_json(json.loads(kept.read_text()))

@@ -91,6 +91,39 @@ def test_two_blocks_never_wait_for_each_other() -> None:
     fused(graph)
 
 
+def attention(outputs: Sequence[str] = ("out",), perm: tuple[int, ...] = (0, 2, 1, 3)) -> Graph:
+    """Scores of five tokens in two heads of eight, and what they mix: as exporters write it."""
+    split, heads = (1, 5, 2, 8), (1, 2, 5, 8)
+    return graph_of(
+        [
+            layer("Transpose", ["q"], "qt", perm=perm),
+            layer("Transpose", ["k"], "kt", perm=(0, 2, 3, 1)),
+            layer("Transpose", ["v"], "vt", perm=perm),
+            layer("MatMul", ["qt", "kt"], "scores"),
+            layer("Softmax", ["scores"], "share", axis=-1),
+            layer("MatMul", ["share", "vt"], "mixed"),
+            layer("Transpose", ["mixed"], "out", perm=perm),
+        ],
+        outputs,
+        inputs=("q", "k", "v"),
+        shapes=dict.fromkeys(("q", "k", "v", "out"), split)
+        | dict.fromkeys(("qt", "vt", "mixed"), heads)
+        | {"kt": (1, 2, 8, 5), "scores": (1, 2, 5, 5), "share": (1, 2, 5, 5)},
+    )
+
+
+def test_products_take_their_transposes_along() -> None:
+    graph = attention()
+    assert fused(graph) == [{"QT", "KT", "SCORES"}, {"SHARE"}, {"VT", "MIXED", "OUT"}]
+    assert [b.template for b in greedy(graph, DEVICE, 2).blocks] == ["matmul", "softmax", "matmul"]
+
+
+def test_a_transpose_that_somebody_else_wants_stays_by_itself() -> None:
+    assert fused(attention(outputs=("out", "qt"))) == [{"QT"}, {"KT", "SCORES"}, {"SHARE"}, {"VT", "MIXED", "OUT"}]
+    kept = fused(attention(outputs=("out", "mixed")))
+    assert kept == [{"QT", "KT", "SCORES"}, {"SHARE"}, {"VT", "MIXED"}, {"OUT"}]
+
+
 def shuffle(perm: tuple[int, ...] = (0, 2, 1, 3, 4), outputs: Sequence[str] = ("out",)) -> Graph:
     n, c, h, w = IMAGE
     graph = graph_of(

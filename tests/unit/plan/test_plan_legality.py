@@ -74,6 +74,20 @@ def test_two_convolutions_in_a_row_are_legal_and_three_are_not() -> None:
     assert "3 layers that are not elementwise (Conv, Conv, Conv)" in str(why_illegal(graph, ("A", "B", "C", "D")))
 
 
+def test_a_product_and_transposes_are_legal_and_two_products_are_not() -> None:
+    graph = graph_of(
+        [
+            layer("Transpose", ["x"], "t", perm=(0, 1, 3, 2)),
+            layer("MatMul", ["x", "t"], "p"),
+            layer("Transpose", ["p"], "u", perm=(0, 2, 1, 3)),
+            layer("MatMul", ["u", "x"], "q"),
+        ],
+        ["q"],
+    )
+    assert why_illegal(graph, ("T", "P", "U")) is None
+    assert "(MatMul, Transpose, MatMul)" in str(why_illegal(graph, ("P", "U", "Q")))
+
+
 def test_convolutions_side_by_side_are_no_block() -> None:
     graph = graph_of([conv("x", "a"), conv("x", "b"), layer("Add", ["a", "b"], "c")], ["c"], constants=WEIGHTS)
     assert "its convolution 'B' reads no result of the others" in str(why_illegal(graph, ("A", "B")))

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
 from typing import Any, Literal, TypedDict, Unpack
 
 from sqlalchemy import (
@@ -96,9 +97,8 @@ def _waiting(table: Any) -> ColumnElement[bool]:
 _NEXT = _turn()
 _LOCK = select(jobs.c.id).where(jobs.c.id == bindparam("id"), jobs.c.state == JobState.QUEUED.value)
 _LOCK = _LOCK.with_for_update(key_share=True, skip_locked=True)
-_RENEW = update(jobs).where(
-    jobs.c.id == bindparam("of"), jobs.c.fence == bindparam("under"), jobs.c.driver == bindparam("by")
-).values(
+_MINE = (jobs.c.id == bindparam("of"), jobs.c.fence == bindparam("under"), jobs.c.driver == bindparam("by"))
+_RENEW = update(jobs).where(*_MINE).values(
     lease_until=db_time() + bindparam("for", type_=Double),
     elapsed=func.coalesce(bindparam("worked", type_=jobs.c.elapsed.type), jobs.c.elapsed),
 ).returning(jobs.c.wanted)  # fmt: skip
@@ -306,11 +306,18 @@ def _take(connection: Connection, job: str, holder: str, seconds: float, **more:
 
 def _write(connection: Connection, claim: Claim, values: Mapping[str, Any], *returned: Any) -> AnyRow:
     """One UPDATE of the claim's job, if it still is that."""
-    mine = (jobs.c.id == claim.job, jobs.c.fence == claim.fence, jobs.c.driver == claim.holder)
-    row = connection.execute(update(jobs).where(*mine).values(**values).returning(*returned)).one_or_none()
+    given = {"of": claim.job, "under": claim.fence, "by": claim.holder} | {f"new_{n}": v for n, v in values.items()}
+    row = connection.execute(_writing(tuple(values), returned), given).one_or_none()
     if row is None:
         raise StaleDriver(claim)
     return row
+
+
+@cache
+def _writing(names: tuple[str, ...], returned: tuple[Any, ...]) -> Any:
+    """Made once for each set of columns."""
+    values = {name: bindparam(f"new_{name}", type_=jobs.c[name].type) for name in names}
+    return update(jobs).where(*_MINE).values(**values).returning(*returned)
 
 
 def _leave(connection: Connection, claim: Claim) -> None:

@@ -16,6 +16,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -163,17 +164,16 @@ class Dispatcher:
     def _start_jobs(self) -> None:
         if time.monotonic() < self._rest:
             return
-        devices = self._drivable()
-        room = len(devices) * self._settings.jobs_per_device
-        while not self._ending.is_set() and len(self._drivers) < room:  # or every new job would cost a transaction here
-            claim = self._store.queue.claim(
-                self.holder, devices=list(devices), per_device=self._settings.jobs_per_device,
-                seconds=self._settings.lease,
-            )  # fmt: skip
+        devices, most = self._drivable(), self._settings.jobs_per_device
+        busy = Counter(driver.device for driver in self._drivers)
+        # Without a device that is free, a new job costs no transaction here; and the fewer are asked for, the better.
+        while not self._ending.is_set() and (free := [device for device in devices if busy[device] < most]):
+            claim = self._store.queue.claim(self.holder, devices=free, per_device=most, seconds=self._settings.lease)
             if claim is None:
                 return
             try:
                 self._drivers.append(self._start(claim, devices))
+                busy[self._drivers[-1].device] += 1
             except OSError as error:
                 log.error("the driver could not be started: %s", error, extra={"job": claim.job})
                 if error.errno in FULL:

@@ -53,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from tuner.measure.device import detect_cpu
 
     device = replace(detect_cpu(), cores=options.cores)
-    found = [p for model in options.models.split(",") for p in _pairs(model, known_graph(model, options.out), device)]
+    found = [p for model in options.models.split(",") for p in pairs_of(model, known_graph(model, options.out), device)]
     pairs = [p for p in found if not options.only or any(part in p.about for part in options.only.split(","))]
     fields = [[*_field(case, device, options)] for p in pairs for case in (p.first, p.second, p.both)]
     best = take_turns(fields, options.rounds, options.cores)
@@ -62,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _pairs(model: str, graph: Graph, device: Device) -> Iterator[Pair]:
+def pairs_of(model: str, graph: Graph, device: Device) -> Iterator[Pair]:
     """Distinct pairs in running order."""
     from tuner.kernels.registry import template
     from tuner.plan.legality import why_illegal

@@ -21,11 +21,12 @@ from tuner.build.artifact import write_manifest, write_parameters
 from tuner.errors import InternalError
 from tuner.events import Progress, Stage, Watch, silent
 from tuner.gpu.bundle import Bundle, Results, read_results, write_cubins
-from tuner.gpu.choosing import Choosing, Terms
+from tuner.gpu.choosing import Choosing, Relay, Terms
 from tuner.gpu.crew import Crew, Order
-from tuner.gpu.cuda import Built, build_model, target_of, with_defaults
-from tuner.gpu.explore import DEFAULT, DESIGN, VERSION, Seen, ranked
+from tuner.gpu.cuda import Built, build_model, marked, target_of, with_defaults
+from tuner.gpu.explore import DEFAULT, DESIGN, VERSION, ranked
 from tuner.gpu.exploring import Exploring, Line
+from tuner.gpu.host import host
 from tuner.gpu.lower import Lowered, Task, lower
 from tuner.gpu.nvcc import Compiler, find_nvcc
 from tuner.gpu.precision import LIMITS, check_precision
@@ -33,7 +34,7 @@ from tuner.gpu.ranking import Ranker
 from tuner.gpu.reporting import GPU_README, build_report
 from tuner.gpu.spec import spec_of
 from tuner.graph.load import ImportedModel, import_model
-from tuner.measure.device import detect_cpu, toolchain
+from tuner.measure.device import toolchain
 from tuner.output import check_writable, install
 from tuner.store import NoStore, TrialStore
 from tuner.types import Candidate, Device, JobSpec, Trial
@@ -41,11 +42,11 @@ from tuner.types import Candidate, Device, JobSpec, Trial
 POINTS = 48  # of the design spaces of one task that are looked at
 KEEP = 6  # candidates of one task that go into a bundle
 SPILLS = 256  # B that a thread spills beyond which a kernel is not measured: its loops then run from memory
-EXPLORING = 0.4  # share of the time budget by which exploring ends
+EXPLORING = 0.5  # share of the time budget by which exploring ends
 FEWER = (2, 4)  # the chosen candidates are bundled for the SMs divided by these too, unless the job names numbers
 WRITING = 3.0  # s kept for TVM's part of the whole model's build, and for writing it
 KERNEL = 0.15  # s of a whole model's build that each kernel takes at least
-ALONE = 0.6  # s of a kernel's own build that it does not take in a model's: programs start, headers are read
+ALONE = 0.8  # s of a kernel's own build that it does not take in a model's: programs start, headers are read
 
 
 @dataclass
@@ -63,6 +64,7 @@ class BuildOnly:
     watch: Watch = silent
     store: TrialStore = field(default_factory=NoStore)
     _failed: int = field(default=0, init=False)
+    _slowness: float = field(default=1.0, init=False)  # how many times longer work takes, beside that of others here
     _stopped: bool = field(default=False, init=False)
 
     def stop(self) -> None:
@@ -79,7 +81,7 @@ class BuildOnly:
         compiler = find_nvcc()
         compiler.require(self.device.mcpu)
         check_writable(self.out)
-        here = detect_cpu()
+        here = host()
         with tempfile.TemporaryDirectory(prefix="fusetune-") as scratch:
             folder, work = Path(scratch, "out"), Path(scratch, "work")
             for each in (folder, work):
@@ -96,26 +98,27 @@ class BuildOnly:
         brought = read_results(self.results, model.sha256, self.device.mcpu, self.device, self.spec.precision)
         target, spec = target_of(self.device), spec_of(self.device)
         self._say(Stage.PLAN, "lowering the model")
+        began, worked = time.monotonic(), time.process_time()
         lowered = lower(model.graph, model.weights, target, self.spec.precision)
-        lines = [Line(task, work / f"{k}.json", work / f"{k}.npy") for k, task in enumerate(lowered.tasks)]
+        self._slowness = max(1.0, (time.monotonic() - began) / max(1e-3, time.process_time() - worked))
+        lines = [Line(task, work / str(k)) for k, task in enumerate(lowered.tasks)]
         for line in lines:
             line.task.save(line.path)
         known, reused = self._known(brought, lowered.tasks)
 
-        exploring = self._explore(crew, lines, lowered, model, known, work)
-        verification = exploring.verification
+        ranker, bundle = Ranker(spec, self.spec.seed), Bundle(folder / "bundle", self.spec.seed)
+        exploring = self._exploring(crew, lines, lowered, model, known, work)
+        relay = Relay(exploring, lambda: self._choosing(lines, ranker, known, bundle, work))
+        crew.work(relay)
+        choosing, verification = relay.choosing, exploring.verification
+        self._failed = len(choosing.trials)
         if verification is None or not verification.passed:
             error, limit = (verification.max_rel_error, verification.limit) if verification else (float("nan"), 0.0)
             raise InternalError(
                 f"The lowered model differs from the reference by {error:.2g} (limit {limit:g}).", code="wrong-result"
             )
-        ranker = Ranker(spec, self.spec.seed)
-        seconds = {t.candidate.key: t.seconds for t in known.trials}
-        ranker.learn([(s.looked, t) for line in lines for s in line.seen if (t := seconds.get(s.key)) is not None])
-        found = [ranked(line.seen, ranker.predict([s.looked for s in line.seen])) for line in lines]
-
-        bundle = Bundle(folder / "bundle", self.spec.seed)
-        choosing = self._choose(crew, lines, found, known, bundle, work)
+        for line in lines:
+            bundle.add_task(line.task, line.output())
         tools = f"{toolchain()}+{compiler.name}"
         facts = {"name": model.name, "sha256": model.sha256}
         bundle.finish(facts, self.device, self.device.mcpu, tools, self.spec.precision)
@@ -124,7 +127,8 @@ class BuildOnly:
         trials = [*known.trials, *choosing.trials]
         report = build_report(
             self.spec, model, self.device, tools, choosing.chosen, trials, known, verification,
-            explored=sum(map(len, found)), refused=sum(line.refused for line in lines), bundled=len(bundle),
+            explored=sum(len(line.seen) for line in lines), refused=sum(line.refused for line in lines),
+            bundled=len(bundle),
             learned=ranker.learned, seconds=time.monotonic() - self._began, reused=reused,
             unexplored={line.task.name: line.why for line in lines if line.why is not None},
         )  # fmt: skip
@@ -150,7 +154,7 @@ class BuildOnly:
         known = kept | {trial.candidate.key: trial for trial in brought.trials}
         return Results(tuple(known.values()), brought.devices), len(known) - len(brought.trials)
 
-    def _explore(
+    def _exploring(
         self, crew: Crew, lines: Sequence[Line], lowered: Lowered, model: ImportedModel, known: Results, work: Path
     ) -> Exploring:
         lowered.save(work / "lowered")
@@ -159,43 +163,40 @@ class BuildOnly:
                         "model": str(self.model.resolve()), "limit": limit})  # fmt: skip
         again = {line.task.hash: [t.candidate for t in known.of(line.task.hash) if t.failure is None
                                   and t.candidate.template == DESIGN] for line in lines}  # fmt: skip
-        exploring = Exploring(
+        return Exploring(
             lines, verify, again, points=0 if self.spec.budget.trials == 0 else POINTS,
             seed=[self.spec.seed, len(known.trials)],  # each round looks elsewhere
             end=self._end(EXPLORING), size=crew.size, stopped=lambda: self._stopped,
             say=lambda what: self._say(Stage.SEARCH, what, min(EXPLORING, self._share())),
         )  # fmt: skip
-        crew.work(exploring)
-        return exploring
 
-    def _choose(
-        self, crew: Crew, lines: Sequence[Line], found: Sequence[Sequence[tuple[float, Seen]]], known: Results,
-        bundle: Bundle, work: Path,
+    def _choosing(
+        self, lines: Sequence[Line], ranker: Ranker, known: Results, bundle: Bundle, work: Path
     ) -> Choosing:  # fmt: skip
-        """Compile each task's best, one rank of all tasks after another; the first that is right is chosen."""
+        """Each task's best are compiled, one rank of all tasks after another; the first that is right is chosen."""
+        measured = {trial.candidate.key: trial for trial in known.trials}
+        samples = [(s.looked, t.seconds) for line in lines for s in line.seen if (t := measured.get(s.key)) is not None]
+        ranker.learn([(looked, seconds) for looked, seconds in samples if seconds is not None])
+        orders = []
         for line in lines:
-            bundle.add_task(line.task, line.output())
-        whole = [[(e, s) for e, s in each if s.candidate.cores == self.device.cores] for each in found]
+            whole = [seen for seen in line.seen if seen.candidate.cores == self.device.cores]
+            orders.append(ranked(whole, ranker.predict([seen.looked for seen in whole])))
         terms = Terms(
             KEEP, self.spec.budget.trials, SPILLS, spec_of(self.device), self._fewer, self._left, lambda: self._stopped
         )
-        measured = {trial.candidate.key: trial for trial in known.trials}
-        choosing = Choosing(lines, whole, measured, bundle, terms, work,
-                            lambda what: self._say(Stage.BUILD, what, self._share()))  # fmt: skip
-        crew.work(choosing)
-        self._failed = len(choosing.trials)
-        return choosing
+        return Choosing(lines, orders, measured, bundle, terms, work,
+                        lambda what: self._say(Stage.BUILD, what, self._share()))  # fmt: skip
 
     def _assemble(
         self, lowered: Lowered, choosing: Choosing, target: Any, compiler: Compiler, folder: Path
     ) -> Built:  # fmt: skip
         functions = {
-            symbol: tvm.ir.load_json(text)
-            for chosen in choosing.chosen if (text := choosing.function(chosen)) is not None
+            symbol: marked(tvm.ir.load_json(text), chosen.built.way if chosen.built else 0)
+            for chosen, text in zip(choosing.chosen, choosing.functions(), strict=True)
             for symbol in chosen.task.symbols
-        }  # fmt: skip
+        }
         module = with_defaults(lowered.scheduled(functions), target)
-        threads = detect_cpu().cores
+        threads = host().cores
         return build_model(module, target, folder / "model.so", self.device.mcpu, compiler, threads)
 
     def _write(
@@ -241,7 +242,7 @@ class BuildOnly:
 
     def _left(self, kernels: Sequence[float]) -> float:
         """Seconds until the whole model has to be compiled, whose kernels took so many seconds each by themselves."""
-        whole = WRITING + sum(max(KERNEL, seconds - ALONE) for seconds in kernels)
+        whole = self._slowness * (WRITING + KERNEL * len(kernels)) + sum(max(0.0, s - ALONE) for s in kernels)
         return self._end(1.0) - whole - time.monotonic()
 
     def _share(self) -> float:

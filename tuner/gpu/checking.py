@@ -16,10 +16,10 @@ from tuner.errors import CandidateError, InternalError
 from tuner.gpu.bundle_run import arguments, relative_error
 from tuner.gpu.emulate import emulate
 from tuner.gpu.explore import Scheduled
+from tuner.gpu.host import host
 from tuner.gpu.lower import Lowered, Task
 from tuner.graph.ir import Graph
 from tuner.measure.contest import Contestant, run_once
-from tuner.measure.device import detect_cpu
 
 LIMIT = 1e-4  # on max|y - ref| / max|ref| of one schedule: only the order of sums may differ
 HALF_LIMIT = 2e-3  # the same of one that writes float16: two of its last places
@@ -36,7 +36,7 @@ class Reference:
 
 def reference_of(task: Task, seed: int) -> Reference:
     """Run a task on this CPU, its loops merely spread over the cores."""
-    cpu = detect_cpu()
+    cpu = host()
     function = default_schedule(task.module["main"], cpu.cores, cpu)
     library = tvm.compile(tvm.IRModule({"main": function}), target=tvm.target.Target(cpu.target()))
     inputs = arguments(task.args, seed)
@@ -59,7 +59,7 @@ def check_schedule(
         return None
     shape, dtype = task.args[-1]
     try:
-        emulated = emulate(scheduled.plain or scheduled.function, tvm.target.Target(detect_cpu().target()))
+        emulated = emulate(scheduled.plain or scheduled.function, tvm.target.Target(host().target()))
     except (CandidateError, tvm.error.InternalError, ValueError):
         return None  # a form of schedule that emulation does not know says nothing about it
     error = relative_error(emulated.run(reference.inputs, shape, dtype), reference.output)
@@ -72,7 +72,7 @@ def check_lowering(
     lowered: Lowered, graph: Graph, path: Path, inputs: Sequence[Mapping[str, np.ndarray]], limit: float
 ) -> Verification:
     """The lowered model, run on this CPU, against ONNX Runtime. Raises InternalError when it cannot be compared."""
-    cpu = detect_cpu()
+    cpu = host()
     module = lowered.scheduled(
         {s: default_schedule(lowered.module[s], cpu.cores, cpu) for task in lowered.tasks for s in task.symbols}
     )

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from tuner.errors import InternalError
 from tuner.gpu.bundle import Bundle
 from tuner.gpu.checking import MOST_OPERATIONS
 from tuner.gpu.crew import Order
@@ -15,7 +16,7 @@ from tuner.gpu.cubins import SUFFIX
 from tuner.gpu.cuda import Built
 from tuner.gpu.estimate import resident_blocks
 from tuner.gpu.explore import DEFAULT, DESIGN, Seen
-from tuner.gpu.exploring import Line, Say
+from tuner.gpu.exploring import Exploring, Line, Say
 from tuner.gpu.nvcc import Cubin
 from tuner.gpu.reporting import Chosen
 from tuner.gpu.spec import GpuSpec
@@ -55,7 +56,10 @@ class _State:
 
 
 class Choosing:
-    """Desk. After the crew's work ``chosen`` is complete: where time was out, defaults neither compiled nor checked."""
+    """Desk. After the crew's work ``chosen`` is complete: where time was out, defaults neither compiled nor checked.
+
+    ``chosen`` raises InternalError (``build-failed``) for a task of which nothing is right.
+    """
 
     def __init__(
         self, lines: Sequence[Line], found: Sequence[Sequence[tuple[float, Seen]]], measured: Mapping[str, Trial],
@@ -77,9 +81,12 @@ class Choosing:
     def chosen(self) -> list[Chosen]:
         return [state.chosen or self._unbuilt(state) for state in self._states]
 
-    def function(self, chosen: Chosen) -> str | None:
-        """The scheduled function of what was chosen and compiled, as JSON."""
-        return self._function(chosen.seen).read_text() if chosen.built is not None else None
+    def functions(self) -> list[str]:
+        """The scheduled functions of what was chosen, as JSON."""
+        return [
+            (self._function(state.chosen.seen) if state.chosen else state.line.default).read_text()
+            for state in self._states
+        ]
 
     def next(self) -> Order | None:
         left = self._terms.seconds_left([s.seconds for s in self._states for _ in s.line.task.symbols])
@@ -155,12 +162,11 @@ class Choosing:
         self._orders[self._number] = state, seen, expected, check, wanted
         self._say(f"compiling for {state.line.task.name}")
         unchosen = sum(s.chosen is None for s in self._states)
-        reference = state.line.reference
         request: dict[str, Any] = {
             "order": "compile", "number": self._number, "task": str(state.line.path),
             "candidate": seen.candidate.to_json(), "library": str(self._bundle.library(seen)),
             "cubins": str(self._folder / "cubins"), "function": str(self._function(seen)),
-            "check": str(reference) if check and reference else None,
+            "check": str(state.line.expected) if check else None,
             "operations": min(MOST_OPERATIONS, _CHECKED_A_SECOND * left / max(1, unchosen)),
         }  # fmt: skip
         return Order(request, time.monotonic() + left)
@@ -182,7 +188,7 @@ class Choosing:
             digest: Cubin(**facts | {"code": (self._folder / "cubins" / f"{digest}{SUFFIX}").read_bytes()})
             for digest, facts in answer["cubins"].items()
         }
-        built = Built(self._bundle.library(seen), cubins)
+        built = Built(self._bundle.library(seen), cubins, answer["way"])
         if built.spills > self._terms.spills and seen.candidate.template == DESIGN:
             self._fail(seen, FailureKind.REJECTED, f"A thread spills {built.spills} bytes of registers.")
             return None
@@ -201,8 +207,11 @@ class Choosing:
         return found
 
     def _unbuilt(self, state: _State) -> Chosen:
-        """The default, which the whole model's build compiles."""
+        """The default, which the whole model's build compiles. Raises InternalError where it is known to fail."""
         expected, seen = next((e, s) for e, s in state.order if s.candidate.template == DEFAULT)
+        if self._failed(seen) or any(trial.candidate.key == seen.key for trial in self.trials):
+            raise InternalError(f"No candidate of {state.line.task.name} compiles and is right.", code="build-failed",
+                                hint="With more seconds others are tried.")  # fmt: skip
         return Chosen(state.line.task, seen, expected, None, None, self._measured.get(seen.key))
 
 
@@ -213,3 +222,26 @@ def _measured_first(
     timed = [(t.seconds, c) for _, c in candidates if (t := measured.get(c.key)) is not None and t.seconds is not None]
     rest = [(s, c) for s, c in candidates if (t := measured.get(c.key)) is None or t.seconds is None]
     return [*sorted(timed, key=lambda pair: pair[0]), *rest]
+
+
+class Relay:
+    """Desk: exploring, then, as soon as every task has its candidates, choosing among them."""
+
+    def __init__(self, exploring: Exploring, then: Callable[[], Choosing]) -> None:
+        self._exploring, self._then = exploring, then
+        self._choosing: Choosing | None = None
+
+    @property
+    def choosing(self) -> Choosing:
+        """The second desk."""
+        if self._choosing is None:
+            self._choosing = self._then()
+        return self._choosing
+
+    def next(self) -> Order | None:
+        order = self._exploring.next()
+        return order if order is not None or not self._exploring.explored else self.choosing.next()
+
+    def take(self, order: Order, outcome: Outcome) -> None:
+        desk = self.choosing if order.request["order"] == "compile" else self._exploring
+        desk.take(order, outcome)

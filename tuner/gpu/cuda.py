@@ -8,7 +8,7 @@ compiles.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +23,11 @@ from tuner.gpu.cubins import digest_of
 from tuner.gpu.nvcc import Compiler, Cubin, compile_cubin
 from tuner.types import Device
 
+SCHEDULED = "tirx.is_scheduled"  # the mark by which dlight leaves a function alone
 _HOST = {"kind": "llvm"}  # any x86-64 or arm64 host of this kind: it only launches
 # Tensor cores that sum in float32 lower with the second only, reductions across threads with the first only.
 _WAYS: tuple[dict[str, Any], ...] = ({}, {"tirx.merge_static_smem": True})
+_WAY, _PIPELINE = "fusetune.way", "fusetune"
 _RULES = (
     dlight.gpu.Matmul, dlight.gpu.GEMV, dlight.gpu.Reduction, dlight.gpu.GeneralReduction, dlight.gpu.Fallback,
 )  # fmt: skip
@@ -37,6 +39,7 @@ class Built:
 
     library: Path
     cubins: dict[str, Cubin]
+    way: int = 0  # of lowering, that worked
 
     @property
     def spills(self) -> int:
@@ -51,18 +54,22 @@ def target_of(device: Device) -> Any:
 
 def with_defaults(module: Any, target: Any) -> Any:
     """``module`` with dlight's default schedule for every function that has none; itself it stays as it is."""
-    if any("float16" in str(p.dtype) for f in module.functions.values() if isinstance(f, tvm.tirx.PrimFunc)
-           for p in f.params):  # fmt: skip
+    functions = [f for f in module.functions.values() if isinstance(f, tvm.tirx.PrimFunc) and not _scheduled(f)]
+    if any(str(p.dtype) == "float16" for f in functions for p in f.params):
         load_intrinsics("cuda")  # dlight takes tensor cores for float16
     copy = tvm.IRModule(dict(module.functions.items()), attrs=module.attrs)  # dlight changes what it is given
     with target:
         return dlight.ApplyDefaultSchedule(*(rule() for rule in _RULES))(copy)
 
 
+def _scheduled(function: Any) -> bool:
+    return bool(function.attrs) and SCHEDULED in function.attrs
+
+
 def build_model(module: Any, target: Any, library: Path, arch: str, compiler: Compiler, threads: int = 1) -> Built:
     """Compile a whole scheduled model. Raises InternalError when a kernel cannot be lowered or compiled."""
     try:
-        executable = _compiled(module, target, relax_pipeline=pipeline())
+        executable, _ = _compiled(module, target, relax_pipeline=pipeline())
         return _export(executable, library, arch, compiler, threads)
     except (tvm.error.InternalError, ValueError, RuntimeError, CandidateError) as error:
         raise InternalError(f"The model does not compile: {_last(error)}", code="build-failed") from error
@@ -71,22 +78,53 @@ def build_model(module: Any, target: Any, library: Path, arch: str, compiler: Co
 def build_kernel(module: Any, target: Any, library: Path, arch: str, compiler: Compiler) -> Built:
     """Compile a module with one scheduled function "main". Raises CandidateError (``build-failed``)."""
     try:
-        return _export(_compiled(module, target), library, arch, compiler)
+        executable, way = _compiled(module, target)
+        return replace(_export(executable, library, arch, compiler), way=way)
     except (tvm.error.InternalError, ValueError, RuntimeError) as error:
         raise CandidateError(f"TVM cannot lower the kernel: {_last(error)}", code="build-failed") from error
 
 
-def _compiled(module: Any, target: Any, **options: Any) -> Any:
-    """The first way to lower that works. Raises what TVM says of the first."""
+def marked(function: Any, way: int) -> Any:
+    """A scheduled PrimFunc that whole models lower as it was lowered by itself: ``Built.way``."""
+    return function.with_attr(_WAY, way)
+
+
+def _compiled(module: Any, target: Any, **options: Any) -> tuple[Any, int]:
+    """What the first way to lower that works makes, and its number. Raises what TVM says of the first."""
+    tvm.tirx.register_tir_pipeline(_PIPELINE, _each_its_way)
     first: tvm.error.InternalError | None = None
-    for way in _WAYS:
+    for number, way in enumerate(_WAYS):
         try:
             with tvm.transform.PassContext(config=way):
-                return tvm.compile(module, target=target, **options)
+                return tvm.compile(module, target=target, tir_pipeline=_PIPELINE, **options), number
         except tvm.error.InternalError as error:
             first = first or error
     assert first is not None
     raise first
+
+
+def _each_its_way() -> tuple[Any, Any, Any]:
+    """TVM's pipeline for schedules such as ours, which takes one way for all, with each marked function's own."""
+    inner, for_hosts, for_devices = tvm.tirx.get_tir_pipeline("s_tir")
+
+    @tvm.transform.module_pass(opt_level=0)
+    def lower(module: Any, _: Any) -> Any:
+        groups: dict[int | None, dict[Any, Any]] = {}
+        for variable, function in module.functions.items():
+            way = function.attrs[_WAY] if function.attrs and _WAY in function.attrs else None
+            groups.setdefault(None if way is None else int(way), {})[variable] = function
+        done: dict[Any, Any] = {}
+        for number, functions in groups.items():
+            part = tvm.IRModule(functions, attrs=module.attrs)
+            if number is None:
+                part = inner(part)
+            else:
+                with tvm.transform.PassContext(config=_WAYS[number]):
+                    part = inner(part)
+            done |= dict(part.functions.items())
+        return tvm.IRModule(done, attrs=module.attrs)
+
+    return lower, for_hosts, for_devices
 
 
 def _export(executable: Any, library: Path, arch: str, compiler: Compiler, threads: int = 1) -> Built:

@@ -9,8 +9,10 @@ from typing import Any
 
 import numpy as np
 import tvm
+from tvm.s_tir import ScheduleError
 
 from tuner.designs.context import TENSOR_CORES
+from tuner.designs.epilogue import joined
 from tuner.designs.space import DesignSpace, design_spaces
 from tuner.errors import CandidateError
 from tuner.gpu.counts import Counts, counts_of
@@ -18,7 +20,7 @@ from tuner.gpu.cuda import with_defaults
 from tuner.gpu.estimate import resident_blocks
 from tuner.gpu.lower import Task
 from tuner.gpu.persistent import limited
-from tuner.gpu.precision import rules_of
+from tuner.gpu.precision import FP32, rules_of
 from tuner.gpu.ranking import Looked
 from tuner.gpu.spec import GpuSpec
 from tuner.types import Candidate
@@ -26,6 +28,7 @@ from tuner.types import Candidate
 DEFAULT, DESIGN = "dlight", "metaschedule"  # templates
 SPACE = "space"  # the knob that names the design space
 VERSION = 1
+SEEDS = 4  # of MetaSchedule, that are tried for a design space with tensor cores
 
 
 @dataclass(frozen=True)
@@ -72,11 +75,23 @@ class Explorer:
         self.refused = 0  # points that MetaSchedule would not have
         self.spaces: tuple[DesignSpace, ...] = ()
         self.why: str | None = None  # there is no design space, and the default alone
+        if spaces and self._rules == TENSOR_CORES:
+            module = joined(task.module)
+            for seed in range(1, SEEDS + 1):  # where tiles need padding, some that TVM draws at first do not work
+                if self._make_spaces(module, seed):
+                    return
+            self._rules = rules_of(FP32)  # without tensor cores, then
+        if spaces:
+            self._make_spaces(task.module, 1)
+
+    def _make_spaces(self, module: Any, seed: int) -> bool:
         try:
-            self.spaces = design_spaces(task.module, target, self._rules) if spaces else ()
-        except (tvm.error.InternalError, ValueError, NotImplementedError) as error:
+            self.spaces, self.why = design_spaces(module, self._target, self._rules, seed), None
+            return True
+        except (tvm.error.InternalError, ScheduleError, ValueError, NotImplementedError) as error:
             text = str(error).strip()
-            self.why = text.splitlines()[-1][:200] if text else type(error).__name__
+            self.why = next((line for line in text.splitlines() if line.strip()), type(error).__name__)[:200]
+            return False
 
     def default(self, cores: int | None = None) -> Scheduled:
         """dlight's schedule, on ``cores`` SMs (all). Raises CandidateError (``rejected``) where those cannot be few."""

@@ -1,4 +1,4 @@
-"""The crew's first desk: every task's candidates and reference, and the lowered model's check, beside one another."""
+"""The crew's first desk: every task's candidates, and the lowered model's check, beside one another."""
 
 from __future__ import annotations
 
@@ -26,15 +26,25 @@ class Line:
     """One task on its way, with the files by which processes know it."""
 
     task: Task
-    path: Path  # the task
-    expected: Path  # what it computes for its inputs, once that is known
+    stem: Path  # of the names of its files
     seen: list[Seen] = field(default_factory=list)
     refused: int = 0  # points that MetaSchedule would not have
     why: str | None = None  # there is no design space
 
     @property
-    def reference(self) -> Path | None:
-        return self.expected if self.expected.exists() else None
+    def path(self) -> Path:
+        """The task."""
+        return self.stem.with_suffix(".json")
+
+    @property
+    def default(self) -> Path:
+        """Its default schedule, once it is explored."""
+        return self.stem.with_suffix(".default")
+
+    @property
+    def expected(self) -> Path:
+        """What it computes for its inputs, once a candidate was checked."""
+        return self.stem.with_suffix(".npy")
 
     def output(self) -> np.ndarray | None:
         """What the task computes for the inputs of its bundle; None where no CPU code of it works."""
@@ -42,7 +52,7 @@ class Line:
 
 
 class Exploring:
-    """Desk. ``end``: monotonic seconds by which drawing points is over; defaults and references come anyway.
+    """Desk. ``end``: monotonic seconds by which drawing points is over; defaults come anyway.
 
     ``points`` per task, 0 for defaults alone; ``seed`` of the draws; ``known``: candidates to look at again, by task.
     """
@@ -56,16 +66,20 @@ class Exploring:
         self._stopped, self._say = stopped, say
         explore = [
             Order({"order": "explore", "task": path, "spaces": True, "points": points, "until": end,
-                   "random": [*self._seed, number],
+                   "random": [*self._seed, number], "default": str(line.default),
                    "known": [candidate.to_json() for candidate in known.get(line.task.hash, ())]})
             for number, (path, line) in enumerate(self._lines.items())
         ]  # fmt: skip
         explore.sort(key=lambda order: -self._line(order).task.weight)
-        refer = [Order({"order": "refer", "task": path, "to": str(line.expected)})
-                 for path, line in self._lines.items()]  # fmt: skip
-        self._waiting = deque([verify, *explore, *refer])
+        self._waiting = deque([verify, *explore])
+        self._coming = len(explore)  # tasks whose candidates are not here yet
         self._unexplored = len(explore)
         self.verification: Verification | None = None
+
+    @property
+    def explored(self) -> bool:
+        """Whether every task has its candidates; the check of the model may take longer."""
+        return self._coming == 0
 
     def next(self) -> Order | None:
         if not self._waiting:
@@ -95,6 +109,7 @@ class Exploring:
         if answer is not None:
             line.seen = [Seen.from_json(each) for each in answer["seen"]]
             line.refused, line.why = answer["refused"], line.why or answer["why"]
+            self._coming -= 1
         elif order.request["spaces"]:  # MetaSchedule ended the process, perhaps: the default needs none of it
             line.why = _why(outcome)
             self._unexplored += 1

@@ -20,13 +20,13 @@ from tvm_ffi import structural_equal
 
 from tuner.errors import UserError
 from tuner.gpu.counts import counts_of
+from tuner.gpu.cuda import SCHEDULED
 from tuner.gpu.half import halved
 from tuner.gpu.precision import FP16, FP32
 from tuner.graph.ir import Graph
 from tuner.graph.onnx_io import to_onnx
 from tuner.types import digest
 
-SCHEDULED = "tirx.is_scheduled"  # the mark by which dlight leaves a function alone
 _ORDINARY_PEAK, _ORDINARY_BANDWIDTH = 3e13, 1e12  # FLOP/s, B/s
 _PASSES = (
     relax.transform.DecomposeOpsForInference,

@@ -42,7 +42,7 @@ def main() -> None:
         os.set_inheritable(fd, False)
     hold(lifeline)
     _be_expendable()
-    if role in {"build", "gpu"}:
+    if role == "build":
         os.nice(NICENESS)
     module, otherwise = _ROLES[role]
     with os.fdopen(requests, "rb") as lines, os.fdopen(replies, "wb") as out:

@@ -34,11 +34,13 @@ class Given:
         self.taken.append((order, outcome))
 
 
+@pytest.mark.slow
 def test_what_is_given_up_costs_its_own_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tuner.gpu.nvcc._candidates", lambda: [fake_nvcc(tmp_path / "nvcc") / "nvcc"])
     task = Task(("matmul",), matmul(), 1)
     task.save(tmp_path / "task.json")
     explore = {"order": "explore", "task": str(tmp_path / "task.json"), "spaces": True, "points": 2, "random": [0],
+               "default": str(tmp_path / "default"),
                "known": [], "until": float("inf")}  # fmt: skip
     late, unknown, good = Order(explore, until=time.monotonic()), Order({"order": "dance"}), Order(explore)
     desk = Given(late, unknown, good)

@@ -128,7 +128,8 @@ def note(store: Any, cluster: Any, put: dict[str, str], address: str) -> None:
             store.devices.put(device)
             put[device.fingerprint] = device.name
         there.add(device.fingerprint)
-    store.devices.offer_all(there, holder(address), STANDS)
+    if there:
+        store.devices.offer_all(there, holder(address), STANDS)
 
 
 if __name__ == "__main__":

@@ -78,7 +78,8 @@ class ConvChain(KernelTemplate):
         divisor = chunks // parts
         oc_a = [t for t in knobs["oc_a"] if not shape.apart or divisor % t == 0]
         oc_b = [t for t in knobs["oc_b"] if divisor % t == 0]
-        tile_a = best_tile(first, ahead, oc_a, knobs["reg_a"], device)
+        even = [n for n in knobs["reg_a"] if ahead % n == 0]  # a ragged row of the first takes an address per pixel
+        tile_a = best_tile(first, ahead, oc_a, even if max(even) >= 4 else knobs["reg_a"], device)
         tile_b = best_tile(second, behind, oc_b, knobs["reg_b"], device)
         default = {
             "rows": height, "parts": parts, "oc_a": tile_a[0], "reg_a": tile_a[1], "oc_b": tile_b[0],

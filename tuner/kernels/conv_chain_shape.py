@@ -127,7 +127,7 @@ class ChainShape:
     def order(self, rows: int) -> int:
         """Knob ``order``: 0 = a band passes by once per chunk of weights, 1 = all weights once per tile of the band."""
         weights = sum(weight_bytes(s) for s in (self.first, self.second) if not is_depthwise(s))
-        return int(not self.apart and weights < self.held(rows, self.first.oc))
+        return int(is_depthwise(self.first) and not self.apart and weights < self.held(rows, self.first.oc))
 
 
 def is_depthwise(s: ConvShape) -> bool:
@@ -188,9 +188,9 @@ def best_tile(s: ConvShape, pixels: int, oc: Sequence[int], reg: Sequence[int], 
 
 
 def _tiles(oc: Sequence[int], reg: Sequence[int], device: Device) -> Iterator[tuple[int, int]]:
-    """Those that fit the registers; the smallest does always."""
+    """Those that fit the registers beside a step's weights and pixel; the smallest does always."""
     smallest = (min(oc), min(reg))
-    return ((t, n) for t, n in product(oc, reg) if t * n <= device.registers - 4 or (t, n) == smallest)
+    return ((t, n) for t, n in product(oc, reg) if t * n + t + 2 <= device.registers or (t, n) == smallest)
 
 
 def best_split(shape: ChainShape, rows: Sequence[int], parts: Sequence[int], device: Device) -> tuple[int, int]:

@@ -65,7 +65,7 @@ class ChainFacts:
         chunks = ceil(s.oc / self.device.lanes) / oc / self._divided(side, knobs)
         accumulators = oc * reg
         step = max(accumulators / ISSUE, (oc + reg) / ISSUE, LATENCY)
-        step += SPILL * max(0, accumulators + 4 - self.device.registers)
+        step += SPILL * max(0, accumulators + oc + 2 - self.device.registers)  # beside weights and a pixel
         if s.kh * s.kw > 1 and s.ow % reg and reg % s.ow:
             step *= BROKEN
         return tiles * chunks * (s.ic // s.groups) * s.kh * s.kw * step

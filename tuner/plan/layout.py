@@ -47,7 +47,7 @@ def to_physical(array: np.ndarray, layout: str) -> np.ndarray:
     """The logical array as it lies in memory (a contiguous array of ``physical_shape``)."""
     block = block_of(layout)
     if not block:
-        return np.ascontiguousarray(array)
+        return np.asarray(array, order="C")  # ascontiguousarray would give a scalar a dimension
     n, c, h, w = array.shape
     padded = np.pad(array, [(0, 0), (0, -c % block), (0, 0), (0, 0)])
     return np.ascontiguousarray(padded.reshape(n, -1, block, h, w).transpose(0, 1, 3, 4, 2))

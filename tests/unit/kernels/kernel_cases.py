@@ -510,7 +510,7 @@ def physical_inputs(case: Case) -> dict[str, np.ndarray]:
         if block_of(layout):
             inside = to_physical(np.ones_like(array), layout)
             held = np.where(inside > 0, held, np.float32(case.rng.choice([0.0, 7.5, -3.0])))
-        found[name] = np.ascontiguousarray(held)
+        found[name] = np.asarray(held, order="C")
     return found
 
 

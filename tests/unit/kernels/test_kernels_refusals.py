@@ -60,6 +60,13 @@ REFUSED = {
     "transposed left operand": workload("Gemm", {"i0": (8, 4)}, (4, 6), weight(8, 6), transA=1),
     "product with rank 3 weights": workload("MatMul", {"i0": (2, 4, 8)}, (2, 4, 6), weight(2, 8, 6)),
     "softmax across rows": workload("Softmax", IMAGE, (1, 16, 8, 8), axis=1),
+    "layer normalisation that also gives its mean": workload(
+        "LayerNormalization", {"i0": (4, 8)}, (4, 8), weight(8), outputs=("t0", "t1"), axis=-1
+    ),
+    "layer normalisation by computed numbers": workload("LayerNormalization", {"i0": (4, 8), "i1": (8,)}, (4, 8)),
+    "integers gathered": workload("Gather", {"i0": (4,), "i1": (2,)}, (2,), dtype="int64", axis=0),
+    "transposed integers": workload("Transpose", {"i0": (4, 8)}, (8, 4), dtype="int64", perm=(1, 0)),
+    "product whose batches are broadcast": workload("MatMul", {"i0": (2, 4, 8), "i1": (1, 8, 6)}, (2, 4, 6)),
     "an operator of another kind": workload("Softplus", {"i0": (4, 8)}, (4, 8)),
     "a split": workload("Split", {"i0": (4, 8)}, (2, 8), outputs=("t0", "t1"), axis=0),
 }  # fmt: skip
@@ -93,6 +100,13 @@ def test_a_convolution_reads_blocks_of_another_size() -> None:
     s.add("Conv", s.input(1, 17, 5, 5), s.weight(16, 17, 3, 3, scale=0.1), pads=(1, 1, 1, 1))
     case = case_of(s, lambda _, __, output: blocked(8) if output else blocked(4))
     check(template("conv2d"), case, MACHINE)
+
+
+def test_a_product_whose_left_operand_lies_in_columns_is_refused() -> None:
+    s = Sketch(np.random.default_rng(0))
+    s.add("MatMul", s.add("Transpose", s.input(8, 4), perm=(1, 0)), s.input(8, 6))
+    case = case_of(s, lambda *_: PLAIN)
+    assert list(serving(case.workload, case.layouts, MACHINE)) == []
 
 
 def test_a_convolution_behind_a_relu_is_refused() -> None:

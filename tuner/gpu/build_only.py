@@ -42,7 +42,7 @@ from tuner.types import Candidate, Device, JobSpec, Trial
 POINTS = 48  # of the design spaces of one task that are looked at
 KEEP = 6  # candidates of one task that go into a bundle
 SPILLS = 256  # B that a thread spills beyond which a kernel is not measured: its loops then run from memory
-EXPLORING = 0.5  # share of the time budget by which exploring ends
+EXPLORING = 0.45  # share of the time that is left when the first process is there
 FEWER = (2, 4)  # the chosen candidates are bundled for the SMs divided by these too, unless the job names numbers
 WRITING = 3.0  # s kept for TVM's part of the whole model's build, and for writing it
 KERNEL = 0.15  # s of a whole model's build that each kernel takes at least
@@ -166,7 +166,7 @@ class BuildOnly:
         return Exploring(
             lines, verify, again, points=0 if self.spec.budget.trials == 0 else POINTS,
             seed=[self.spec.seed, len(known.trials)],  # each round looks elsewhere
-            end=self._end(EXPLORING), size=crew.size, stopped=lambda: self._stopped,
+            end=self._exploring_ends, size=crew.size, stopped=lambda: self._stopped,
             say=lambda what: self._say(Stage.SEARCH, what, min(EXPLORING, self._share())),
         )  # fmt: skip
 
@@ -236,14 +236,19 @@ class BuildOnly:
         asked = self.spec.cores or [max(1, self.device.cores // part) for part in FEWER]
         return tuple(sorted({cores for cores in asked if cores < self.device.cores}, reverse=True))
 
-    def _end(self, share: float) -> float:
+    @property
+    def _end(self) -> float:
         seconds = self.spec.budget.seconds
-        return float("inf") if seconds is None else self._began + share * seconds
+        return float("inf") if seconds is None else self._began + seconds
+
+    def _exploring_ends(self) -> float:
+        now = time.monotonic()
+        return now + EXPLORING * max(0.0, self._end - now)
 
     def _left(self, kernels: Sequence[float]) -> float:
         """Seconds until the whole model has to be compiled, whose kernels took so many seconds each by themselves."""
         whole = self._slowness * (WRITING + KERNEL * len(kernels)) + sum(max(0.0, s - ALONE) for s in kernels)
-        return self._end(1.0) - whole - time.monotonic()
+        return self._end - whole - time.monotonic()
 
     def _share(self) -> float:
         seconds = self.spec.budget.seconds

@@ -52,20 +52,23 @@ class Line:
 
 
 class Exploring:
-    """Desk. ``end``: monotonic seconds by which drawing points is over; defaults come anyway.
+    """Desk. ``end``, asked when the first process is there: monotonic seconds by which drawing points is over.
+
+    Defaults come anyway.
 
     ``points`` per task, 0 for defaults alone; ``seed`` of the draws; ``known``: candidates to look at again, by task.
     """
 
     def __init__(
         self, lines: Sequence[Line], verify: Order, known: dict[str, list[Candidate]], *, points: int,
-        seed: Sequence[int], end: float, size: int, stopped: Callable[[], bool], say: Say,
+        seed: Sequence[int], end: Callable[[], float], size: int, stopped: Callable[[], bool], say: Say,
     ) -> None:  # fmt: skip
         self._lines = {str(line.path): line for line in lines}
-        self._points, self._seed, self._end, self._size = points, list(seed), end, size
+        self._points, self._seed, self._size = points, list(seed), size
+        self._ask_end, self._end = end, 0.0
         self._stopped, self._say = stopped, say
         explore = [
-            Order({"order": "explore", "task": path, "spaces": True, "points": points, "until": end,
+            Order({"order": "explore", "task": path, "spaces": True, "points": points,
                    "random": [*self._seed, number], "default": str(line.default),
                    "known": [candidate.to_json() for candidate in known.get(line.task.hash, ())]})
             for number, (path, line) in enumerate(self._lines.items())
@@ -88,6 +91,7 @@ class Exploring:
         if order.request["order"] != "explore":
             return order
         now = time.monotonic()
+        self._end = self._end or self._ask_end()
         share = (self._end - now) * self._size / max(1, self._unexplored)
         self._unexplored -= 1
         points = 0 if self._stopped() else order.request["points"]

@@ -31,8 +31,8 @@ LAYERS = {  # name -> (model of the zoo, layer)
     "resnet50-conv28": ("resnet50", "Conv_28"),  # 1x1 stride 2, 512 -> 1024, 14x14
     "squeezenet-conv26": ("squeezenet", "Conv_26"),  # 1x1, 512 -> 1000, 13x13
     "inception_v1-conv54": ("inception_v1", "Conv_54"),  # 3x3, 192 -> 384, 6x6
-    "squeezenet-conv22": ("squeezenet", "Conv_22"),  # 1x1, 384 -> 64, 13x13
-    "inception_v2-conv57": ("inception_v2", "Conv_57"),  # 3x3, 192 -> 192, 7x7
+    "squeezenet-conv22": ("squeezenet", "Conv_22"),  # 3x3, 64 -> 256, 13x13
+    "inception_v2-conv57": ("inception_v2", "Conv_57"),  # 1x1, 1024 -> 192, 7x7
 }
 FIXED = ("order",)  # knobs that keep their default, so that a space has 250 to 800 points
 CONTENDER = 1.2  # times the best: such points are measured until two trials agree ...

@@ -273,9 +273,17 @@ class Session:
 
     @property
     def _compare_seconds(self) -> float:
-        """For timing whole models: long enough for rounds that an interval can be told from, where that is bearable."""
+        """For timing whole models: long enough for rounds that an interval can be told from, where that is bearable.
+
+        Without a first look what the blocks take tells how long a model takes, and the budget what there is left.
+        """
         least, most = COMPARE_SECONDS
-        return min(most, max(least, COMPARE_CALLS * (self._known_seconds.get("default") or 0.0)))
+        if whole := self._known_seconds.get("default"):
+            return min(most, max(least, COMPARE_CALLS * whole))
+        blocks = self._tuning.latency if self._tuning is not None else None
+        limit, budget = COMPARE_CALLS * (blocks or 0.0), self.spec.budget.seconds
+        left = most if budget is None else budget - FINISH_SECONDS - self.clock.seconds
+        return min(most, max(least, min(limit, left)))
 
     def _winner(self, result: ContestResult, steps: Mapping[str, Any]) -> str:
         """The fastest of tuned, greedy and default as measured whole; a whole that failed cannot win."""

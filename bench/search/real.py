@@ -1,9 +1,10 @@
 """``python -m bench.search.real``: what the strategy joint gains on this machine's CPU, model by model.
 
 Each model is tuned with ``--strategy joint`` from an empty database. That run times the plan found and the greedy plan
-it began with, both with their best kernels, in turns as whole models; and it fixes what it predicts for the plan found
-before that plan is built as a whole. All models come with the first seed before some are repeated with others. A row
-is written at a time to OUT/real.jsonl; what has a row is not measured again. ``--render`` writes them into RESULTS.md.
+it began with, both with their best kernels, in turns as whole models, and the default plan and ONNX Runtime beside
+them; and it fixes what it predicts for the plan found before that plan is built as a whole. All models come with the
+first seed before some are repeated with others. A row is written at a time to OUT/real.jsonl; what has a row is not
+measured again. ``--render`` writes them into RESULTS.md.
 """
 
 from __future__ import annotations
@@ -81,7 +82,7 @@ def measure(model: str, seed: int, seconds: float) -> dict[str, Any]:
         path = zoo.write(model, out / f"{model}.onnx")
         options = ["--strategy", "joint", "--seconds", f"{seconds:g}", "--seed", str(seed)]
         try:
-            report = tuning.tune(path, out / "out", out / "fusetune.db", options, seconds, baselines=True)
+            report = tuning.tune(path, out / "out", out / "fusetune.db", options, seconds)
         except UserError as error:
             return row | {"error": error.message}
     return row | figures(report)

@@ -130,6 +130,7 @@ class _Assembler:
         self.parameters: list[Parameter] = []
         self.parameter_types: list[Any] = []
         self.index: dict[tuple[str, str], int] = {}  # (constant, pack) -> parameter
+        self.kernels: dict[str, Kernel] = {}  # by identity: equal blocks share one
         self.symbols: dict[str, Any] = {}  # kernel identity -> GlobalVar
         self.steps: list[Step] = []
         self.program = Program()
@@ -152,7 +153,11 @@ class _Assembler:
         knobs = _check_block(block, bound, layouts, self.device)
         if block.layers[0] in self.joins:
             return block, bound, None
-        kernel = template(block.template).build(bound.workload, layouts, knobs, block.cores, self.device)
+        identity = _identity(block, bound, layouts, knobs)
+        if identity not in self.kernels:
+            maker = template(block.template)
+            self.kernels[identity] = maker.build(bound.workload, layouts, knobs, block.cores, self.device)
+        kernel = self.kernels[identity]
         for arg in kernel.args:
             if arg.role == "constant":
                 self._parameter(Parameter(bound.names[arg.name], kernel.packs.get(arg.name, Pack())), arg)
@@ -224,7 +229,7 @@ class _Assembler:
             ]  # fmt: skip
             out = workload.outputs[0]
             knobs = knobs_of(block, workload, layouts, self.device)
-            identity = digest([workload.hash, layouts, block.template, dict(knobs or {}), block.cores])
+            identity = _identity(block, bound, layouts, knobs or {})
             symbol = self._function(identity, f"{block.template}_{len(self.symbols)}", made)
             self.steps.append(Step(symbol.name_hint, block.layers, block.template, block.cores, knobs, layouts))
             values[names[out]] = self._call(symbol, args, made.args[-1].shape, made.args[-1].dtype)
@@ -292,8 +297,10 @@ class _Assembler:
         layouts = {"i0": stored, "t0": wanted}
         maker = template(CONVERSION)
         knobs = maker.space(workload, layouts, self.device).default
-        kernel = maker.build(workload, layouts, knobs, self.device.cores, self.device)
-        symbol = self._function(digest([workload.hash, layouts]), f"layout_{len(self.symbols)}", kernel)
+        identity = digest([workload.hash, layouts])
+        if identity not in self.kernels:
+            self.kernels[identity] = maker.build(workload, layouts, knobs, self.device.cores, self.device)
+        symbol = self._function(identity, f"layout_{len(self.symbols)}", self.kernels[identity])
         self.steps.append(Step(symbol.name_hint, (), "layout", self.device.cores, knobs, layouts))
         return self._call(symbol, [value], physical_shape(self.graph.tensors[tensor].shape, wanted), "float32")
 
@@ -307,6 +314,11 @@ class _Assembler:
         out = Value(tuple(shape), dtype)
         self.program.ops.append(Call(symbol, tuple(args), out))
         return out
+
+
+def _identity(block: Block, bound: Bound, layouts: Mapping[str, str], knobs: Mapping[str, int]) -> str:
+    """Equal for blocks that one kernel serves."""
+    return digest([bound.workload.hash, layouts, block.template, dict(knobs), block.cores])
 
 
 def identity_workload(shape: tuple[int, ...]) -> Graph:

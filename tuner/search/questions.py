@@ -91,15 +91,16 @@ def known_seconds(asked: Asked) -> float | None:
 def default_seconds(plan: Plan, asked: Asked) -> float | None:
     """Seconds of a plan's blocks as planned, with the knobs given or the templates' default ones, one after the other.
 
-    None while one is unknown.
+    A block that was not measured on its planned cores counts with what it takes on others. None while one is unknown.
     """
     total = 0.0
     for block in plan.blocks:
         question = asked.get(block.layers)
         if question is None:
             continue
-        search = question.searches.get((block.template, block.cores))
-        seconds = None if search is None else search.seconds(block.knobs or question.space.default)
+        knobs = block.knobs or question.space.default
+        known = {c: s.seconds(knobs) for (name, c), s in question.searches.items() if name == block.template}
+        seconds = known.get(block.cores) or min((s for s in known.values() if s is not None), default=None)
         if seconds is None:
             return None
         total += seconds

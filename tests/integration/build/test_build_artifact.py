@@ -23,11 +23,13 @@ from build_models import (
     machine,
     node,
     onnxruntime_outputs,
+    rand,
     small_net,
     stock_python,
 )
 
 from tuner.build.artifact import load, read_manifest, require_features
+from tuner.build.assemble import assemble
 from tuner.build.binary import Arg, KernelBinary
 from tuner.build.kernel import build_kernel
 from tuner.build.tuning_log import PER_QUESTION, write_tuning_log
@@ -35,6 +37,7 @@ from tuner.errors import CandidateError, DeviceError, UserError
 from tuner.graph.ir import Graph
 from tuner.kernels.registry import template
 from tuner.plan.layout import Pack
+from tuner.search.fusion import greedy
 from tuner.types import Failure, FailureKind, Trial
 
 
@@ -54,6 +57,29 @@ def built(net: tuple[Graph, Weights], tmp_path_factory: pytest.TempPathFactory) 
 def artifact(built: Path, tmp_path: Path) -> Path:
     """A copy that a test may damage."""
     return Path(shutil.copytree(built, tmp_path / "artifact"))
+
+
+def test_equal_blocks_are_built_once_and_share_a_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    nodes = [node("Conv", ["x" if i == 0 else f"r{i - 1}", f"w{i}"], f"c{i}", pads=[1] * 4) for i in range(3)]
+    nodes += [node("Relu", [f"c{i}"], f"r{i}") for i in range(3)]
+    nodes.sort(key=lambda n: n.output[0][1:])
+    graph, weights = cleaned(
+        nodes, {"x": (1, 16, 6, 6)}, ["r2"], {f"w{i}": rand(16, 16, 3, 3, seed=i) for i in range(3)}
+    )
+    plan = greedy(graph, machine(), 1)
+    plan = plan.map(lambda b: replace(b, reads={}, knobs=None))
+    made: list[str] = []
+    maker = type(template("conv2d"))
+    build_one = maker.build
+
+    def count(self: Any, workload: Graph, *rest: Any) -> Any:
+        made.append(workload.hash)
+        return build_one(self, workload, *rest)
+
+    monkeypatch.setattr(maker, "build", count)
+    steps = [s for s in assemble(graph, weights, plan, machine()).steps if s.template == "conv2d"]
+    kernels = {(s.symbol, tuple(sorted(s.layouts.items()))) for s in steps}
+    assert len(steps) == 3 and len(made) == len(kernels) < 3
 
 
 def test_the_manifest_says_what_is_inside(net: tuple[Graph, Weights], built: Path) -> None:

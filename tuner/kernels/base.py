@@ -11,6 +11,7 @@ from math import prod
 from typing import TYPE_CHECKING, Any
 
 from tuner.plan.layout import Pack
+from tuner.precision import FP32
 
 if TYPE_CHECKING:
     from tuner.build.binary import Arg
@@ -72,11 +73,13 @@ class KernelTemplate(ABC):
     Contract: stateless and cheap to construct; the three methods are pure functions of their arguments, so that any
     process on any machine gives the same kernel. ``name`` and ``version`` are part of every record's identity: raise
     ``version`` whenever ``build`` changes its code for the same arguments. A template may refuse in ``build`` with
-    CandidateError; it never builds a wrong kernel.
+    CandidateError; it never builds a wrong kernel. Where ``precision`` is "bf16" its kernels compute, in float32, with
+    weights rounded to bfloat16 (``tuner.plan.bf16.weight_names`` says which), and are held against that.
     """
 
     name: str
     version: int = 1
+    precision: str = FP32  # what its kernels store weights in; other precisions than fp32 serve such jobs alone
 
     @abstractmethod
     def accepts(self, workload: Graph, layouts: Layouts, device: Device) -> bool:

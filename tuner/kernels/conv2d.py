@@ -26,7 +26,9 @@ from tuner.kernels.conv_weights import groups_of, pack_weights
 from tuner.kernels.epilogue import Body, anchored
 from tuner.kernels.scheduling import module_of, parallelise, schedule_of
 from tuner.kernels.views import Chan, chan
+from tuner.plan.bf16 import weights_of
 from tuner.plan.layout import block_of, physical_shape
+from tuner.precision import BF16
 from tuner.types import Device
 
 
@@ -57,7 +59,18 @@ class Conv2d(KernelTemplate):
         return Space(knobs, _default(shape, default, rows, device) | {"stream": streamed}, rule)
 
     def build(self, workload: Graph, layouts: Layouts, knobs: Knobs, cores: int, device: Device) -> Kernel:
-        return ConvBuilder(workload, layouts, knobs, device).kernel(cores)
+        return ConvBuilder(workload, layouts, knobs, device, self.precision).kernel(cores)
+
+
+class Conv2dBf16(Conv2d):
+    """The same with weights stored as bfloat16, widened in registers."""
+
+    name = "conv2d_bf16"
+    version = 1
+    precision = BF16
+
+    def accepts(self, workload: Graph, layouts: Layouts, device: Device) -> bool:
+        return super().accepts(workload, layouts, device) and weights_of(workload, _conv(workload)) is not None
 
 
 def _conv(workload: Graph) -> Layer:
@@ -152,8 +165,9 @@ def _order(shape: ConvShape, device: Device) -> int:
 class ConvBuilder:
     """Writes one convolution kernel; ``conv2d_pool`` puts a pooling behind it."""
 
-    def __init__(self, workload: Graph, layouts: Layouts, knobs: Knobs, device: Device) -> None:
+    def __init__(self, workload: Graph, layouts: Layouts, knobs: Knobs, device: Device, precision: str) -> None:
         self.workload, self.layouts, self.knobs, self.device = workload, layouts, knobs, device
+        self.precision = precision  # of the weights
         self.conv = _conv(workload)
         self.shape = self.geometry()
         self.body = Body(workload, layouts)
@@ -195,7 +209,7 @@ class ConvBuilder:
         s, ob, window = self.shape, self.ob, self.window
         block = block_of(self.body.input(self.conv.inputs[0]).layout)
         chunks = -(-s.oc // ob)
-        weights = self.body.constant(self.conv.inputs[1], *pack_weights(s, ob, window, block))
+        weights = self.body.weights(self.conv.inputs[1], *pack_weights(s, ob, window, block), self.precision)
         kh = te.reduce_axis((0, s.kh), "kh")
         kw = te.reduce_axis((0, s.kw), "kw")
         height = 1 if s.flat else s.oh

@@ -21,6 +21,8 @@ from tuner.kernels.epilogue import fusable_elementwise
 from tuner.kernels.scheduling import parallelise
 from tuner.kernels.views import Chan, chan
 from tuner.kernels.windowed import Window
+from tuner.plan.bf16 import weights_of
+from tuner.precision import BF16
 from tuner.types import Device
 
 _POOLS = frozenset({"MaxPool", "AveragePool"})
@@ -59,7 +61,18 @@ class Conv2dPool(KernelTemplate):
         return Space(knobs, {**default, "rows": rows[min(1, len(rows) - 1)], "order": 0}, rule)
 
     def build(self, workload: Graph, layouts: Layouts, knobs: Knobs, cores: int, device: Device) -> Kernel:
-        return _Builder(workload, layouts, knobs, device).kernel(cores)
+        return _Builder(workload, layouts, knobs, device, self.precision).kernel(cores)
+
+
+class Conv2dPoolBf16(Conv2dPool):
+    """The same with weights stored as bfloat16, widened in registers."""
+
+    name = "conv2d_pool_bf16"
+    version = 1
+    precision = BF16
+
+    def accepts(self, workload: Graph, layouts: Layouts, device: Device) -> bool:
+        return super().accepts(workload, layouts, device) and weights_of(workload, _layers(workload)[0]) is not None
 
 
 def _layers(workload: Graph) -> tuple[Layer, Layer]:

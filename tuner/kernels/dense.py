@@ -19,7 +19,9 @@ from tuner.kernels.epilogue import Body, anchored
 from tuner.kernels.rows import Row, unflatten
 from tuner.kernels.scheduling import module_of, parallelise, schedule_of
 from tuner.kernels.tiles import best_tile, fits, tile_knobs
+from tuner.plan.bf16 import weights_of
 from tuner.plan.layout import PLAIN, Pack
+from tuner.precision import BF16
 from tuner.types import Device
 
 
@@ -60,7 +62,8 @@ class Dense(KernelTemplate):
         width, chunks = columns.width, -(-columns.steps // oc_t)
         whole = columns.even and columns.steps % oc_t == 0
         transposed = layer.op == "Gemm" and bool(layer.attr("transB", 0))
-        weights = body.constant(layer.inputs[1], (chunks, k, oc_t, width), _pack(columns, chunks, oc_t, k, transposed))
+        pack = _pack(columns, chunks, oc_t, k, transposed)
+        weights = body.weights(layer.inputs[1], (chunks, k, oc_t, width), pack, self.precision)
         shape = workload.tensors[layer.inputs[0]].shape
         result = workload.tensors[layer.outputs[0]].shape
         kk = te.reduce_axis((0, k), "k")
@@ -92,6 +95,17 @@ class Dense(KernelTemplate):
         _schedule(sch, knobs, cores, device)
         sch.transform_layout("out", ("write", 0), place, assume_injective_transform=not (whole and rows.even))
         return Kernel(module, sch, args, body.packs)
+
+
+class DenseBf16(Dense):
+    """The same with weights stored as bfloat16: half the bytes to stream, widened in registers."""
+
+    name = "dense_bf16"
+    version = 1
+    precision = BF16
+
+    def accepts(self, workload: Graph, layouts: Layouts, device: Device) -> bool:
+        return super().accepts(workload, layouts, device) and weights_of(workload, _anchor(workload)) is not None
 
 
 def _affine(layer: Layer, product: Any, body: Body, index: Sequence[Any]) -> Any:

@@ -15,6 +15,7 @@ from tuner.kernels import math as fast
 from tuner.kernels.views import Chan, View, flat
 from tuner.plan.elementwise import ELEMENTWISE
 from tuner.plan.layout import Pack, block_of, physical_shape
+from tuner.precision import BF16
 
 Expr = Any
 Read = Callable[[Sequence[Any]], Expr]  # logical indices -> expression
@@ -124,12 +125,23 @@ class Body:
             self._inputs[name] = View.placeholder(name, tensor.shape, self.layouts.get(name, "plain"), tensor.dtype)
         return self._inputs[name]
 
-    def constant(self, name: str, shape: Sequence[int], pack: Pack) -> te.Tensor:
-        """A constant as this kernel wants it: ``pack`` turns the logical array into ``shape``."""
+    def constant(self, name: str, shape: Sequence[int], pack: Pack, dtype: str = "") -> te.Tensor:
+        """A constant as this kernel wants it: ``pack`` turns the logical array into ``shape``.
+
+        ``dtype`` is what it is then; by default what it was.
+        """
         if name not in self._constants:
             self.packs[name] = pack
-            self._constants[name] = te.placeholder(tuple(shape), self.workload.constants[name].dtype, name=name)
+            dtype = dtype or self.workload.constants[name].dtype
+            self._constants[name] = te.placeholder(tuple(shape), dtype, name=name)
         return self._constants[name]
+
+    def weights(self, name: str, shape: Sequence[int], pack: Pack, precision: str) -> Callable[..., Expr]:
+        """Weights stored in ``precision``: their float32 values by index into ``shape``."""
+        if precision != BF16:
+            return self.constant(name, shape, pack)
+        bits = self.constant(name, shape, Pack((*pack.steps, ("bf16",))), "uint16")
+        return lambda *index: fast.from_bf16(bits(*index))
 
     def read(self, name: str, index: Sequence[Any]) -> Expr:
         """The element of any tensor or constant of the workload at logical ``index``, layers inlined."""

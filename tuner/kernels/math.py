@@ -21,6 +21,11 @@ def const(value: float) -> Expr:
     return tirx.const(float(value), "float32")
 
 
+def from_bf16(bits: Expr) -> Expr:
+    """The float32 whose upper half these 16 bits are."""
+    return tirx.reinterpret("float32", bits.astype("uint32") << tirx.const(16, "uint32"))
+
+
 def let(value: Expr, body: Callable[[Expr], Expr]) -> Expr:
     """``body`` of ``value``, computed once: in a tree, a value used eight times is eight trees."""
     name = tirx.Var("v", "float32")

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from tuner.errors import UserError
 from tuner.graph.ir import Graph
 from tuner.kernels.base import KernelTemplate, Layouts
-from tuner.kernels.conv2d import Conv2d
-from tuner.kernels.conv2d_pool import Conv2dPool
+from tuner.kernels.conv2d import Conv2d, Conv2dBf16
+from tuner.kernels.conv2d_pool import Conv2dPool, Conv2dPoolBf16
 from tuner.kernels.conv_chain import ConvChain
-from tuner.kernels.dense import Dense
+from tuner.kernels.dense import Dense, DenseBf16
 from tuner.kernels.elementwise import Channels, Concat, Elementwise
 from tuner.kernels.gather import Gather
 from tuner.kernels.layer_norm import LayerNorm
@@ -20,6 +20,7 @@ from tuner.kernels.softmax import Softmax
 from tuner.kernels.transpose import Transpose
 from tuner.kernels.windowed import Depthwise, Pool
 from tuner.kernels.winograd import Winograd
+from tuner.precision import FP32
 from tuner.types import Device
 
 TEMPLATES: tuple[KernelTemplate, ...] = (
@@ -27,6 +28,7 @@ TEMPLATES: tuple[KernelTemplate, ...] = (
     Softmax(), LayerNorm(), Gather(), Transpose(),
     Winograd(),
     ConvChain(),
+    Conv2dBf16(), Conv2dPoolBf16(), DenseBf16(),
 )  # fmt: skip
 BY_NAME = {template.name: template for template in TEMPLATES}
 
@@ -38,6 +40,9 @@ def template(name: str) -> KernelTemplate:
     return BY_NAME[name]
 
 
-def serving(workload: Graph, layouts: Layouts, device: Device) -> Iterator[KernelTemplate]:
-    """The templates that accept this workload with these layouts, best first."""
-    return (t for t in TEMPLATES if t.accepts(workload, layouts, device))
+def serving(
+    workload: Graph, layouts: Layouts, device: Device, precision: str = FP32
+) -> Iterator[KernelTemplate]:  # fmt: skip
+    """The templates that accept this workload with these layouts, best first; those of float32 in any precision."""
+    allowed = {FP32, precision}
+    return (t for t in TEMPLATES if t.precision in allowed and t.accepts(workload, layouts, device))

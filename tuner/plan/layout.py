@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from tuner.errors import UserError
+from tuner.plan import bf16
 from tuner.plan.winograd import transform_weights
 
 PLAIN = "plain"
@@ -66,8 +67,9 @@ class Pack:
     """How a constant is laid out for one kernel: numpy steps as data, applied once at build time.
 
     Each step is ("pad", widths) | ("reshape", shape) | ("transpose", axes) | ("take", axis, indices) | ("gather",
-    indices, shape) | ("winograd", m), where gather reads the flat array at ``indices`` and writes zero where the index
-    is -1, and winograd transforms 3x3 weights for output tiles of m x m.
+    indices, shape) | ("winograd", m) | ("bf16",), where gather reads the flat array at ``indices`` and writes zero
+    where the index is -1, winograd transforms 3x3 weights for output tiles of m x m, and bf16 rounds to bfloat16 and
+    keeps its bits as uint16.
     """
 
     steps: tuple[tuple[Any, ...], ...] = ()
@@ -87,6 +89,8 @@ class Pack:
                 array = np.where(index >= 0, array.reshape(-1)[np.maximum(index, 0)], 0).reshape(args[1])
             elif name == "winograd":
                 array = transform_weights(array, args[0])
+            elif name == "bf16":
+                array = bf16.stored(array)
             else:
                 raise UserError(f"Unknown packing step {name!r}.", code="bad-pack")
         return np.ascontiguousarray(array)

@@ -21,7 +21,8 @@ from tuner.search.expectation import CLOCK, ISSUE, ConvFacts, conv_seconds, conv
 from tuner.types import Device
 
 TEMPLATES = ("conv2d", "conv2d_pool", "depthwise", "dense", "matmul", "pool", "elementwise", "concat", "channels",
-             "lrn", "softmax", "winograd", "layer_norm", "gather", "transpose", "conv_chain")  # fmt: skip
+             "lrn", "softmax", "winograd", "layer_norm", "gather", "transpose", "conv_chain", "conv2d_bf16",
+             "conv2d_pool_bf16", "dense_bf16")  # fmt: skip
 KNOBS = ("oc_t", "reg_n", "reg_m", "rows", "order", "stream", "unroll", "m", "bh", "bw", "scheme", "parts", "oc_a",
          "reg_a", "oc_b", "reg_b")  # fmt: skip
 SIDE = 2.0  # length of a space along each knob, for distances between points
@@ -139,7 +140,7 @@ def _conv_facts(workload: Graph, template: str) -> ConvFacts | None:
     conv = _conv(workload)
     if conv is None:
         return None
-    s = replace(ConvShape.of(workload, conv), rows_kept=template == "conv2d_pool")
+    s = replace(ConvShape.of(workload, conv), rows_kept=template.startswith("conv2d_pool"))
     return ConvFacts(
         ic=s.ic / s.groups, h=s.h, w=s.w, oc=s.oc, oh=s.oh, ow=s.ow, kh=s.kh, kw=s.kw, stride=s.stride[0],
         groups=s.groups, bordered=any(s.pads), flat=s.flat, prepared=float(s.copied),

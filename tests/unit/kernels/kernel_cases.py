@@ -15,8 +15,10 @@ import tvm
 from tuner.graph.ir import Constant, Graph, Layer, Tensor, freeze_attrs
 from tuner.kernels.base import Kernel, KernelTemplate
 from tuner.measure.device import cpu_features
+from tuner.plan.bf16 import rounded, weight_names
 from tuner.plan.layout import PLAIN, block_of, blocked, to_logical, to_physical
 from tuner.plan.workload import workload_of
+from tuner.precision import BF16
 from tuner.types import Device
 
 TOLERANCE = 1e-5  # max|y - ref| / max|ref| in float32
@@ -483,12 +485,26 @@ def conv_chain_case(rng: np.random.Generator, machine: Device) -> Case:
     return case_of(s, _blocked(rng, machine.lanes))
 
 
+def not_depthwise(
+    draw: Callable[[np.random.Generator, Device], Case],
+) -> Callable[[np.random.Generator, Device], Case]:
+    """Cases whose weights may be stored in 16 bits."""
+
+    def drawn(rng: np.random.Generator, machine: Device) -> Case:
+        while not weight_names((case := draw(rng, machine)).workload):
+            pass
+        return case
+
+    return drawn
+
+
 GENERATORS: Mapping[str, Callable[[np.random.Generator, Device], Case]] = {
     "conv2d": conv2d_case, "conv2d_pool": conv2d_pool_case, "depthwise": depthwise_case, "dense": dense_case,
     "matmul": matmul_case, "pool": pool_case, "elementwise": elementwise_case, "concat": concat_case,
     "channels": channels_case, "lrn": lrn_case, "softmax": softmax_case, "winograd": winograd_case,
     "conv_chain": conv_chain_case,
     "layer_norm": layer_norm_case, "gather": gather_case, "transpose": transpose_case,
+    "conv2d_bf16": not_depthwise(conv2d_case), "conv2d_pool_bf16": conv2d_pool_case, "dense_bf16": dense_case,
 }  # fmt: skip
 
 
@@ -532,6 +548,12 @@ def call(kernel: Kernel, function: Any, case: Case, inputs: Mapping[str, np.ndar
     return buffers[-1].numpy()
 
 
+def meant(case: Case, precision: str) -> dict[str, np.ndarray]:
+    """The numbers that kernels in this precision compute with: in bf16, weights rounded to the nearest."""
+    lowered = weight_names(case.workload) if precision == BF16 else []
+    return {**case.values, **{n: rounded(case.values[n]) for n in lowered}}
+
+
 def check(maker: KernelTemplate, case: Case, machine: Device, *, extra: int = 2) -> None:
     """The contract: accepted, default in space, deterministic, and right for the default and ``extra`` other knobs."""
     assert maker.accepts(case.workload, case.layouts, machine), f"not accepted: {case.about}"
@@ -549,7 +571,7 @@ def check(maker: KernelTemplate, case: Case, machine: Device, *, extra: int = 2)
     functions = {f"k{i}": k.schedule.mod["main"].with_attr("global_symbol", f"k{i}") for i, k in enumerate(kernels)}
     library = tvm.compile(tvm.IRModule(functions), target=tvm.target.Target(machine.target()))
     inputs = physical_inputs(case)
-    expected = reference.run(case.workload, case.values)
+    expected = reference.run(case.workload, meant(case, maker.precision))
     out = case.workload.outputs[0]
     for i, (kernel, (knobs, cores)) in enumerate(zip(kernels, chosen, strict=True)):
         held = call(kernel, library[f"k{i}"], case, inputs)

@@ -1,0 +1,50 @@
+"""Which blocks of a job in bf16 may store their weights so, and which begin that way before anything is measured."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from math import prod
+
+from tuner.errors import UserError
+from tuner.graph.ir import Graph, Layer
+from tuner.plan.bf16 import weights_of
+from tuner.plan.plan import Plan
+from tuner.plan.workload import workload_of
+from tuner.precision import FP32, precision_of
+
+FEW = 16  # results per output channel up to which streaming the weights decides how long a layer takes
+
+
+def computation(graph: Graph, layer: Layer) -> str:
+    """Identity of what a layer computes, wherever it is: in a model, or in the workload of any block."""
+    return workload_of(graph, [layer.id]).workload.hash
+
+
+def precision_for(workload: Graph, precision: str, exact: Collection[str]) -> str:
+    """What a block of a job in ``precision`` may use; ``exact``: computations whose weights stay float32."""
+    if precision == FP32 or not exact:
+        return precision
+    weighty = (x for x in workload.layers if weights_of(workload, x) is not None)
+    return FP32 if any(computation(workload, x) in exact for x in weighty) else precision
+
+
+def streams(workload: Graph) -> bool:
+    """Whether a block is bound by streaming its weights: each of them serves few results."""
+    for layer in workload.layers:
+        weights = weights_of(workload, layer)
+        if weights is not None:
+            results = workload.tensors[layer.outputs[0]].shape
+            channels = results[1] if layer.op == "Conv" else results[-1]
+            return prod(results) <= FEW * channels
+    return False
+
+
+def check_plan(plan: Plan, precision: str) -> None:
+    """Raise UserError (``bad-plan``) when a plan has blocks in a precision that was not asked for."""
+    for block in plan.blocks:
+        if precision_of(block.template) not in (FP32, precision):
+            raise UserError(
+                f"The plan stores weights of block {'+'.join(block.layers)} in {precision_of(block.template)} "
+                f"(template {block.template}), and the job is in {precision}.",
+                code="bad-plan", hint=f"Ask for --precision {precision_of(block.template)}, or change the template.",
+            )  # fmt: skip

@@ -1,13 +1,14 @@
-"""Plan + knobs -> one Relax module whose functions are already scheduled, and the list of its packed parameters.
+"""Plan + knobs -> one Relax module that calls compiled kernels, and the list of its packed parameters.
 
-The module's "main" takes the model's inputs and one tuple of parameters; kernels are called in the plan's order in
-destination-passing style, on memory planned here (``tuner.build.memory``).
+The module's "main" takes the model's inputs and one tuple of parameters; kernels are called by their symbols in the
+plan's order in destination-passing style, on memory planned here (``tuner.build.memory``).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,17 +18,17 @@ from tvm import relax
 from tuner.build.emit import emit_main
 from tuner.build.imported import Imported, import_layers
 from tuner.build.memory import Memory, plan_memory
+from tuner.build.objects import KernelObject, Objects
 from tuner.build.program import Call, Foreign, Given, Join, Load, Program, Value, View
 from tuner.errors import UserError
 from tuner.graph.ir import Graph, Layer, Tensor
-from tuner.kernels.base import Kernel
 from tuner.kernels.registry import BY_NAME, template
 from tuner.plan.joins import joins
 from tuner.plan.layout import PLAIN, Pack, physical_shape
 from tuner.plan.legality import VIEWS
 from tuner.plan.plan import IMPORTED, VIEW, Block, Plan
 from tuner.plan.workload import Bound, workload_of
-from tuner.types import Device, digest
+from tuner.types import Candidate, Device, digest
 
 CONVERSION = "elementwise"  # template that changes layouts
 
@@ -58,13 +59,14 @@ class Step:
 
 @dataclass
 class Assembly:
-    """A Relax module not yet compiled, its parameters in order, its memory, and what each of its calls is."""
+    """A Relax module not yet compiled, its parameters in order, its memory, what each of its calls is, its kernels."""
 
     module: tvm.IRModule
     parameters: list[Parameter]
     program: Program
     memory: Memory
     steps: list[Step] = field(default_factory=list)
+    objects: list[Path] = field(default_factory=list)
 
 
 def block_layouts(plan: Plan, block: Block, bound: Bound) -> dict[str, str]:
@@ -80,9 +82,27 @@ def knobs_of(block: Block, workload: Graph, layouts: Mapping[str, str], device: 
     return block.knobs if block.knobs is not None else template(block.template).space(workload, layouts, device).default
 
 
-def assemble(graph: Graph, weights: Mapping[str, np.ndarray], plan: Plan, device: Device) -> Assembly:
-    """Build the module of a valid plan. Raises UserError when a block's template does not serve it as planned."""
-    return _Assembler(graph, weights, plan, device).run()
+def assemble(
+    graph: Graph, weights: Mapping[str, np.ndarray], plan: Plan, device: Device, objects: Objects
+) -> Assembly:  # fmt: skip
+    """Build the module of a valid plan; kernels that are not among ``objects`` are compiled into it.
+
+    Raises UserError when a block's template does not serve it as planned.
+    """
+    return _Assembler(graph, weights, plan, device, objects).run()
+
+
+def kernels_of(graph: Graph, plan: Plan, device: Device) -> list[Candidate]:
+    """The kernels that the blocks of a valid plan call, each once, in running order; layout changes need more.
+
+    Raises UserError when a block's template does not serve it as planned.
+    """
+    found, free = {}, joins(graph, plan)
+    for block in plan.blocks:
+        if block.template not in {VIEW, IMPORTED} and block.layers[0] not in free:
+            candidate = _kernel(block, workload_of(graph, block.layers), plan, device)
+            found[candidate.key] = candidate
+    return list(found.values())
 
 
 def check_blocks(plan: Plan, graph: Graph, device: Device) -> None:
@@ -123,15 +143,29 @@ def _check_block(block: Block, bound: Bound, layouts: Mapping[str, str], device:
     return knobs
 
 
+def _kernel(block: Block, bound: Bound, plan: Plan, device: Device) -> Candidate:
+    layouts = block_layouts(plan, block, bound)
+    return _candidate(bound.workload, layouts, block.template, _check_block(block, bound, layouts, device), block.cores)
+
+
+def _candidate(
+    workload: Graph, layouts: Mapping[str, str], name: str, knobs: Mapping[str, int], cores: int
+) -> Candidate:  # fmt: skip
+    maker = template(name)
+    return Candidate(workload.to_json(), workload.hash, layouts, name, maker.version, knobs, cores, maker.precision)
+
+
 class _Assembler:
-    def __init__(self, graph: Graph, weights: Mapping[str, np.ndarray], plan: Plan, device: Device) -> None:
-        self.graph, self.weights, self.plan, self.device = graph, weights, plan, device
+    def __init__(
+        self, graph: Graph, weights: Mapping[str, np.ndarray], plan: Plan, device: Device, objects: Objects
+    ) -> None:  # fmt: skip
+        self.graph, self.weights, self.plan, self.device, self.objects = graph, weights, plan, device, objects
         self.builder = relax.BlockBuilder()
         self.parameters: list[Parameter] = []
         self.parameter_types: list[Any] = []
         self.index: dict[tuple[str, str], int] = {}  # (constant, pack) -> parameter
-        self.kernels: dict[str, Kernel] = {}  # by identity: equal blocks share one
-        self.symbols: dict[str, Any] = {}  # kernel identity -> GlobalVar
+        self.kernels: dict[str, KernelObject] = {}  # by symbol: equal blocks share one
+        self.imported = 0  # blocks so far
         self.steps: list[Step] = []
         self.program = Program()
         self.loaded: dict[int, Value] = {}
@@ -149,19 +183,18 @@ class _Assembler:
             for number, array in enumerate(imported.parameters):
                 self._parameter(Parameter(f"{bound.workload.hash[:8]}.{block.layers[0]}.{number}", Pack(), array))
             return block, bound, imported
-        layouts = block_layouts(self.plan, block, bound)
-        knobs = _check_block(block, bound, layouts, self.device)
+        candidate = _kernel(block, bound, self.plan, self.device)
         if block.layers[0] in self.joins:
             return block, bound, None
-        identity = _identity(block, bound, layouts, knobs)
-        if identity not in self.kernels:
-            maker = template(block.template)
-            self.kernels[identity] = maker.build(bound.workload, layouts, knobs, block.cores, self.device)
-        kernel = self.kernels[identity]
+        kernel = self._compiled(candidate)
         for arg in kernel.args:
             if arg.role == "constant":
                 self._parameter(Parameter(bound.names[arg.name], kernel.packs.get(arg.name, Pack())), arg)
         return block, bound, kernel
+
+    def _compiled(self, candidate: Candidate) -> KernelObject:
+        kernel = self.objects.compiled(candidate, self.device)
+        return self.kernels.setdefault(kernel.symbol, kernel)
 
     def _parameter(self, parameter: Parameter, arg: Any = None) -> int:
         key = (parameter.constant, digest(parameter.pack.to_json()))
@@ -184,7 +217,8 @@ class _Assembler:
         self.program.results = [self._output(n, values) for n in self.graph.outputs]
         memory = plan_memory(self.program)
         emit_main(self.builder, list(inputs.values()), self.parameter_types, self.program, memory)
-        return Assembly(self.builder.finalize(), self.parameters, self.program, memory, self.steps)
+        objects = [kernel.path for kernel in self.kernels.values()]
+        return Assembly(self.builder.finalize(), self.parameters, self.program, memory, self.steps, objects)
 
     def _output(self, name: str, values: dict[str, Value]) -> Value:
         """A result as the user gets it: plain."""
@@ -229,10 +263,8 @@ class _Assembler:
             ]  # fmt: skip
             out = workload.outputs[0]
             knobs = knobs_of(block, workload, layouts, self.device)
-            identity = _identity(block, bound, layouts, knobs or {})
-            symbol = self._function(identity, f"{block.template}_{len(self.symbols)}", made)
-            self.steps.append(Step(symbol.name_hint, block.layers, block.template, block.cores, knobs, layouts))
-            values[names[out]] = self._call(symbol, args, made.args[-1].shape, made.args[-1].dtype)
+            self.steps.append(Step(made.symbol, block.layers, block.template, block.cores, knobs, layouts))
+            values[names[out]] = self._call(made, args)
 
     def _add_view(self, bound: Bound, read: dict[str, Value], values: dict[str, Value]) -> None:
         workload = bound.workload
@@ -261,8 +293,7 @@ class _Assembler:
     def _add_imported(
         self, block: Block, bound: Bound, made: Imported, read: dict[str, Value], values: dict[str, Value]
     ) -> None:
-        number = len(self.symbols)
-        self.symbols[f"imported {number}"] = None
+        number, self.imported = self.imported, self.imported + 1
         mapping = {
             name: self.builder.add_func(func.with_attr("global_symbol", f"imported_{number}_{name}"),
                                         f"imported_{number}_{name}")
@@ -297,28 +328,14 @@ class _Assembler:
         layouts = {"i0": stored, "t0": wanted}
         maker = template(CONVERSION)
         knobs = maker.space(workload, layouts, self.device).default
-        identity = digest([workload.hash, layouts])
-        if identity not in self.kernels:
-            self.kernels[identity] = maker.build(workload, layouts, knobs, self.device.cores, self.device)
-        symbol = self._function(identity, f"layout_{len(self.symbols)}", self.kernels[identity])
-        self.steps.append(Step(symbol.name_hint, (), "layout", self.device.cores, knobs, layouts))
-        return self._call(symbol, [value], physical_shape(self.graph.tensors[tensor].shape, wanted), "float32")
+        kernel = self._compiled(_candidate(workload, layouts, CONVERSION, knobs, self.device.cores))
+        self.steps.append(Step(kernel.symbol, (), "layout", self.device.cores, knobs, layouts))
+        return self._call(kernel, [value])
 
-    def _function(self, identity: str, name: str, kernel: Kernel) -> Any:
-        if identity not in self.symbols:
-            func = kernel.schedule.mod["main"].with_attr("global_symbol", name)
-            self.symbols[identity] = self.builder.add_func(func, name)
-        return self.symbols[identity]
-
-    def _call(self, symbol: Any, args: list[Value], shape: tuple[int, ...], dtype: str) -> Value:
-        out = Value(tuple(shape), dtype)
-        self.program.ops.append(Call(symbol, tuple(args), out))
+    def _call(self, kernel: KernelObject, args: list[Value]) -> Value:
+        out = Value(tuple(kernel.args[-1].shape), kernel.args[-1].dtype)
+        self.program.ops.append(Call(kernel.symbol, tuple(args), out))
         return out
-
-
-def _identity(block: Block, bound: Bound, layouts: Mapping[str, str], knobs: Mapping[str, int]) -> str:
-    """Equal for blocks that one kernel serves."""
-    return digest([bound.workload.hash, layouts, block.template, dict(knobs), block.cores])
 
 
 def identity_workload(shape: tuple[int, ...]) -> Graph:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,9 +39,14 @@ def pipeline() -> Any:
 
 
 def compile_library(assembly: Assembly, device: Device, library: Path) -> None:
-    """Compile an assembled model into the shared library ``library``. Raises InternalError when linking fails."""
+    """Compile an assembled model and link it with its kernels into the shared library ``library``.
+
+    Raises InternalError when linking fails.
+    """
     target = tvm.target.Target(device.target())
     executable = tvm.compile(assembly.module, target=target, relax_pipeline=pipeline())
-    executable.export_library(
-        str(library), fcompile=lambda output, objects, **_: link([Path(o) for o in objects], Path(output))
-    )
+
+    def finish(output: str, objects: Sequence[str], **_: Any) -> None:
+        link([*map(Path, objects), *assembly.objects], Path(output))
+
+    executable.export_library(str(library), fcompile=finish)

@@ -17,8 +17,11 @@ _DATA, _BYTE_OFFSET = 1, 8  # TVM's TVMStructFieldKind
 def emit_main(
     builder: Any, inputs: Sequence[Any], parameter_types: Sequence[Any], program: Program, memory: Memory
 ) -> None:
-    """Add "main" to ``builder``'s module: the model's inputs and a tuple of parameters -> its results."""
-    rebase = builder.add_func(_rebase(), REBASE) if any(p.offset for p in memory.places.values()) else None
+    """Add "main" to ``builder``'s module: the model's inputs and a tuple of parameters -> its results.
+
+    Kernels are called by name: they are linked to the module later.
+    """
+    rebase = builder.add_func(_rebase(), REBASE)  # always: a module without a function of its own has no library
     params = relax.Var("params", relax.TupleType(list(parameter_types)))
     with builder.function("main", [*inputs, params]):
         emitter = _Emitter(builder, memory, params, rebase)
@@ -49,7 +52,7 @@ class _Emitter:
             values[op.out] = self._tensor(op.out)
         elif isinstance(op, Call):
             values[op.out] = self._tensor(op.out)
-            self._run(op.symbol, [*(values[v] for v in op.args), values[op.out]])
+            self._run(relax.ExternFunc(op.symbol), [*(values[v] for v in op.args), values[op.out]])
 
     def _tensor(self, value: Value) -> Any:
         place = self.memory.places[value]
@@ -63,8 +66,8 @@ class _Emitter:
             self._run(self.rebase, [made])
         return made
 
-    def _run(self, symbol: Any, args: Sequence[Any]) -> None:
-        self.builder.emit(relax.Call(symbol, list(args), ty_args=[relax.TupleType([])]))
+    def _run(self, function: Any, args: Sequence[Any]) -> None:
+        self.builder.emit(relax.Call(function, list(args), ty_args=[relax.TupleType([])]))
 
 
 def _rebase() -> Any:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -11,21 +13,26 @@ import numpy as np
 from tuner.build.artifact import write_manifest, write_parameters
 from tuner.build.assemble import Step, assemble
 from tuner.build.compile import compile_library
+from tuner.build.objects import Objects
 from tuner.graph.ir import Graph
 from tuner.plan.plan import Plan
 from tuner.types import Device
 
 
 def build_artifact(
-    folder: Path, graph: Graph, weights: Mapping[str, np.ndarray], plan: Plan, device: Device, facts: Mapping[str, Any]
-) -> list[Step]:
+    folder: Path, graph: Graph, weights: Mapping[str, np.ndarray], plan: Plan, device: Device, facts: Mapping[str, Any],
+    objects: Objects | None = None,
+) -> list[Step]:  # fmt: skip
     """Build ``plan`` into ``folder`` (created; must be empty). ``facts`` go into the manifest (model, toolchain).
 
-    Returns the kernel calls of the model in running order.
+    Kernels that are among ``objects`` are not compiled again, others are kept there. Returns the kernel calls of the
+    model in running order.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    assembly = assemble(graph, weights, plan, device)
-    compile_library(assembly, device, folder / "model.so")
+    with ExitStack() as stack:
+        objects = objects or Objects(Path(stack.enter_context(TemporaryDirectory(prefix="fusetune-"))))
+        assembly = assemble(graph, weights, plan, device, objects)
+        compile_library(assembly, device, folder / "model.so")
     packed = ((p.constant, p.materialise(weights)) for p in assembly.parameters)  # one at a time: models are large
     entries = write_parameters(packed, folder / "params.bin")
     write_manifest(

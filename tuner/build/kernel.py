@@ -4,34 +4,36 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import tvm
-
 from tuner.build.binary import KernelBinary
-from tuner.build.linking import assemble
+from tuner.build.linking import link
+from tuner.build.objects import KernelObject, Objects, compile_kernel
 from tuner.errors import CandidateError
-from tuner.graph.ir import Graph
-from tuner.kernels.registry import template
 from tuner.types import Candidate, Device
 
 SPILLS = 40  # vector moves to or from the stack beyond which a kernel is never among the fastest
 
 
-def build_kernel(candidate: Candidate, device: Device, library: Path) -> KernelBinary:
-    """Build ``candidate`` for ``device`` into ``library``.
+def build_kernel(
+    candidate: Candidate, device: Device, library: Path, objects: Objects | None = None
+) -> KernelBinary:  # fmt: skip
+    """Build ``candidate`` for ``device`` into ``library``, from an object that is there or is kept there, if given.
 
     Raises:
         CandidateError: the template refuses ("build-failed"), or the code spills registers ("rejected").
     """
-    workload = Graph.from_json(candidate.workload)
-    maker = template(candidate.template)
-    if not maker.accepts(workload, candidate.layouts, device):
+    if objects is not None:
+        return _library(objects.compiled(candidate, device), library)
+    path = library.with_suffix(".o")
+    try:
+        return _library(compile_kernel(candidate, device, path), library)
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def _library(kernel: KernelObject, library: Path) -> KernelBinary:
+    if kernel.spills > SPILLS:
         raise CandidateError(
-            f"Template {candidate.template} does not serve this workload with layouts {dict(candidate.layouts)}.",
-            code="build-failed",
+            f"The code spills vector registers: {kernel.spills} moves to or from the stack.", code="rejected"
         )
-    kernel = maker.build(workload, candidate.layouts, candidate.knobs, candidate.cores, device)
-    compiled = tvm.compile(kernel.schedule.mod, target=tvm.target.Target(device.target()))
-    spills = assemble(compiled.mod, library)
-    if spills > SPILLS:
-        raise CandidateError(f"The code spills vector registers: {spills} moves to or from the stack.", code="rejected")
-    return KernelBinary(str(library), "main", kernel.args, kernel.packs)
+    link([kernel.path], library)
+    return kernel.binary(library)

@@ -40,24 +40,28 @@ def link(objects: list[Path], library: Path) -> None:
         raise InternalError(f"The linker failed: {done.stderr.strip()[-400:]}", code="link-failed")
 
 
-def assemble(module: Any, library: Path) -> int:
-    """Write a compiled kernel as ``library``; returns how often its code moves a vector register to or from the stack.
+def emit_object(module: Any, path: Path) -> int:
+    """Write a compiled kernel as the object file ``path``; how often its code moves a vector register to or from the
+    stack.
 
     The assembly is emitted once and serves both as what is counted and as what is assembled; without an assembler the
     object is written directly and the count is -1 (unknown).
     """
+    if assembler := shutil.which("as"):
+        text = module.inspect_source("asm")
+        command = [assembler, "-o", str(path), "-"]
+        done = subprocess.run(command, input=_DEBUG.sub("", text), capture_output=True, text=True, check=False)
+        if done.returncode == 0:
+            return len(_SPILL.findall(text))
+    module.write_to_file(str(path))  # no assembler, or one too old for this processor
+    return -1
+
+
+def assemble(module: Any, library: Path) -> None:
+    """Write a compiled kernel as the shared library ``library``."""
     objects = library.with_suffix(".o")
     try:
-        if assembler := shutil.which("as"):
-            text = module.inspect_source("asm")
-            command = [assembler, "-o", str(objects), "-"]
-            plain = _DEBUG.sub("", text)
-            done = subprocess.run(command, input=plain, capture_output=True, text=True, check=False)
-            if done.returncode == 0:
-                link([objects], library)
-                return len(_SPILL.findall(text))
-        module.write_to_file(str(objects))  # no assembler, or one too old for this processor
+        emit_object(module, objects)
         link([objects], library)
-        return -1
     finally:
         objects.unlink(missing_ok=True)

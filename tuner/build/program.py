@@ -45,7 +45,7 @@ class Load:
 class Call:
     """One kernel in destination-passing style: ``out`` is written to memory that the plan gives it."""
 
-    symbol: Any
+    symbol: str
     args: tuple[Value, ...]
     out: Value
 

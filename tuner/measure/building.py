@@ -21,12 +21,22 @@ def resolve(path: str) -> Callable[..., Any]:
 def handler(config: Mapping[str, Any]) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
     build = resolve(config["options"]["build_function"])
     device = Device.from_json(config["device"])
+    kept = _kept(config["options"]["objects"])
     if config["options"]["patience"] > 0:
         build_burst(device, Path(config["burst"]))
 
     def handle(request: Mapping[str, Any]) -> dict[str, Any]:
-        binary = build(Candidate.from_json(request["candidate"]), device, Path(request["library"]))
+        binary = build(Candidate.from_json(request["candidate"]), device, Path(request["library"]), **kept)
         answer: dict[str, Any] = binary.to_json()
         return answer
 
     return handle
+
+
+def _kept(folder: str | None) -> dict[str, Any]:
+    """The further argument of a function that builds where compiled kernels are kept."""
+    if folder is None:
+        return {}
+    from tuner.build.objects import Objects
+
+    return {"objects": Objects(Path(folder))}

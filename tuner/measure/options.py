@@ -15,6 +15,7 @@ class MeasureOptions:
 
     build_function: str = "tuner.build.kernel:build_kernel"  # "module:function", called in the building children
     onnx_function: str = "tuner.graph.onnx_io:to_onnx"  # "module:function", called in the reference child
+    objects: str | None = None  # folder on this machine where compiled kernels are kept for whole models
     chunk: int = 3  # candidates built ahead per core before the chunk is measured
 
     start_limit: float = 120.0  # for a child to import what it needs (cold disks are slow)

@@ -32,6 +32,7 @@ from tuner.build.artifact import load, read_manifest, require_features
 from tuner.build.assemble import assemble
 from tuner.build.binary import Arg, KernelBinary
 from tuner.build.kernel import build_kernel
+from tuner.build.objects import Objects
 from tuner.build.tuning_log import PER_QUESTION, write_tuning_log
 from tuner.errors import CandidateError, DeviceError, UserError
 from tuner.graph.ir import Graph
@@ -59,7 +60,7 @@ def artifact(built: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(built, tmp_path / "artifact"))
 
 
-def test_equal_blocks_are_built_once_and_share_a_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_equal_blocks_are_built_once_and_share_a_kernel(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     nodes = [node("Conv", ["x" if i == 0 else f"r{i - 1}", f"w{i}"], f"c{i}", pads=[1] * 4) for i in range(3)]
     nodes += [node("Relu", [f"c{i}"], f"r{i}") for i in range(3)]
     nodes.sort(key=lambda n: n.output[0][1:])
@@ -77,7 +78,8 @@ def test_equal_blocks_are_built_once_and_share_a_kernel(monkeypatch: pytest.Monk
         return build_one(self, workload, *rest)
 
     monkeypatch.setattr(maker, "build", count)
-    steps = [s for s in assemble(graph, weights, plan, machine()).steps if s.template == "conv2d"]
+    found = assemble(graph, weights, plan, machine(), Objects(tmp_path))
+    steps = [s for s in found.steps if s.template == "conv2d"]
     kernels = {(s.symbol, tuple(sorted(s.layouts.items()))) for s in steps}
     assert len(steps) == 3 and len(made) == len(kernels) < 3
 

@@ -25,13 +25,16 @@ from build_models import (
 
 from tuner.build.assemble import assemble
 from tuner.build.memory import most_alive
+from tuner.build.objects import KernelObject, Objects, symbol_of
 from tuner.graph.clean import clean
 from tuner.graph.export import digests_of, to_graph
 from tuner.graph.ir import Graph
 from tuner.graph.work import Sizes
 from tuner.graph.zoo import write
+from tuner.kernels.registry import template
 from tuner.plan.plan import Plan
 from tuner.search.fusion import greedy, unfused
+from tuner.types import Candidate, Device
 
 X = {"x": [1, 16, 6, 6]}
 W = {n: rand(16, 16, 1, 1, seed=k) for k, n in enumerate(("w1", "w2", "w3"))}
@@ -101,6 +104,16 @@ def zoo_model(name: str, folder: Path) -> tuple[Graph, Weights]:
     return graph, {n: work.arrays[n] for n in graph.constants}
 
 
+class Described(Objects):
+    """Kernels that are not compiled: enough to plan memory."""
+
+    def compiled(self, candidate: Candidate, device: Device) -> KernelObject:
+        workload = Graph.from_json(candidate.workload)
+        maker = template(candidate.template)
+        made = maker.build(workload, candidate.layouts, candidate.knobs, candidate.cores, device)
+        return KernelObject(self.folder, symbol_of(candidate), made.args, made.packs, -1)
+
+
 @pytest.mark.parametrize(
     ("name", "megabytes"),
     [("squeezenet", 4.1),
@@ -113,7 +126,7 @@ def test_a_whole_model_needs_little_memory_and_no_plain_concatenation(
 ) -> None:
     graph, weights = zoo_model(name, tmp_path)
     device = machine()
-    found = assemble(graph, weights, greedy(graph, device, device.cores), device)
+    found = assemble(graph, weights, greedy(graph, device, device.cores), device, Described(tmp_path))
     least = most_alive(found.program)
     assert least <= found.memory.bytes <= min(1.1 * least, megabytes * 1e6)
     kernels = Counter(tuple(graph.by_id[i].op for i in step.layers) for step in found.steps)

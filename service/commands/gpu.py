@@ -1,4 +1,4 @@
-"""``fusetune tune --build-only`` for a GPU that is not here, and ``fusetune measure`` where it is."""
+"""``fusetune tune`` for GPUs, here or (``--build-only``) elsewhere, and ``fusetune measure`` where one is."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ from service.commands.live import Live, stop_on_interrupt
 from service.commands.spec import job_spec
 from service.rules import check_cores
 from tuner.errors import DeviceError, UserError
-from tuner.types import JobSpec
+from tuner.types import Device, JobSpec
 
+HERE = "gpu"  # the device that stands for the GPU of this machine
 HEAVIEST = 15  # kernels in the closing table
 _MEANINGLESS = ("plan", "memory_limit", "input", "cluster")  # for a build that measures nothing
 
@@ -30,6 +31,8 @@ def tune(args: argparse.Namespace) -> int:
         return build_only(args)
     if args.results:
         raise UserError("--results means nothing without --build-only.", code="bad-option")
+    if args.device == HERE:
+        return here(args)
     from service.commands import tune as measuring
 
     return measuring.tune(args)
@@ -40,22 +43,13 @@ def build_only(args: argparse.Namespace) -> int:
 
     Raises UserError for devices that are no GPUs and for options that do not apply.
     """
-    from tuner.gpu.precision import FP32, check_precision
-    from tuner.gpu.spec import CUDA, spec_of
+    from tuner.gpu.spec import CUDA
     from tuner.measure.device import devices
 
     device = devices(args.device)
     if device.kind != CUDA:
         raise UserError(f"--build-only is for GPUs, and {device.name} is none.", code="not-a-gpu")
-    given = [name for name in _MEANINGLESS if getattr(args, name)]
-    if args.strategy != JobSpec.strategy:
-        given.append("strategy")
-    if given:
-        raise UserError(f"--{given[0].replace('_', '-')} means nothing with --build-only.", code="bad-option")
-    check_cores(args.cores, device)
-    check_precision(args.precision, spec_of(device))
-    asked = argparse.Namespace(**vars(args) | {"precision": FP32})  # what is measured here knows no other
-    spec = replace(job_spec(asked), strategy="metaschedule", precision=args.precision)
+    spec = _spec(args, device, "with --build-only")
 
     from tuner.gpu.build_only import BuildOnly
     from tuner.measure.device import toolchain
@@ -74,6 +68,49 @@ def build_only(args: argparse.Namespace) -> int:
     note = f"Artifact {out}/   report {out / 'report.json'}   candidates to measure {out / 'bundle'}/"
     console.print(note, highlight=False, soft_wrap=True)
     return 0
+
+
+def here(args: argparse.Namespace) -> int:
+    """The command for the GPU of this machine: rounds of building on the CPU and measuring on the GPU.
+
+    Raises UserError for options that do not apply, DeviceError for a GPU that is absent or cannot be used.
+    """
+    from tuner.measure.device import devices, toolchain
+
+    device = devices(HERE)
+    spec = _spec(args, device, f"on {HERE}")
+
+    from tuner.gpu.rounds import Rounds
+
+    out = args.out or Path(f"{args.model.stem}.{device.name}.fusetune")
+    console = Console(stderr=args.json)
+    with Store.open(args.db or default_url()) as store, Live(console, spec.budget) as live:
+        job = Rounds(spec, args.model, device, out, live, GpuTrials(store, device, toolchain()))
+        stop_on_interrupt(job.stop, console, "what there is")
+        report = job.run()
+    if args.json:
+        print(json.dumps(report))
+        return 0
+    _show(console, report)
+    note = f"Artifact {out}/   report {out / 'report.json'}   {report['latency_ms']['tuned']['median']:.3f} ms"
+    console.print(note, highlight=False, soft_wrap=True)
+    return 0
+
+
+def _spec(args: argparse.Namespace, device: Device, where: str) -> JobSpec:
+    """The job for a GPU. Raises UserError for options that do not apply to one."""
+    from tuner.gpu.precision import FP32, check_precision
+    from tuner.gpu.spec import spec_of
+
+    given = [name for name in _MEANINGLESS if getattr(args, name)]
+    if args.strategy != JobSpec.strategy:
+        given.append("strategy")
+    if given:
+        raise UserError(f"--{given[0].replace('_', '-')} means nothing {where}.", code="bad-option")
+    check_cores(args.cores, device)
+    check_precision(args.precision, spec_of(device))
+    asked = argparse.Namespace(**vars(args) | {"precision": FP32})  # what is measured on CPUs knows others
+    return replace(job_spec(asked), strategy="metaschedule", precision=args.precision)
 
 
 def measure(args: argparse.Namespace) -> int:
@@ -112,7 +149,8 @@ def measure(args: argparse.Namespace) -> int:
 def _show(console: Console, report: Mapping[str, Any]) -> None:
     device, ranking = report["device"], report["ranking"]
     known = f"; {ranking['learned_from']} measured candidates correct the ranking" if ranking["learned_from"] else ""
-    table = Table(title=f"{report['model']['name']} for {device['name']} ({device['model']}), not measured here")
+    where = "measured here" if report["measured"] else "not measured here"
+    table = Table(title=f"{report['model']['name']} for {device['name']} ({device['model']}), {where}")
     for column in ("kernel", "calls", "from", "blocks x threads", "registers", "expected us", "measured us"):
         table.add_column(column, justify="left" if column in {"kernel", "from"} else "right")
     heaviest = sorted(report["blocks"], key=lambda b: -b["calls"] * b["predicted_ms"])

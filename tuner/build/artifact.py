@@ -133,12 +133,14 @@ def load(folder: Path, *, check: bool = True) -> LoadedModel:
         DeviceError: this processor lacks a feature that the code uses, or the GPU it is for is not here.
     """
     manifest = read_manifest(folder)
-    require_features(manifest["device"]["features"])
+    on_gpu = manifest["device"]["kind"] == "cuda"
+    if not on_gpu:
+        require_features(manifest["device"]["features"])
     if check:
         for name, expected in manifest["sha256"].items():
             if not (folder / name).exists() or _sha256(folder / name) != expected:
                 raise UserError(f"{folder / name} is missing or was changed since it was written.", code="bad-artifact")
-    if manifest["device"]["kind"] == "cuda":
+    if on_gpu:
         from tuner.gpu.loading import load_on_gpu
 
         return load_on_gpu(folder, manifest)

@@ -27,8 +27,9 @@ from tuner.gpu.cuda import Built, build_model, marked, target_of, with_defaults
 from tuner.gpu.explore import DEFAULT, DESIGN, VERSION, ranked
 from tuner.gpu.exploring import Exploring, Line
 from tuner.gpu.host import host
-from tuner.gpu.lower import Lowered, Task, lower
+from tuner.gpu.lower import Lowered, Task, lower, with_more
 from tuner.gpu.nvcc import Compiler, find_nvcc
+from tuner.gpu.planning import Planned, plan_model
 from tuner.gpu.precision import LIMITS, check_precision
 from tuner.gpu.ranking import Ranker
 from tuner.gpu.reporting import GPU_README, build_report
@@ -123,16 +124,16 @@ class BuildOnly:
         facts = {"name": model.name, "sha256": model.sha256}
         bundle.finish(facts, self.device, self.device.mcpu, tools, self.spec.precision)
         self._say(Stage.BUILD, "compiling the whole model", self._share())
-        built = self._assemble(lowered, choosing, target, compiler, folder)
+        built, planned = self._assemble(lowered, choosing, target, compiler, folder)
         trials = [*known.trials, *choosing.trials]
         report = build_report(
             self.spec, model, self.device, tools, choosing.chosen, trials, known, verification,
             explored=sum(len(line.seen) for line in lines), refused=sum(line.refused for line in lines),
             bundled=len(bundle),
-            learned=ranker.learned, seconds=time.monotonic() - self._began, reused=reused,
+            learned=ranker.learned, seconds=time.monotonic() - self._began, reused=reused, planned=planned,
             unexplored={line.task.name: line.why for line in lines if line.why is not None},
         )  # fmt: skip
-        self._write(folder, model, lowered, built, report, facts | {"toolchain": tools}, trials)
+        self._write(folder, model, lowered, built, planned, report, facts | {"toolchain": tools}, trials)
         return report
 
     # stages -------------------------------------------------------------------------------------------------------
@@ -189,15 +190,16 @@ class BuildOnly:
 
     def _assemble(
         self, lowered: Lowered, choosing: Choosing, target: Any, compiler: Compiler, folder: Path
-    ) -> Built:  # fmt: skip
+    ) -> tuple[Built, Planned]:  # fmt: skip
         functions = {
             symbol: marked(tvm.ir.load_json(text), chosen.built.way if chosen.built else 0)
             for chosen, text in zip(choosing.chosen, choosing.functions(), strict=True)
             for symbol in chosen.task.symbols
         }
-        module = with_defaults(lowered.scheduled(functions), target)
+        planned = plan_model(lowered, choosing.chosen, functions, self._fewer, spec_of(self.device))
+        module = with_defaults(with_more(lowered.scheduled(functions), planned.limited), target)
         threads = host().cores
-        return build_model(module, target, folder / "model.so", self.device.mcpu, compiler, threads)
+        return build_model(module, target, folder / "model.so", self.device.mcpu, compiler, threads), planned
 
     def _write(
         self,
@@ -205,14 +207,17 @@ class BuildOnly:
         model: ImportedModel,
         lowered: Lowered,
         built: Built,
+        planned: Planned,
         report: Any,
         facts: Any,
         trials: Sequence[Trial],
     ) -> None:
         self._say(Stage.EXPORT, f"writing {self.out.name}", 0.95)
         write_cubins(built, folder / "cubins")
-        parameters = ((f"p{k}", array) for k, array in enumerate(lowered.parameters))
-        entries = write_parameters(parameters, folder / "params.bin")
+        arrays = [("p", lowered.parameters), ("c", planned.constants)]
+        named = ((f"{kind}{k}", array) for kind, several in arrays for k, array in enumerate(several))
+        entries = write_parameters(named, folder / "params.bin")
+        count = len(lowered.parameters)
         graph = model.graph
         tensors = {
             end: [{"name": n, "shape": list(graph.tensors[n].shape), "dtype": graph.tensors[n].dtype} for n in names]
@@ -221,8 +226,11 @@ class BuildOnly:
         model_facts = {key: facts[key] for key in ("name", "sha256")}
         write_manifest(folder, {
             "model": model_facts, "toolchain": facts["toolchain"], "device": self.device.to_json(), "measured": False,
-            **tensors, "parameters": entries, "cubins": sorted(built.cubins), "kernels": report["blocks"],
+            **tensors, "parameters": entries[:count], "constants": entries[count:], "cubins": sorted(built.cubins),
+            "kernels": report["blocks"], "launches": planned.to_json(),
         })  # fmt: skip
+        if planned.plan is not None:
+            (folder / "plan.json").write_text(json.dumps(planned.plan.to_json(), indent=1) + "\n")
         (folder / "README.txt").write_text(GPU_README)
         (folder / "report.json").write_text(json.dumps(report, indent=1) + "\n")
         with (folder / "trials.jsonl").open("w") as file:

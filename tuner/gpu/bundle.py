@@ -27,6 +27,7 @@ Candidates for one GPU (see "arch" in bundle.json), compiled by fusetune and not
 and then, where the bundle was made: fusetune tune MODEL --device NAME --build-only --results results.json
 A bundle is code: measure only what you trust.
 """
+MOST_EXPECTED = 1 << 16  # values of a task's output, about, that a bundle holds: bundles travel
 
 
 class Bundle:
@@ -46,7 +47,9 @@ class Bundle:
         """Take a task, with its output for ``arguments(task.args, seed)`` if that is known."""
         entry = {"hash": task.hash, "name": task.name, "calls": task.calls, "args": [list(a) for a in task.args]}
         if expected is not None:
-            np.save(self.folder / "expected" / f"{task.hash[:16]}.npy", expected, allow_pickle=False)
+            entry["step"] = step = max(1, expected.size // MOST_EXPECTED) | 1
+            values = np.ascontiguousarray(expected).reshape(-1)[::step]
+            np.save(self.folder / "expected" / f"{task.hash[:16]}.npy", values, allow_pickle=False)
         path = None if expected is None else f"expected/{task.hash[:16]}.npy"
         self._tasks[task.hash] = entry | {"expected": path}
 
@@ -54,14 +57,17 @@ class Bundle:
         """Where the library of a candidate is to be built."""
         return self.folder / "kernels" / f"{seen.key[:16]}.so"
 
-    def add(self, seen: Seen, built: Built, predicted: float) -> None:
-        """Take a candidate whose library stands at ``library(seen)``; its task must be known when it is finished."""
+    def add(self, seen: Seen, built: Built, predicted: float, sms: int | None = None) -> None:
+        """Take a candidate whose library stands at ``library(seen)``; its task must be known when it is finished.
+
+        ``sms``: how many its blocks fill.
+        """
         write_cubins(built, self.folder / "cubins")
         c = seen.candidate
         self._candidates.append(
             {"key": seen.key, "task": c.workload_hash, "template": c.template, "version": c.template_version,
              "knobs": dict(c.knobs), "cores": c.cores, "precision": c.precision, "predicted": predicted,
-             "library": f"kernels/{built.library.name}"}
+             "sms": sms or c.cores, "library": f"kernels/{built.library.name}"}
         )  # fmt: skip
 
     def finish(

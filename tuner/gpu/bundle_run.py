@@ -67,15 +67,19 @@ def read_bundle(folder: Path) -> dict[str, Any]:
 
 
 def measure(
-    folder: Path, limit: float = LIMIT_SECONDS, say: Callable[[str], None] = lambda _: None
+    folder: Path, limit: float = LIMIT_SECONDS, say: Callable[[str], None] = lambda _: None,
+    until: float = float("inf"),
 ) -> dict[str, Any]:  # fmt: skip
-    """Measure every candidate of a bundle; returns what results.json holds. Raises Unusable."""
+    """Measure every candidate of a bundle; returns what results.json holds.
+
+    Begins none after ``until`` (monotonic seconds): those are left out of the results. Raises Unusable.
+    """
     bundle = read_bundle(folder)
     waiting = [candidate["key"] for candidate in bundle["candidates"]]
     found: dict[str, dict[str, Any]] = {}
     device: dict[str, Any] = {}
     idle = 0  # children in a row that ended before they measured anything
-    while waiting:
+    while waiting and time.monotonic() < until:
         before = len(waiting)
         for key, result in _child(folder, waiting, limit):
             if key is None:
@@ -85,10 +89,14 @@ def measure(
             waiting.remove(key)
             took = f"{1e6 * min(result['samples']):.1f} us" if result["samples"] else result["failure"]["message"]
             say(f"{len(found)} of {len(bundle['candidates'])}: {took}")
+            if time.monotonic() >= until:
+                break
         idle = idle + 1 if len(waiting) == before else 0
         if idle == MOST_IDLE:
             raise Unusable("The measuring process ends before it measures anything.")
-    described = [c | found[c["key"]] | {"args": _args(bundle, c["task"])} for c in bundle["candidates"]]
+    described = [
+        c | found[c["key"]] | {"args": _args(bundle, c["task"])} for c in bundle["candidates"] if c["key"] in found
+    ]
     return {
         "format": FORMAT,
         "bundle": hashlib.sha256((folder / "bundle.json").read_bytes()).hexdigest(),
@@ -114,7 +122,7 @@ def _child(folder: Path, keys: Sequence[str], limit: float) -> Iterator[tuple[st
         command, bufsize=0, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, start_new_session=True
     )
     assert child.stdin is not None and child.stdout is not None
-    answers = _Lines(child.stdout.fileno())
+    answers = Lines(child.stdout.fileno())
     try:
         first = answers.next(START_SECONDS)
         if first is None or "unusable" in first:
@@ -146,7 +154,7 @@ def _failed(kind: str, message: str) -> dict[str, Any]:
     return {"samples": [], "failure": {"kind": kind, "message": message[:500], "stderr": ""}, "max_rel_error": None}
 
 
-class _Lines:
+class Lines:
     """JSON lines from a pipe, each within a time limit."""
 
     def __init__(self, fd: int) -> None:
@@ -233,7 +241,8 @@ def _measure_one(
     device.sync()
     error = None
     if task["expected"]:
-        error = relative_error(out.numpy(), np.load(folder / task["expected"], allow_pickle=False))
+        expected = np.load(folder / task["expected"], allow_pickle=False)
+        error = relative_error(out.numpy().reshape(-1)[:: task.get("step", 1)], expected.reshape(-1))
         if error > ERROR_LIMIT * (10 if dtype == "float16" else 1):
             return _failed("wrong", f"Its output differs from the reference by {error:.2g}.")
     return {"samples": _samples(lambda: function(*args), device), "failure": None, "max_rel_error": error}

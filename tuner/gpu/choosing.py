@@ -14,7 +14,7 @@ from tuner.gpu.checking import MOST_OPERATIONS
 from tuner.gpu.crew import Order
 from tuner.gpu.cubins import SUFFIX
 from tuner.gpu.cuda import Built
-from tuner.gpu.estimate import resident_blocks
+from tuner.gpu.estimate import occupied
 from tuner.gpu.explore import DEFAULT, DESIGN, Seen
 from tuner.gpu.exploring import Exploring, Line, Say
 from tuner.gpu.nvcc import Cubin
@@ -110,7 +110,8 @@ class Choosing:
             self._bundle.library(seen).unlink(missing_ok=True)
             return
         if wanted:
-            self._bundle.add(seen, built, expected)
+            filled = occupied(seen.looked.counts, self._terms.spec)
+            self._bundle.add(seen, built, expected, min(filled, seen.candidate.cores))
         else:
             built.library.unlink(missing_ok=True)
         if check and state.chosen is None:
@@ -139,7 +140,8 @@ class Choosing:
             if state.fewer and state.place >= min(_BEFORE_FEWER, len(state.order)):
                 assert state.chosen is not None
                 cores, seen = state.fewer.pop(0), state.chosen.seen
-                if seen.looked.counts.blocks > cores * max(1, resident_blocks(seen.looked.counts, self._terms.spec)):
+                counts = seen.looked.counts
+                if counts.launches < 2 and cores < occupied(counts, self._terms.spec):
                     expected = state.chosen.predicted * self._terms.spec.sms / cores
                     yield state, Seen(replace(seen.candidate, cores=cores), seen.looked), expected, False
                 continue

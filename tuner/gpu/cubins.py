@@ -18,11 +18,11 @@ def digest_of(source: str) -> str:
     return hashlib.sha256(source.encode()).hexdigest()
 
 
-def serve_cubins(folder: Path) -> None:
-    """Have TVM's CUDA runtime take kernels from ``folder`` instead of compiling. Call it before a library is loaded.
+def serve_cubins(*folders: Path) -> None:
+    """Have TVM's CUDA runtime take kernels from these instead of compiling. Call it before a library is loaded.
 
     Raises OSError when the CUDA runtime or the driver's library is missing; the runtime raises a RuntimeError naming
-    the digest when it asks for a kernel that is not in the folder.
+    the digest when it asks for a kernel that is in none of the folders.
     """
     preload_runtime()
     import tvm  # registers a callback of its own, which is replaced here
@@ -30,12 +30,12 @@ def serve_cubins(folder: Path) -> None:
 
     # With the TVM runtime alone ``import tvm`` loads no device's library.
     ctypes.CDLL(str(Path(tvm.__file__).parent / "lib" / "libtvm_runtime_cuda.so"), mode=ctypes.RTLD_GLOBAL)
-    known = {path.stem: path for path in folder.glob(f"*{SUFFIX}")}
+    known = {path.stem: path for folder in folders for path in folder.glob(f"*{SUFFIX}")}
 
     def answer(source: object, *_: object) -> bytes:
         wanted = digest_of(str(source))
         if wanted not in known:
-            raise RuntimeError(f"There is no cubin {wanted} in {folder}.")
+            raise RuntimeError(f"There is no cubin {wanted} in {folders[0]}.")
         return known[wanted].read_bytes()
 
     tvm_ffi.register_global_func("tvm_callback_cuda_compile", answer, override=True)

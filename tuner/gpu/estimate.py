@@ -37,6 +37,17 @@ def resident_blocks(counts: Counts, spec: GpuSpec) -> int:
     return max(0, min(limits))
 
 
+def occupied(counts: Counts, spec: GpuSpec) -> int:
+    """SMs that a kernel's blocks fill at once; more do not help it.
+
+    All of them for one of several launches, which nothing may run beside: between these it keeps numbers in memory that
+    TVM's runtime would hand to the next kernel as well.
+    """
+    if counts.launches > 1:
+        return spec.sms
+    return max(1, min(spec.sms, ceil(counts.blocks / max(1, resident_blocks(counts, spec)))))
+
+
 def estimate(counts: Counts, spec: GpuSpec, compulsory: float = 0.0) -> float:
     """Seconds of one call.
 

@@ -148,6 +148,15 @@ def lower(graph: Graph, weights: Mapping[str, np.ndarray], target: Any, precisio
     return Lowered(module, parameters)
 
 
+def with_more(module: Any, functions: Mapping[str, Any]) -> Any:
+    """The module with further scheduled PrimFuncs, by name, for those who call them past the Relax function."""
+    more = {
+        tvm.ir.GlobalVar(name): function.with_attr({"global_symbol": name, SCHEDULED: 1})
+        for name, function in functions.items()
+    }
+    return tvm.IRModule({**dict(module.functions.items()), **more}, attrs=module.attrs)
+
+
 def _plainly_named(model: onnx.ModelProto) -> onnx.ModelProto:
     """The model with names that may stand in C, because TVM writes names of weights into its code as they are."""
     plain: dict[str, str] = {"": ""}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,16 +12,18 @@ from tuner.gpu.bundle import Results
 from tuner.gpu.cuda import Built
 from tuner.gpu.explore import Seen
 from tuner.gpu.lower import Task
+from tuner.gpu.planning import Planned
 from tuner.graph.load import ImportedModel
 from tuner.report import LATENCIES, preamble
 from tuner.types import PROTOCOL, Device, JobSpec, Trial
 
 GPU_README = """\
-This folder holds a neural network built by fusetune for one GPU (see "device" in manifest.json), where there was none.
-How fast it is was not measured.
+This folder holds a neural network built by fusetune for one GPU (see "device" in manifest.json). Whether it was timed
+on one says "measured" there; the report has the times.
 
 model.so + cubins/      the code that launches kernels, and the kernels
 params.bin              the weights, each at its offset in manifest.json
+plan.json               which kernels run side by side, and on how many SMs each
 manifest.json           inputs, outputs, checksums
 report.json             how it was built, what was checked, what is expected of each kernel
 trials.jsonl            candidates that were measured elsewhere, or failed
@@ -46,6 +49,8 @@ class Chosen:
         cubins = self.built.cubins.values() if self.built else ()
         return {
             "function": self.task.name,
+            "layers": [self.task.name],  # a kernel of TVM's: which layers of the model it fuses nobody keeps
+            "layouts": {},
             "workload": self.task.hash,
             "calls": self.task.calls,
             "template": candidate.template,
@@ -68,28 +73,44 @@ class Chosen:
 def build_report(
     spec: JobSpec, model: ImportedModel, device: Device, toolchain: str, chosen: Sequence[Chosen],
     trials: Sequence[Trial], known: Results, verification: Verification, *, explored: int, refused: int, bundled: int,
-    learned: int, seconds: float, unexplored: Mapping[str, str], reused: int,
+    learned: int, seconds: float, unexplored: Mapping[str, str], reused: int, planned: Planned,
 ) -> dict[str, Any]:  # fmt: skip
     """The report as JSON values.
 
     ``known`` is what earlier rounds measured, ``trials`` that and what failed here, ``unexplored`` why there was no
     design space, by name of the task.
     """
-    blocks = [c.to_json() for c in chosen]
+    whole = sum(c.predicted * c.task.calls for c in chosen) or 1.0
+    blocks = [c.to_json() | {"share": c.predicted * c.task.calls / whole} for c in chosen]
     return preamble(spec, model, device, toolchain, PROTOCOL) | {
         "measured": False,
         "trials": {
             "measured": len(known.trials) - reused,
             "failed": sum(t.failure is not None for t in trials),
             "reused": reused,
+            "failures": dict(Counter(t.failure.kind.value for t in trials if t.failure is not None)),
         },
         "seconds": {"total": seconds},
         "latency_ms": dict.fromkeys(LATENCIES),
         "speedup": dict.fromkeys(("over_unoptimised", "over_onnxruntime")),
         "predicted_ms": sum(c.predicted * c.task.calls for c in chosen) * 1e3,
+        "plan": _plan(planned),
         "ranking": {"explored": explored, "refused": refused, "learned_from": learned, "bundled": bundled},
         "unexplored": dict(unexplored),
         "measured_on": [dict(d) for d in known.devices],
         "verification": verification.to_json() | {"on": "cpu"},
         "blocks": blocks,
+    }
+
+
+def _plan(planned: Planned) -> dict[str, Any]:
+    stages = planned.plan.stages if planned.plan else ()
+    known = planned.program is not None
+    return {
+        "cuda_graph": known,
+        "why": planned.why,
+        "stages_of_several": sum(len(stage.lanes) > 1 for stage in stages),
+        "kernels_side_by_side": sum(len(lane.blocks) for s in stages if len(s.lanes) > 1 for lane in s.lanes),
+        "predicted_ms": 1e3 * planned.seconds if known else None,
+        "predicted_in_turn_ms": 1e3 * planned.in_turn if known else None,
     }

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
+import shutil
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,10 +15,12 @@ from typing import Any
 import pytest
 
 from tests.integration.gpu.gpu_models import job, write_network
-from tests.unit.gpu.gpu_tools import fake_nvcc
+from tests.unit.gpu.gpu_tools import RTX3090, fake_nvcc, fake_smi
 from tuner.gpu import build_only
 from tuner.gpu.build_only import BuildOnly
 from tuner.measure.device import devices
+
+STAND_IN = Path(__file__).with_name("stand_in_cuda.c")
 
 
 @dataclass(frozen=True)
@@ -36,6 +42,38 @@ def stand_in(folder: Path) -> Iterator[None]:
         patch.setattr(build_only, "FEWER", ())
         patch.setattr(build_only, "SPILLS", 1 << 20)  # the stand-in says of every kernel that it spills
         yield
+
+
+@pytest.fixture(scope="session")
+def cuda_libraries(tmp_path_factory: pytest.TempPathFactory) -> Path | None:
+    """A folder with NVIDIA's libraries, as far as a C compiler can make them; None where there is none."""
+    compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
+    if compiler is None:
+        return None
+    folder = tmp_path_factory.mktemp("cuda")
+    for name in ("libcuda.so.1", "libcudart.so.13"):
+        command = [compiler, "-shared", "-fPIC", "-w", f"-Wl,-soname,{name}", "-o", str(folder / name), str(STAND_IN)]
+        subprocess.run(command, check=True)
+    return folder
+
+
+@pytest.fixture
+def gpu(cuda_libraries: Path | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Child processes find an RTX 3090, on which launches do nothing; False where nothing can stand in for one."""
+    if cuda_libraries is None:
+        return False
+    monkeypatch.setenv("LD_LIBRARY_PATH", str(cuda_libraries))
+    monkeypatch.setenv("PATH", os.pathsep.join([str(fake_smi(tmp_path / "smi", RTX3090)), os.environ["PATH"]]))
+    return True
+
+
+def unchecked(bundle: Path, most: int) -> Path:
+    """The bundle with so many candidates and no references: where launches do nothing, nothing can be right."""
+    known = json.loads((bundle / "bundle.json").read_text())
+    known["candidates"] = known["candidates"][:most]
+    known["tasks"] = [task | {"expected": None} for task in known["tasks"]]
+    (bundle / "bundle.json").write_text(json.dumps(known))
+    return bundle
 
 
 @pytest.fixture

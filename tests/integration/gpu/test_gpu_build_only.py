@@ -26,7 +26,7 @@ def test_the_artifact_says_that_nothing_was_measured(first_round: Round) -> None
     out, report = first_round.out, first_round.report
     names = {path.name for path in out.iterdir()}
     assert names == {"model.so", "params.bin", "cubins", "manifest.json", "report.json", "trials.jsonl", "README.txt",
-                     "bundle"}  # fmt: skip
+                     "bundle", "plan.json"}  # fmt: skip
     assert report == json.loads((out / "report.json").read_text())
     assert report["measured"] is False and report["latency_ms"]["tuned"] is None
     manifest = json.loads((out / "manifest.json").read_text())

@@ -3,35 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
 
 from service.cli import FAILURE, main
-from tests.integration.gpu.conftest import Round
-from tests.unit.gpu.gpu_tools import RTX3090, fake_smi
+from tests.integration.gpu.conftest import Round, unchecked
 from tuner.gpu.bundle_run import measure
-
-STAND_IN = Path(__file__).with_name("stand_in_cuda.c")
-
-
-@pytest.fixture
-def gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> bool:
-    """NVIDIA's libraries, as far as a C compiler can make them; False where there is none."""
-    compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
-    if compiler is None:
-        return False
-    folder = tmp_path / "cuda"
-    folder.mkdir()
-    for name in ("libcuda.so.1", "libcudart.so.13"):
-        command = [compiler, "-shared", "-fPIC", "-w", f"-Wl,-soname,{name}", "-o", str(folder / name), str(STAND_IN)]
-        subprocess.run(command, check=True)
-    monkeypatch.setenv("LD_LIBRARY_PATH", str(folder))
-    monkeypatch.setenv("PATH", os.pathsep.join([str(fake_smi(tmp_path / "smi", RTX3090)), os.environ["PATH"]]))
-    return True
 
 
 def test_cubins_of_a_bundle_reach_the_driver_and_results_come_back(
@@ -39,12 +18,7 @@ def test_cubins_of_a_bundle_reach_the_driver_and_results_come_back(
 ) -> None:
     if not gpu:
         return  # nothing here can stand in for a GPU
-    folder = shutil.copytree(first_round.out / "bundle", tmp_path / "bundle")
-    # A launch does nothing there, so nothing can be right: without references each candidate is merely timed.
-    bundle = json.loads((folder / "bundle.json").read_text())
-    bundle["candidates"] = bundle["candidates"][:3]
-    bundle["tasks"] = [task | {"expected": None} for task in bundle["tasks"]]
-    (folder / "bundle.json").write_text(json.dumps(bundle))
+    folder = unchecked(shutil.copytree(first_round.out / "bundle", tmp_path / "bundle"), 3)
     results = measure(folder)
     assert results["device"]["model"] == "NVIDIA GeForce RTX 3090"
     assert (results["device"]["arch"], results["device"]["sms"]) == ("sm_86", 82)

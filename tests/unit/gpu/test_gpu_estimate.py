@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from tuner.gpu.counts import Counts
-from tuner.gpu.estimate import LAUNCH, estimate, resident_blocks
+from tuner.gpu.estimate import LAUNCH, estimate, occupied, resident_blocks
 from tuner.gpu.spec import GPUS
 
 GPU = GPUS["rtx3090"]
@@ -51,3 +51,9 @@ def test_blocks_are_resident_as_threads_registers_and_shared_memory_allow() -> N
 
 def test_a_faster_gpu_is_faster() -> None:
     assert estimate(GOOD, GPUS["h200"]) < estimate(GOOD, GPU)
+
+
+def test_sms_that_a_kernel_fills() -> None:
+    assert occupied(replace(GOOD, blocks=40), GPU) == 10  # four blocks on each
+    assert occupied(GOOD, GPU) == 82
+    assert occupied(replace(GOOD, blocks=40, launches=2), GPU) == 82  # nothing may run beside it

@@ -63,7 +63,11 @@ class Blocks:
                 func.count().label("tried"),
             )
             .join(asked, trials.c.record_key == asked.c.record_key)
-            .where(*(trials.c[name] == value for name, value in place.items()), trials.c.seconds > -math.inf)
+            .where(
+                *(trials.c[name] == value for name, value in place.items()),
+                trials.c.seconds > -math.inf,
+                trials.c.drift.is_(None),
+            )
             .group_by(trials.c.record_key)
             .subquery()
         )

@@ -17,8 +17,11 @@ from db.schema import events, jobs
 from tuner.errors import UserError
 
 # Made once: to build a statement costs more than to run it, and every change of a job passes here.
-_LAST = select(func.max(events.c.seq)).where(events.c.job == bindparam("id"))
-_INSERT = events.insert()
+_NEXT = select(
+    bindparam("of", type_=events.c.job.type), func.coalesce(func.max(events.c.seq), 0) + 1,
+    *(bindparam(f"new_{name}", type_=events.c[name].type) for name in ("kind", "payload", "created_at")),
+).where(events.c.job == bindparam("of", type_=events.c.job.type))  # fmt: skip
+_APPEND = events.insert().from_select(["job", "seq", "kind", "payload", "created_at"], _NEXT).returning(events.c.seq)
 
 
 @dataclass(frozen=True)
@@ -81,7 +84,6 @@ def append(connection: Connection, job: str, kind: str, payload: Mapping[str, An
 
     On PostgreSQL that lock keeps two writers from taking one number.
     """
-    seq: int = (connection.execute(_LAST, {"id": job}).scalar() or 0) + 1
-    row = {"job": job, "seq": seq, "kind": kind, "payload": payload, "created_at": now()}
-    connection.execute(_INSERT, row)
+    row = {"of": job, "new_kind": kind, "new_payload": payload, "new_created_at": now()}
+    seq: int = connection.execute(_APPEND, row).scalar_one()
     return seq

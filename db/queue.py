@@ -32,6 +32,7 @@ from db.events import append
 from db.moves import LONGEST, Claim, StaleDriver, check, lock, move, tell
 from db.rows import chunks
 from db.schema import DRIVEN, attempts, devices, job_files, jobs, trials, turns
+from db.turns import prolong
 from tuner.errors import UserError
 from tuner.types import RETRYABLE, JobState
 from tuner.versions import ENGINE
@@ -54,6 +55,14 @@ class Attempt:
     ended_at: datetime | None
     outcome: str | None  # the state it left, in lower case; or "released", "crashed" or "lost"
     stderr: str | None  # last words of a driver that died
+
+
+@dataclass(frozen=True)
+class Beat:
+    """What a driver learns when it renews what it holds."""
+
+    wanted: str | None  # what clients want of it
+    kept: bool  # False = its turn on the device went to another
 
 
 class Fields(TypedDict, total=False):
@@ -146,6 +155,18 @@ class Queue:
             wanted: str | None = row.wanted
             return wanted
 
+    def beat(
+        self, claim: Claim, seconds: float, *, elapsed: float, device: str | None = None, what: str | None = None
+    ) -> Beat:  # fmt: skip
+        """``renew``, and in the same transaction the claim's turn on the device with this fingerprint."""
+        given = {"of": claim.job, "under": claim.fence, "by": claim.holder, "for": min(seconds, LONGEST)}
+        with self._database.write() as connection:
+            row = connection.execute(_RENEW, given | {"worked": elapsed}).one_or_none()
+            if row is None:
+                raise StaleDriver(claim)
+            kept = device is None or prolong(connection, device, claim, seconds, what)
+        return Beat(row.wanted, kept)
+
     def progress(self, claim: Claim, *, event: bool = False, **fields: Unpack[Fields]) -> None:
         """Note how far it is; with ``event``, tell the job's watchers all of it (kind "progress", fields as in Job)."""
         values: dict[str, Any] = dict(fields)
@@ -230,6 +251,24 @@ class Queue:
             due = [row for row in rows if overdue is None or overdue.get(row.id) == row.lease_until]
             return [(row.id, _lost(connection, row, _LOST, "", "lost", limit)) for row in due]
 
+    def mark_waiting(self, words: str) -> None:
+        """Have jobs that are queued for a device that nobody drives now say so, and others not any more."""
+        gone = select(devices.c.fingerprint).where(func.coalesce(devices.c.available_until, 0.0) <= db_time())
+        queued = jobs.c.state == JobState.QUEUED.value
+        silent = update(jobs).where(queued, jobs.c.message.is_(None), jobs.c.device.in_(gone))
+        saying = update(jobs).where(queued, jobs.c.message == words, jobs.c.device.not_in(gone))
+        with self._database.write() as connection:
+            connection.execute(silent.values(message=words))
+            connection.execute(saying.values(message=None))
+
+    def undisturbed(self, holder: str, claims: Collection[Claim]) -> bool:
+        """Whether these are all that the holder drives, and nobody wants anything of them: a short answer for many."""
+        told = select(func.count(), func.coalesce(func.sum(jobs.c.fence), 0), func.count(jobs.c.wanted))
+        query = told.where(jobs.c.lease_until.is_not(None), jobs.c.driver == holder)
+        with self._database.read() as connection:
+            count, fences, wanted = connection.execute(query).one()
+        return (count, fences, wanted) == (len(claims), sum(claim.fence for claim in claims), 0)
+
     def wanted(self, holder: str) -> dict[Claim, str | None]:
         """What clients want of the jobs that the holder drives; one that is missing here is no longer its own."""
         columns = (jobs.c.id, jobs.c.fence, jobs.c.wanted)
@@ -289,6 +328,7 @@ def _take(connection: Connection, job: str, holder: str, seconds: float, **more:
         "state": JobState.RUNNING.value,
         "engine": ENGINE,
         "reason": None,
+        "message": None,
         "wanted": None,
         "fence": jobs.c.fence + 1,
         "driver": holder,

@@ -42,7 +42,8 @@ class Records:
     """Questions about the trials table.
 
     A candidate's time is the median over all samples of all its trials, so that finalists measured again count with
-    everything known of them. It is verified if a trial of it was compared with the reference and none was ever wrong.
+    everything known of them, but for trials made while the device had drifted. It is verified if a trial of it was
+    compared with the reference and none was ever wrong.
     """
 
     def __init__(self, database: Database) -> None:
@@ -177,7 +178,7 @@ def _winners(connection: Connection, place: _Place, keys: Collection[str]) -> di
 def _fastest(connection: Connection, place: _Place, key: str) -> list[Any]:
     measured = trials.c.seconds > -math.inf  # and not NULL; as a range it is a part of the index that is read
     query = select(trials.c.candidate_key, trials.c.seconds).where(
-        _at(trials, place), trials.c.record_key == key, measured
+        _at(trials, place), trials.c.record_key == key, measured, trials.c.drift.is_(None)
     )
     return list(connection.execute(query.order_by(trials.c.seconds).limit(_FASTEST)))
 
@@ -186,6 +187,7 @@ def _tried(connection: Connection, place: _Place, condition: ColumnElement[bool]
     """The trials at the place that meet the condition and say something of their candidate, by candidate."""
     columns = ("id", "record_key", "candidate_key", "samples", "failure_kind", "max_rel_error", *_PLACE)
     telling = trials.c.samples.is_not(None) | (trials.c.failure_kind == FailureKind.WRONG.value)
+    telling = and_(telling, trials.c.drift.is_(None))
     by_candidate: dict[str, list[Any]] = defaultdict(list)
     for row in connection.execute(select(*(trials.c[name] for name in columns)).where(condition, telling)):
         if tuple(getattr(row, name) for name in _PLACE) == place:

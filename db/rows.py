@@ -81,6 +81,8 @@ def trial_row(trial: Trial) -> dict[str, Any]:
         "max_rel_error": trial.max_rel_error,
         "build_seconds": trial.build_seconds,
         "measure_seconds": trial.measure_seconds,
+        "calibration": trial.calibration,
+        "drift": trial.drift,
     }
 
 
@@ -123,6 +125,8 @@ def to_trial(row: Any, canonical: Mapping[str, Mapping[str, Any]]) -> Trial:
         build_seconds=row.build_seconds,
         measure_seconds=row.measure_seconds,
         predicted=row.predicted,
+        calibration=row.calibration,
+        drift=row.drift,
     )
 
 

@@ -297,7 +297,7 @@ trials = Table(
     Column("candidate", Json, nullable=False),  # without its workload
     Column("purpose", String(16), nullable=False),
     Column("samples", Json),  # seconds per call
-    Column("seconds", Number),  # their median
+    Column("seconds", Number),  # their median; over the drift, if there is one
     Column("failure_kind", String(16)),
     Column("failure_message", Json),  # as JSON because a crashed process may say anything, NUL characters too
     Column("failure_stderr", Json),
@@ -306,6 +306,8 @@ trials = Table(
     Column("measure_seconds", Number, nullable=False),
     Column("predicted", Number),  # seconds per call that the cost model expected, if it was asked
     Column("created_at", Utc, nullable=False),
+    Column("calibration", Number),  # seconds of the calibration kernel meanwhile
+    Column("drift", Number),  # times its usual that took, where the device had drifted: no answer for other jobs
     CheckConstraint(
         "(samples IS NOT NULL AND seconds IS NOT NULL AND failure_kind IS NULL"
         " AND failure_message IS NULL AND failure_stderr IS NULL)"
@@ -377,6 +379,20 @@ calibrations = Table(
     Column("quality", Json),  # Quality.to_json() of held-out workloads
     Column("seconds", Number, nullable=False),  # spent measuring, in all
     Column("created_at", Utc, nullable=False),
+    Column("updated_at", Utc, nullable=False),
+)
+
+# What the calibration kernel took lately on a device, and what that says of it.
+health = Table(
+    "health",
+    metadata,
+    Column("device", ForeignKey("devices.fingerprint"), primary_key=True),
+    Column("toolchain", Words, primary_key=True),
+    Column("protocol", String, primary_key=True),
+    Column("readings", Json, nullable=False),  # seconds, oldest first; the newest few hundred
+    Column("usual", Number),  # seconds; NULL = too few readings to say
+    Column("ratio", Number, nullable=False),  # what it took lately over that
+    Column("drifting_since", Utc),  # NULL = it does not drift
     Column("updated_at", Utc, nullable=False),
 )
 

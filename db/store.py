@@ -10,6 +10,7 @@ from db.calibrations import Calibrations
 from db.devices import Devices
 from db.engine import Database
 from db.events import Events
+from db.health import Health
 from db.jobs import Jobs
 from db.migrate import migrate
 from db.models import Models
@@ -49,6 +50,7 @@ class Store:
         self.blocks = Blocks(database)
         self.devices = Devices(database)
         self.calibrations = Calibrations(database)
+        self.health = Health(database)
         self.models = Models(database)
         self.events = Events(database)
         self.access = Access(database)

@@ -61,6 +61,7 @@ class Trials:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._stored: set[str] = set()  # hashes of workloads that are there: they are large, and never go
 
     def add(
         self,
@@ -87,14 +88,17 @@ class Trials:
         moment = now()
         place = {"device": device, "toolchain": toolchain, "protocol": protocol}
         row = trial_row(trial) | place | {"job": job_id, "created_at": moment}
+        workload = trial.candidate.workload_hash
         with self._database.write() as connection:
             if claim is not None:
                 check(connection, claim)
-            self._database.insert_missing(connection, workloads, workload_row(trial.candidate, summary, moment))
+            if workload not in self._stored:
+                self._database.insert_missing(connection, workloads, workload_row(trial.candidate, summary, moment))
             id = int(connection.execute(_ADD, row).scalar_one())
-            if trial.samples:
+            if trial.samples and trial.drift is None:
                 question = question_row(trial.candidate) | place | {"last_trial": id}
                 self._database.upsert(connection, questions, question, update=("last_trial",))
+        self._stored.add(workload)
         return id
 
     def get(self, id: int) -> StoredTrial | None:
@@ -224,6 +228,7 @@ class Trials:
             for chunk in chunks(sorted(set(record_keys))):
                 query = select(trials.c.candidate_key).where(
                     _comparable(device, toolchain, protocol),
+                    trials.c.drift.is_(None),
                     trials.c.record_key.in_(chunk),
                     trials.c.failure_kind.is_(None) | trials.c.failure_kind.not_in(passing),
                 )
@@ -233,15 +238,23 @@ class Trials:
     def of_records(
         self, record_keys: Collection[str], *, device: str, toolchain: str, protocol: str = PROTOCOL
     ) -> list[Trial]:
-        """All trials, failures too, that answer these questions, in the order they were stored."""
+        """All trials, failures too, that answer these questions, in the order they were stored.
+
+        What was measured while the device had drifted answers none.
+        """
         found: list[StoredTrial] = []
         for chunk in chunks(sorted(set(record_keys))):
-            found += self._load(_comparable(device, toolchain, protocol), trials.c.record_key.in_(chunk))
+            place = _comparable(device, toolchain, protocol)
+            found += self._load(place, trials.c.record_key.in_(chunk), trials.c.drift.is_(None))
         return [stored.trial for stored in sorted(found, key=lambda stored: stored.id)]
 
     def samples(self, device: str, toolchain: str, protocol: str = PROTOCOL, limit: int = 10_000) -> list[Trial]:
-        """What cost models learn from: the newest ``limit`` successful trials, in the order they were stored."""
-        conditions = (_comparable(device, toolchain, protocol), trials.c.samples.is_not(None))
+        """What cost models learn from: the newest ``limit`` successful trials, in the order they were stored.
+
+        What was measured while the device had drifted is left out.
+        """
+        place = _comparable(device, toolchain, protocol)
+        conditions = (place, trials.c.samples.is_not(None), trials.c.drift.is_(None))
         newest = self._load(*conditions, order=[trials.c.id.desc()], limit=limit)
         return [stored.trial for stored in reversed(newest)]
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from sqlalchemy import ColumnElement, Double, and_, bindparam, delete, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Double, and_, bindparam, delete, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from db.columns import db_time
@@ -66,17 +66,6 @@ class Turns:
             check(connection, claim)
             return connection.execute(statement.returning(turns.c.device)).first() is not None
 
-    def renew(self, device: str, claim: Claim, seconds: float, what: str | None = None) -> bool:
-        """Keep the device for ``seconds`` from now and say what is measured; False if the turn went to another.
-
-        Raises:
-            StaleDriver: the job is no longer the claim's.
-        """
-        given = {"of": device, "by": claim.job, "under": claim.fence, "for": min(seconds, LONGEST), "said": what}
-        with self._database.write() as connection:
-            check(connection, claim)
-            return connection.execute(_RENEW, given).rowcount > 0
-
     def release(self, device: str, claim: Claim) -> None:
         """Give the device back; nothing happens if the claim does not have it."""
         with self._database.write() as connection:
@@ -92,6 +81,15 @@ class Turns:
             return None
         taken, expires = (datetime.fromtimestamp(seconds, UTC) for seconds in (row.taken_at, row.expires_at))
         return Turn(row.device, row.job, row.fence, row.what, taken, expires)
+
+
+def prolong(connection: Connection, device: str, claim: Claim, seconds: float, what: str | None) -> bool:
+    """Keep the device for ``seconds`` from now and say what is measured; False if the turn went to another.
+
+    Within a transaction that has checked the claim.
+    """
+    given = {"of": device, "by": claim.job, "under": claim.fence, "for": min(seconds, LONGEST), "said": what}
+    return connection.execute(_RENEW, given).rowcount > 0
 
 
 def _of(device: str, claim: Claim) -> tuple[ColumnElement[bool], ...]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from db.devices import KnownDevice
+from db.health import DeviceHealth
 from db.overview import Load, Overview
 from db.store import Store
 from db.turns import Turn
@@ -21,6 +22,12 @@ class DeviceStatus:
     turn: Turn | None  # what it measures now
     load: Load
     records: int  # questions with a stored answer
+    health: DeviceHealth | None = None  # what its calibration kernel said last; None = it was never timed
+
+    @property
+    def drifting(self) -> bool:
+        """Whether it was slower than usual when it last measured."""
+        return self.health is not None and self.health.drifting_since is not None
 
 
 class DeviceBoard:
@@ -53,11 +60,12 @@ class DeviceBoard:
         return sorted(found, key=lambda status: not status.available)
 
     def _status(self, devices: Sequence[KnownDevice]) -> Sequence[DeviceStatus]:
-        load, records = self.overview.load(), self.overview.questions()
+        load, records, health = self.overview.load(), self.overview.questions(), self._store.health.newest()
         return [
             DeviceStatus(
                 known, known.available, self._store.turns.current(known.device.fingerprint),
                 load.get(known.device.fingerprint, Load()), records.get(known.device.fingerprint, 0),
+                health.get(known.device.fingerprint),
             )
             for known in devices
         ]  # fmt: skip

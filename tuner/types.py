@@ -10,6 +10,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from enum import StrEnum
+from functools import cached_property
 from statistics import median
 from typing import Any
 
@@ -118,12 +119,12 @@ class Candidate:
     precision: str = "fp32"
     residency: str = "dram"  # "dram" or "cache" (the last level): where weights come from at each call
 
-    @property
+    @cached_property
     def key(self) -> str:
         """Identity of the thing built and measured: equal keys are never built twice in one job."""
         return digest([self.record_key, dict(sorted(self.knobs.items()))])
 
-    @property
+    @cached_property
     def record_key(self) -> str:
         """Identity of the question that knobs answer, apart from device, toolchain and protocol."""
         return digest(
@@ -161,14 +162,16 @@ class Trial:
     measure_seconds: float = 0.0
     predicted: float | None = None  # seconds per call that the cost model expected, if it was asked
 
+    calibration: float | None = None  # seconds of the device's calibration kernel meanwhile; None = not timed
+    drift: float | None = None  # times its usual that took, where it says that the device had drifted
     def __post_init__(self) -> None:
         if bool(self.samples) == (self.failure is not None):
             raise ValueError("a trial has samples or a failure, exactly one of the two")
 
     @property
     def seconds(self) -> float | None:
-        """Median seconds per call; None for a failed trial."""
-        return median(self.samples) if self.samples else None
+        """Median seconds per call, over the drift if there was one; None for a failed trial."""
+        return median(self.samples) / (self.drift or 1.0) if self.samples else None
 
     def to_json(self) -> dict[str, Any]:
         """The trial as one line of trials.jsonl; the workload is named by its hash alone."""
@@ -183,6 +186,7 @@ class Trial:
             "max_rel_error": self.max_rel_error,
             "predicted": self.predicted,
             "build_seconds": round(self.build_seconds, 4),
+            "drift": self.drift,
             "measure_seconds": round(self.measure_seconds, 4),
         }
 
@@ -253,4 +257,8 @@ class JobSpec:
 
 def digest(value: Any) -> str:
     """SHA-256 of a JSON-able value in canonical form."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":"), default=list).encode()).hexdigest()
+    return hashlib.sha256(_CANONICAL.encode(value).encode()).hexdigest()
+# Made once: that costs more than to use it.
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), default=list)
+
+

@@ -113,8 +113,7 @@ def _host(line: Connection, codes: Any, meter: Meter, task: Task) -> None:
     with Store.open(task.db) as store:
         meter.wrap_all("trial", store.trials, ["add"])
         meter.wrap_all("progress", store.queue, ["progress"])
-        meter.wrap_all("lease", store.queue, ["renew"])
-        meter.wrap_all("lease", store.turns, ["renew"])
+        meter.wrap_all("lease", store.queue, ["beat"])
         with suppress(EOFError):
             while True:
                 number, assignment = line.recv()

@@ -92,8 +92,7 @@ def _leases(place: _Place) -> Steps:
     for claim, device in place.jobs:
         place.store.turns.take(device.fingerprint, claim, LEASE, "scale")
     for claim, device in cycle(place.jobs):
-        place.store.queue.renew(claim, LEASE, elapsed=1.0)
-        place.store.turns.renew(device.fingerprint, claim, LEASE, "scale")
+        place.store.queue.beat(claim, LEASE, elapsed=1.0, device=device.fingerprint, what="scale")
         yield 1
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from db.events import Event
+from db.health import DeviceHealth
 from db.jobs import Job
 from db.models import Model
 from db.records import FoundRecord
@@ -157,6 +158,7 @@ def full_trial(stored: StoredTrial, summary: str) -> dict[str, Any]:
         "record_key": candidate.record_key,
         "samples": [each for each in trial.samples if finite(each) is not None],
         "max_rel_error": finite(trial.max_rel_error),
+        "drift": finite(trial.drift),
         "stderr": None if failure is None else failure.stderr,
         "canonical": candidate.workload,
     }
@@ -210,8 +212,18 @@ def device(status: DeviceStatus) -> dict[str, Any]:
         "peak_gflops": None if peak is None else peak / 1e9,
         "bandwidth_gbs": None if bandwidth is None else bandwidth / 1e9,
         "records": status.records,
+        "health": None if status.health is None else _health(status.health),
         "first_seen_at": moment(known.first_seen_at),
         "last_seen_at": moment(known.last_seen_at),
+    }
+
+
+def _health(health: DeviceHealth) -> dict[str, Any]:
+    return {
+        "drifting_since": None if health.drifting_since is None else moment(health.drifting_since),
+        "drift": round(health.ratio, 3),
+        "calibration_us": None if health.usual is None else health.usual * 1e6,
+        "checked_at": moment(health.updated_at),
     }
 
 

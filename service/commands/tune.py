@@ -62,6 +62,7 @@ def _tune(args: argparse.Namespace, device: Device, place: OnCluster | None) -> 
     spec = job_spec(args)
     inputs = {name: read_array(name, path) for name, path in args.input}
 
+    from service.dispatch.health import watched
     from tuner.clock import Clock  # the engine brings TVM: bad options are refused before
     from tuner.output import check_writable
     from tuner.plan.describe import describe
@@ -96,6 +97,7 @@ def _tune(args: argparse.Namespace, device: Device, place: OnCluster | None) -> 
                     if place is not None:
                         session.runner, session.models = place.runner, place.models
                         place.waiting = waiter(drive, clock, console.print)
+                    session.runner = watched(session.runner, store, toolchain())
                 stop_on_interrupt(session.stop, console, "the best found so far")
                 return session
 

@@ -28,6 +28,7 @@ from db.store import Store
 from db.urls import full_url
 from service.dispatch.driver import AWAY, FULL, NO_ROOM, Assignment
 from service.dispatch.scout import Scout
+from service.dispatch.waiting import WAITING
 from service.settings import Settings
 from tuner.environment import child_environment
 from tuner.errors import FusetuneError
@@ -267,15 +268,22 @@ class Dispatcher:
 
     def _obey(self) -> None:
         """Cancel and pause: the work is killed at once, whatever it is doing. New drivers are kept claimed."""
-        wanted = self._store.queue.wanted(self.holder) if self._drivers else {}
+        wanted = self._wanted()
         for driver in list(self._drivers):
-            if wanted.get(driver.claim, "nothing: it is another's") is not None:
+            if wanted is not None and wanted.get(driver.claim, "nothing: it is another's") is not None:
                 self._kill(driver.process)
                 self._let_go(driver, None)
             elif self.beat - driver.began < START_UP and self.beat - driver.renewed > self._settings.lease / 4:
                 driver.renewed = self.beat
                 with suppress(StaleDriver):
                     self._store.queue.renew(driver.claim, self._settings.lease)
+
+    def _wanted(self) -> Mapping[Claim, str | None] | None:
+        """What is wanted of our drivers; one that is missing is not ours any more. None = all may go on."""
+        claims = [driver.claim for driver in self._drivers]
+        if not claims or self._store.queue.undisturbed(self.holder, claims):
+            return None
+        return self._store.queue.wanted(self.holder)
 
     def _let_go(self, driver: _Driver, reason: str | None) -> None:
         """Hand the job of a killed driver back. If the database is away the lease does that, by running out."""
@@ -312,6 +320,7 @@ class Dispatcher:
     def _reclaim(self) -> None:
         """Take care of jobs whose drivers died with their server, and say that our devices are there."""
         self._store.devices.offer_all(self._devices, self.holder, self._settings.lease * 2)
+        self._store.queue.mark_waiting(WAITING)
         overdue = self._store.queue.overdue()
         # Seen twice: when the database's clock jumps, all leases may have run out, and living drivers renew theirs.
         twice = {job: until for job, until in overdue.items() if self._overdue.get(job) == until}

@@ -46,6 +46,7 @@ class Drive:
         self._wanted: str | None = None
         self._last = Progress(Stage.IMPORT, "starting")
         self._noted = (Stage.IMPORT, -1e9)
+        self._curve = job.curve  # as the database has it
         # Without anybody to ask, the lease alone says how often: a thousand drivers beat as well.
         self._period = lease / 5 if asked is None else min(ASKED, lease / 5)
         self._thread = threading.Thread(target=self._beat, name=f"heartbeat-{job.id}", daemon=True)
@@ -94,7 +95,10 @@ class Drive:
         if progress.stage is stage and now - when < QUIET:
             return
         self._noted = (progress.stage, now)
-        self._note(event=True, curve=curve, **self._figures(progress))
+        figures = self._figures(progress)
+        if curve != self._curve:  # it grows with improvements, which are rare
+            figures["curve"] = self._curve = [list(point) for point in curve]
+        self._note(event=True, **figures)
 
     def _figures(self, progress: Progress) -> dict[str, Any]:
         budget = self._job.spec.budget
@@ -127,20 +131,20 @@ class Drive:
         renewed = time.monotonic()
         while not self._done.wait(self._period):
             try:
-                wanted = self._store.queue.renew(self.claim, self._lease, elapsed=self._elapsed())
-                renewed = time.monotonic()
                 using = self._using
-                if using is not None:
-                    what = self._last.message or using
-                    kept = self._store.turns.renew(self._job.device, self.claim, self._lease, what)
-                    if not kept and self._using is not None:  # it did not just end: another measures beside us
-                        log.error("the device went to another job", extra={"job": self._job.id})
-                        self._lost()
-                        return
-                if wanted != self._wanted:
-                    self._wanted = wanted
-                    if wanted is not None and self._asked is not None:
-                        self._asked(wanted)
+                beat = self._store.queue.beat(
+                    self.claim, self._lease, elapsed=self._elapsed(), what=using and (self._last.message or using),
+                    device=None if using is None else self._job.device,
+                )  # fmt: skip
+                renewed = time.monotonic()
+                if not beat.kept and self._using is not None:  # it did not just end: another measures beside us
+                    log.error("the device went to another job", extra={"job": self._job.id})
+                    self._lost()
+                    return
+                if beat.wanted != self._wanted:
+                    self._wanted = beat.wanted
+                    if beat.wanted is not None and self._asked is not None:
+                        self._asked(beat.wanted)
             except StaleDriver:
                 log.error("another driver has taken the job over", extra={"job": self._job.id})
                 self._lost()

@@ -95,6 +95,7 @@ def _drive(a: Assignment, store: Store) -> int:
     from db.blobs import Blobs
     from db.queue import Claim, StaleDriver
     from service.dispatch.drive import Drive
+    from service.dispatch.health import watched
     from service.dispatch.jobstore import JobStore
     from service.dispatch.results import keep
     from tuner.clock import Clock
@@ -127,6 +128,7 @@ def _drive(a: Assignment, store: Store) -> int:
                 _find_roof(store, device, lease, clock)
             else:
                 _move(session, a.cluster, lease, clock)
+            session.runner = watched(session.runner, store, toolchain())
             report = session.run()
             _raise_roof(store, device, report)
             lease.say("packing the downloads")

@@ -81,7 +81,7 @@ def doing(job: Job) -> str:
         case JobState.RUNNING | JobState.CANCELLING:
             return job.message or job.reason or "starting"
         case JobState.QUEUED:
-            return job.reason or "waiting for the device"
+            return job.message or job.reason or "waiting for its turn on the device"
         case JobState.PAUSED:
             return job.reason or "paused; resume it on its page"
         case JobState.SUCCEEDED:

@@ -245,8 +245,10 @@ class LocalRunner(SerialRunner):
         else:
             self.disturbed += answer["disturbed"]
             self._floor = answer["floor"]
-            samples = tuple(answer["samples"])
-            self._finish(work, job, samples=samples, seconds=outcome.seconds, error=answer["error"])
+            self._finish(
+                work, job, samples=tuple(answer["samples"]), seconds=outcome.seconds, error=answer["error"],
+                calibration=answer["calibration"],
+            )  # fmt: skip
 
     def _finish(
         self,
@@ -259,7 +261,10 @@ class LocalRunner(SerialRunner):
         error: float | None = None,
     ) -> None:
         job.clear()
-        trial = Trial(job.candidate, work.purpose, samples, failure, error, job.build_seconds, seconds)
+        trial = Trial(
+            job.candidate, work.purpose, samples, failure, error, job.build_seconds, seconds, calibration=calibration
+        )  # fmt: skip
+        calibration: float | None = None,
         if trial.seconds is not None:
             key = job.candidate.record_key
             work.seen[key] = min(trial.seconds, work.seen.get(key, trial.seconds))

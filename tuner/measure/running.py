@@ -13,6 +13,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -87,7 +88,7 @@ class _Measurer:
     def handle(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """``request``: reference (folder), binary, residency, final, best_seconds, floor (of the gauge, if known).
 
-        Answers samples and the error.
+        Answers samples and the error; "calibration" is what the gauge's burst took beside them, in seconds.
         """
         binary = KernelBinary.from_json(request["binary"])
         reference = self._reference(request["reference"])
@@ -99,9 +100,12 @@ class _Measurer:
             return {"wrong": message, "error": error if error < _WRONG else None}
         if self._gauge is not None:
             self._gauge.hear(request.get("floor") or float("inf"))
-        samples, disturbed, calls = self._time(function, bind, request)
+        samples, disturbed, calls, contention = self._time(function, bind, request)
         floor = None if self._gauge is None else self._gauge.floor
-        return {"samples": samples, "error": error, "disturbed": disturbed, "calls": calls, "floor": floor}
+        return {
+            "samples": samples, "error": error, "disturbed": disturbed, "calls": calls, "floor": floor,
+            "calibration": None if floor is None else floor * contention,
+        }  # fmt: skip
 
     def _reference(self, folder: str) -> Reference:
         if folder not in self._references:
@@ -149,7 +153,8 @@ class _Measurer:
                 message = f"Output {arg.name} differs from the reference: max|y-ref| / max|ref| = {error:.3g}."
         return worst, message
 
-    def _time(self, function: Any, bind: _Bound, request: Mapping[str, Any]) -> tuple[list[float], int, int]:
+    def _time(self, function: Any, bind: _Bound, request: Mapping[str, Any]) -> tuple[list[float], int, int, float]:
+        """Samples that count, how many were disturbed, calls of each, and the contention beside the usual sample."""
         options = self._options
         wanted = Wanted.of(options, final=request["final"], best_seconds=request.get("best_seconds"))
         calls = bind.calls
@@ -174,7 +179,7 @@ class _Measurer:
                 best, least = samples, foreign
             if foreign <= options.foreign_load or len(samples) < wanted.minimum:
                 break
-        return kept(best), disturbed, group
+        return kept(best), disturbed, group, median(s.contention for s in best)
 
     def _patience(self, final: bool) -> float:
         """Seconds that a trial may wait for calm cores: less when much has been waited in vain."""

@@ -17,6 +17,19 @@ class Turn(Output):
     taken_at: str = Field(description="Since when, UTC.", examples=["2026-03-01T12:00:00.000Z"])
 
 
+class DeviceHealth(Output):
+    """What a device's calibration kernel said when it was last timed."""
+
+    drifting_since: str | None = Field(
+        description="Since when it is slower than usual, UTC; null if it is not.", examples=[None]
+    )
+    drift: float = Field(description="What the kernel took lately over what it usually takes.", examples=[1.02])
+    calibration_us: float | None = Field(
+        description="What it usually takes, in microseconds; null until it was timed often enough.", examples=[14.3]
+    )
+    checked_at: str = Field(description="When it was timed last, UTC.", examples=["2026-03-01T12:00:00.000Z"])
+
+
 class DeviceOut(Output):
     """A thing that measures, one candidate at a time."""
 
@@ -41,6 +54,7 @@ class DeviceOut(Output):
     peak_gflops: float | None = Field(description="Measured peak, 10^9 operations per second.", examples=[410.0])
     bandwidth_gbs: float | None = Field(description="Measured bandwidth, 10^9 bytes per second.", examples=[38.0])
     records: int = Field(description="Questions for which a tuned kernel is stored.", examples=[219])
+    health: DeviceHealth | None = Field(description="Null if its calibration kernel was never timed.", examples=[None])
     first_seen_at: str = Field(description="UTC.", examples=["2026-03-01T12:00:00.000Z"])
     last_seen_at: str = Field(description="UTC.", examples=["2026-03-01T12:00:00.000Z"])
 

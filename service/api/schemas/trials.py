@@ -73,6 +73,10 @@ class TrialFull(TrialOut):
     max_rel_error: float | None = Field(
         description="Largest relative difference from the reference, where compared.", examples=[1.2e-6]
     )
+    drift: float | None = Field(
+        description="How many times slower than usual its device was, where that is too much: then `seconds` is the "
+        "samples' median over it, and the trial no record.", examples=[None]
+    )  # fmt: skip
     stderr: str | None = Field(description="The last of what the failed process wrote.", examples=[None])
     canonical: dict[str, Any] = Field(description="The computation itself, in canonical form.", examples=[{}])
 

@@ -13,6 +13,7 @@ from service.api.schemas.jobs import JobOut, JobPage
 from service.api.schemas.models import Estimate, GraphOut, ModelOut, ModelPage
 from service.api.schemas.trials import Events, TrialFull, TrialPage
 from tests.api_server import Service
+from tuner.measure.health import WINDOW, judge
 
 METHODS = {"get", "post", "put", "patch", "delete"}
 
@@ -93,6 +94,7 @@ def test_what_is_sent_fits_the_schemas(service: Service, client: TestClient) -> 
     """Answers are made without pydantic; here it checks them, down to unknown fields."""
     done, (running, claim) = service.finished(), service.running()
     service.store.turns.take(running.device, claim, 60.0, "a kernel")
+    service.store.health.note(running.device, "tvm", [1e-5] * WINDOW, judge, keep=WINDOW)
     jobs, models = f"/api/v1/jobs/{done.id}", f"/api/v1/models/{done.model}"
     expected = {
         "/api/v1/jobs": JobPage, jobs: JobOut, f"/api/v1/jobs/{running.id}": JobOut,

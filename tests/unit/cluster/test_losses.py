@@ -17,7 +17,7 @@ from tuner.types import Candidate, FailureKind, Trial
 
 ONE = Member("one", DEVICE, 2, {})
 TWO = Member("two", DEVICE, 2, {})
-ANSWER = {"answer": {"samples": [1.0], "error": 0.0, "disturbed": 0, "calls": 1}, "seconds": 0.1}
+ANSWER = {"answer": {"samples": [1.0], "error": 0.0, "disturbed": 0, "calls": 1, "calibration": None}, "seconds": 0.1}
 
 
 class Played:

@@ -84,7 +84,8 @@ def old(url: str) -> Iterator[str]:
         workload = candidate()
         insert("workloads", hash=workload.workload_hash, canonical=workload.workload, summary="x", created_at=MOMENT)
         for job, trial in TRIALS:
-            row = {name: value for name, value in trial_row(trial).items() if name != "predicted"}
+            later = {"predicted", "calibration", "drift"}
+            row = {name: value for name, value in trial_row(trial).items() if name not in later}
             words = {name: json.dumps(row.pop(name)) for name in ("failure_message", "failure_stderr") if row[name]}
             insert(
                 "trials", job=job, device=DEVICE.fingerprint, toolchain=TOOLCHAIN, protocol=PROTOCOL, created_at=MOMENT,

@@ -198,12 +198,12 @@ def writes(store: Store, held: Claim) -> dict[str, Callable[[], object]]:
     trial, place = good(7, 1.0), {"device": HERE, "toolchain": TOOLCHAIN}
     return {
         "renew": lambda: store.queue.renew(held, 60, elapsed=99.0),
+        "beat": lambda: store.queue.beat(held, 60, elapsed=99.0, device=HERE, what="x"),
         "progress": lambda: store.queue.progress(held, event=True, stage="search", best_seconds=99.0),
         "finish": lambda: store.queue.finish(held, SUCCEEDED, files={"plan.json": ("ab" * 32, 1, "application/json")}),
         "release": lambda: store.queue.release(held, reason="x"),
         "crashed": lambda: store.queue.crashed(held, "x", "y"),
         "take": lambda: store.turns.take(HERE, held, 60),
-        "renew turn": lambda: store.turns.renew(HERE, held, 60, "x"),
         "trial": lambda: store.trials.add(held.job, trial, **place, claim=held),
     }
 
@@ -549,3 +549,31 @@ def test_a_claim_from_a_long_queue_sorts_nothing(store: Store) -> None:
     plan = "\n".join(sent)
     assert "ix_jobs_device_state_priority_created_at_id" in plan, plan
     assert "TEMP B-TREE" not in plan and "Sort" not in plan, plan
+
+
+def test_a_dispatcher_learns_in_one_word_that_nothing_is_wanted_of_its_drivers(store: Store) -> None:
+    held = [started(store), started(store)]
+    store.queue.start(new_job(store), "another", 60)
+    assert store.queue.undisturbed("me", held)
+    assert not store.queue.undisturbed("me", held[:1])
+    store.jobs.request(held[0].job, "pause")
+    assert not store.queue.undisturbed("me", held)
+    assert store.queue.wanted("me") == {held[0]: "pause", held[1]: None}
+    store.jobs.request(held[0].job, "resume")
+    assert store.queue.undisturbed("me", held)
+    store.queue.finish(held[1], FAILED, reason="x")
+    assert not store.queue.undisturbed("me", held)
+    assert store.queue.undisturbed("me", held[:1])
+    assert store.queue.undisturbed("nobody", [])
+
+
+def test_jobs_that_queue_for_a_device_that_is_gone_say_so_until_it_is_back(store: Store) -> None:
+    id, running = new_job(store), started(store)
+    for offered, said in ((0.0, "waiting for device"), (60.0, None), (GONE, "waiting for device")):
+        store.devices.offer(HERE, "server", offered)
+        for _ in range(2):
+            store.queue.mark_waiting("waiting for device")
+        assert (job_of(store, id).message, job_of(store, id).state) == (said, QUEUED)
+    assert job_of(store, running.job).message is None  # its driver speaks for itself
+    held = store.queue.start(id, "me", 60)
+    assert job_of(store, held.job).message is None

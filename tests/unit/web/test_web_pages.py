@@ -13,6 +13,7 @@ from service.web.assets import FOLDER
 from tests.api_server import Service
 from tests.service_seed import NASTY
 from tests.unit.web.conftest import Dashboard
+from tuner.measure.health import LEAST, RECENT, WINDOW, judge
 
 LISTS = {"/jobs": "No jobs yet", "/models": "No models yet", "/records": "No records yet", "/tokens": "No tokens"}
 
@@ -179,7 +180,21 @@ def test_devices_say_what_they_do_and_what_was_not_measured(dashboard: Dashboard
     assert "2 jobs waiting" in text
     one = dashboard.client.get("/devices/cpu").text
     assert 'class="roof"' in one
-    assert "not recorded yet" in one
+    assert "was not timed yet" in one
+
+
+def test_a_device_that_drifts_is_marked_until_it_is_well_again(empty: Service, browser: TestClient) -> None:
+    device = empty.store.devices.list()[0].device.fingerprint
+
+    def page(path: str, factor: float, times: int) -> str:
+        empty.store.health.note(device, "tvm-0.27.0", [factor * 1e-5] * times, judge, keep=WINDOW)
+        return read(browser.get(path).text).text
+
+    assert "not often enough yet" in page(f"/devices/{device}", 1.0, 3)
+    assert "took 1.00 times its usual" in page(f"/devices/{device}", 1.0, LEAST)
+    assert "Drifting" in page("/devices", 1.5, RECENT)
+    assert "takes 1.50 times its usual, which was first seen" in page(f"/devices/{device}", 1.5, 1)
+    assert "Drifting" not in page("/devices", 1.0, RECENT)
 
 
 def test_devices_say_how_good_their_cost_model_is(empty: Service, browser: TestClient) -> None:

@@ -254,14 +254,19 @@ class ClusterRunner(SerialRunner):
             self._finish(work, job, failure=wrong, seconds=seconds, error=answer["error"])
             return
         self.disturbed += answer["disturbed"]
-        self._finish(work, job, samples=tuple(answer["samples"]), seconds=seconds, error=answer["error"])
+        self._finish(
+            work, job, samples=tuple(answer["samples"]), seconds=seconds, error=answer["error"],
+            calibration=answer["calibration"],
+        )  # fmt: skip
 
     def _finish(
         self, work: _Work, job: _Job, *, samples: tuple[float, ...] = (), failure: Failure | None = None,
-        seconds: float = 0.0, error: float | None = None,
+        seconds: float = 0.0, error: float | None = None, calibration: float | None = None,
     ) -> None:  # fmt: skip
         job.clear()
-        trial = Trial(job.candidate, work.purpose, samples, failure, error, job.build_seconds, seconds)
+        trial = Trial(
+            job.candidate, work.purpose, samples, failure, error, job.build_seconds, seconds, calibration=calibration
+        )  # fmt: skip
         if trial.seconds is not None:
             key = job.candidate.record_key
             work.seen[key] = min(trial.seconds, work.seen.get(key, trial.seconds))

@@ -42,7 +42,7 @@ def carry(folder: Path, python: str = PYTHON) -> list[str]:
     with tempfile.TemporaryDirectory(prefix="bench-gpu-") as scratch:
         wheel = _download(f"{_FFI}=={distribution(_FFI).version}", python, Path(scratch))
         with zipfile.ZipFile(wheel) as archive:
-            wanted = [name for name in archive.namelist() if name.endswith(_NEEDED) and "testing" not in name]
+            wanted = [name for name in archive.namelist() if name.endswith(_NEEDED)]
             archive.extractall(folder, wanted)
     (folder / "LIST.txt").write_text("\n".join(listed := _listed(folder)) + "\n")
     return [*listed, f"{size_of(folder) / 2**20:.1f} MiB in all: PYTHONPATH={folder} there, with Python {python}"]

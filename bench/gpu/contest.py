@@ -33,7 +33,7 @@ class Contender:
         self.name, self.failed = name, ""
         self.note: dict[str, Any] = {}
         self.rounds: list[list[float]] = []
-        runtime = {"TVM_USE_RUNTIME_LIB": "1"} if name in OURS else {}
+        runtime = {"TVM_USE_RUNTIME_LIB": "1", "TVM_FFI_DISABLE_TORCH_C_DLPACK": "1"} if name in OURS else {}
         self._log = log.open("wb")
         self._child = subprocess.Popen(
             [sys.executable, "-m", "bench.gpu.child", json.dumps({**config, "contender": name})], bufsize=0,

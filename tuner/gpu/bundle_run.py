@@ -117,7 +117,12 @@ def _child(folder: Path, keys: Sequence[str], limit: float) -> Iterator[tuple[st
     With the child its last candidate is lost, which is a result as well.
     """
     command = [sys.executable, str(folder / "measure.py"), str(folder), "--child"]
-    environment = {**os.environ, "TVM_USE_RUNTIME_LIB": "1", "TVM_NUM_THREADS": "1"}
+    environment = {
+        **os.environ,
+        "TVM_USE_RUNTIME_LIB": "1",
+        "TVM_NUM_THREADS": "1",
+        "TVM_FFI_DISABLE_TORCH_C_DLPACK": "1",
+    }
     child = subprocess.Popen(
         command, bufsize=0, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, start_new_session=True
     )

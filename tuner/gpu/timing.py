@@ -17,6 +17,7 @@ from tuner.errors import DeviceError
 
 LIMIT = 120.0  # s that loading and timing may take; a model that hangs the GPU costs this
 WARM, SAMPLES, SECONDS = 5, 200, 2.0
+_ENVIRONMENT = {"TVM_USE_RUNTIME_LIB": "1", "TVM_FFI_DISABLE_TORCH_C_DLPACK": "1"}  # neither compiler nor PyTorch
 _ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -25,7 +26,7 @@ def time_artifact(folder: Path, limit: float = LIMIT) -> dict[str, Any]:
     try:
         done = subprocess.run(
             [sys.executable, "-m", "tuner.gpu.timing", str(folder.resolve())], capture_output=True, text=True,
-            timeout=limit, check=False, cwd=_ROOT, env=child_environment() | {"TVM_USE_RUNTIME_LIB": "1"},
+            timeout=limit, check=False, cwd=_ROOT, env=child_environment() | _ENVIRONMENT,
         )  # fmt: skip
     except subprocess.TimeoutExpired:
         raise DeviceError(f"The model did not run to its end within {limit:g} s.", code="not-measurable") from None

@@ -12,6 +12,7 @@ import pytest
 
 from db.store import Store
 from service.commands.gpu_trials import GpuTrials
+from service.exports.report_html import report_html
 from tests.integration.gpu.conftest import Round
 from tests.integration.gpu.gpu_models import job
 from tests.unit.gpu.gpu_tools import fake_nvcc
@@ -33,6 +34,12 @@ def test_the_artifact_says_that_nothing_was_measured(first_round: Round) -> None
     assert manifest["measured"] is False
     assert manifest["device"]["mcpu"] == "sm_86"
     assert {path.stem for path in (out / "cubins").iterdir()} == set(manifest["cubins"]) != set()
+
+
+def test_the_report_can_be_read_as_a_page(first_round: Round) -> None:
+    page = report_html(first_round.report)
+    assert "no latency measured" in page
+    assert all(block["function"] in page for block in first_round.report["blocks"])
 
 
 def test_what_can_be_checked_without_a_gpu_was(first_round: Round) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 
 from tuner.build.binary import KernelBinary
 from tuner.graph.ir import Graph
+from tuner.plan.bf16 import stored
 
 Call = Callable[[], None]
 
@@ -52,7 +53,7 @@ def _prepared(contestant: Contestant, cores: int) -> tuple[Call, Call]:
 
 def _array(shape: Sequence[int], dtype: str, seed: int) -> np.ndarray:
     numbers = np.random.default_rng(seed).standard_normal(tuple(shape))
-    return numbers.astype(dtype)
+    return stored(numbers) if dtype == "uint16" else numbers.astype(dtype)  # weights in bfloat16
 
 
 def _ours(kernel: KernelBinary) -> tuple[Call, Call]:

@@ -5,7 +5,8 @@ template's default and of the best of the ``--tries`` knobs that the analytic ex
 this machine's peak, and how often ONNX Runtime's time for the same layers holds ours. All contestants take turns, one
 call each, and the fastest call counts, so that neighbours disturb little; caches are as in a running model, because the
 other blocks run in between. What was built stays in ``--out``; ``--against`` takes such a folder of an earlier run and
-lets its default kernels take part as "before".
+lets its default kernels take part as "before". With ``--precision bf16`` the same kernels with weights in bfloat16 take
+part in the same turns, and the row says how often the fastest in float32 holds the fastest in bf16.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from bench.kernel_turns import Contestant, take_turns
 from tuner.errors import CandidateError
 from tuner.graph.costs import layer_cost
 from tuner.graph.ir import Graph
+from tuner.precision import BF16, FP32, LOWERED, PRECISIONS
 from tuner.types import Candidate, Device
 
 MODELS = ("resnet50", "squeezenet", "bvlc_alexnet", "inception_v1", "shufflenet", "mobilenetv2")
@@ -72,6 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=40, help="turns of each contestant")
     parser.add_argument("--out", type=Path, default=Path("out/kernels"))
     parser.add_argument("--against", type=Path, help="the --out of an earlier run")
+    parser.add_argument("--precision", choices=PRECISIONS, default=FP32, help="bf16: beside float32, not in its place")
     options = parser.parse_args(arguments)
     os.environ["TVM_NUM_THREADS"] = str(options.cores)  # before TVM is loaded: it would count cores its own way
     from tuner.measure.device import detect_cpu
@@ -82,6 +85,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(f"peak {roof.flops / 1e9:.0f} GFLOP/s, memory {roof.bandwidth / 1e9:.1f} GB/s, cores {options.cores}")
     cases = [c for c in _cases(options.models.split(","), options.out, device) if _wanted(c, options.only)]
     fields = [_field(case, device, options.out, options.tries, options.against) for case in cases]
+    if options.precision == BF16:
+        for case, field in zip(cases, fields, strict=True):
+            field += _lowered(case, device, options.out, options.tries)
     for case, best in zip(cases, take_turns(fields, options.rounds, options.cores), strict=True):
         print(_line(case, best, roof.flops, roof.bandwidth), flush=True)
     return 0
@@ -130,6 +136,28 @@ def known_graph(model: str, out: Path) -> Graph:
 def _field(case: Case, device: Device, out: Path, tries: int, against: Path | None) -> list[Contestant]:
     """The contestants for one block: "default", "before", the knobs tried, and ONNX Runtime."""
     from tuner.kernels.registry import template
+
+    field = _kernels(case, device, out, tries)
+    default = dict(template(case.template).space(case.workload, case.layouts, device).default)
+    if against and (before := built(case, default, device, against, rebuild=False)):
+        field.append(Contestant("before", before))
+    return [*field, Contestant("onnxruntime", None, case.workload)]
+
+
+def _lowered(case: Case, device: Device, out: Path, tries: int) -> list[Contestant]:
+    """The block's kernels with weights in bfloat16, their names begun with "bf16"; none where it has no such twin."""
+    from tuner.kernels.registry import template
+
+    twin = LOWERED.get(case.template)
+    if twin is None or not template(twin).accepts(case.workload, case.layouts, device):
+        return []
+    found = _kernels(replace(case, template=twin), device, out, tries)
+    return [replace(each, name=f"{BF16} {each.name}") for each in found]
+
+
+def _kernels(case: Case, device: Device, out: Path, tries: int) -> list[Contestant]:
+    """The template's default, called so, and the ``tries`` knobs that the analytic expectation puts first."""
+    from tuner.kernels.registry import template
     from tuner.search.features import Features
 
     space = template(case.template).space(case.workload, case.layouts, device)
@@ -144,9 +172,7 @@ def _field(case: Case, device: Device, out: Path, tries: int, against: Path | No
         kernel = built(case, k, device, out, rebuild=True)
         if kernel and (k is default or k != default):
             field.append(Contestant(name, kernel))
-    if against and (before := built(case, default, device, against, rebuild=False)):
-        field.append(Contestant("before", before))
-    return [*field, Contestant("onnxruntime", None, case.workload)]
+    return field
 
 
 def built(case: Case, knobs: Mapping[str, int], device: Device, folder: Path, *, rebuild: bool) -> Any:
@@ -167,7 +193,9 @@ def built(case: Case, knobs: Mapping[str, int], device: Device, folder: Path, *,
     if not rebuild:
         return KernelBinary.from_json(json.loads(facts.read_text())) if facts.exists() else None
     folder.mkdir(parents=True, exist_ok=True)
-    candidate = Candidate(canonical, digest(canonical), case.layouts, case.template, maker.version, knobs, device.cores)
+    candidate = Candidate(
+        canonical, digest(canonical), case.layouts, case.template, maker.version, knobs, device.cores, maker.precision
+    )  # fmt: skip
     try:
         built = build_kernel(candidate, device, library)
     except CandidateError as error:
@@ -185,7 +213,8 @@ def _line(case: Case, best: Mapping[str, float], flops: float, bandwidth: float)
     def share(seconds: float) -> str:
         return f"{work / seconds / 1e9:6.1f} {unit} {work / seconds / most:4.0%}"
 
-    ours = {name: s for name, s in best.items() if name not in ("onnxruntime", "before")}
+    lowered = {name: s for name, s in best.items() if name.startswith(BF16)}
+    ours = {name: s for name, s in best.items() if name not in ("onnxruntime", "before") and name not in lowered}
     cells = [f"{case.model[:10]:10} {case.about:52}"]
     if "default" in best:
         cells.append(f"{best['default'] * 1e6:8.1f} us {share(best['default'])}")
@@ -196,6 +225,9 @@ def _line(case: Case, best: Mapping[str, float], flops: float, bandwidth: float)
     if len(ours) > 1:
         name = min(ours, key=lambda n: ours[n])
         cells.append(f"best {share(ours[name])} {name}")
+    if lowered and ours:
+        name = min(lowered, key=lambda n: lowered[n])
+        cells.append(f"fp32/bf16 {min(ours.values()) / lowered[name]:.2f} ({lowered[name] * 1e6:.1f} us, {name})")
     return "  ".join(cells)
 
 

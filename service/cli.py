@@ -206,7 +206,9 @@ def _search_options(parser: argparse.ArgumentParser) -> None:
         help="joint (default), dlfusion, ...; on real devices also greedy; with options: tpe:plans=200",
     )
     parser.add_argument("--cores", type=_core_list, metavar="auto|1,2,4", help="core counts to consider per block")
-    parser.add_argument("--precision", default="fp32", metavar="P", help="fp32; fp16 with --build-only")
+    parser.add_argument("--precision", default="fp32", metavar="P", help="fp32, bf16; fp16 with --build-only")
+    parser.add_argument("--accuracy", type=_share, default=0.0, metavar="LIMIT",
+                        help="largest relative error of the whole model (default 1e-4; in bf16 2e-2)")  # fmt: skip
     parser.add_argument("--plan", type=Path, metavar="PLAN.json", help="a hand-written plan instead of our own")
     parser.add_argument("--memory-limit", type=_bytes, metavar="BYTES", help="that one candidate may use (e.g. 2G)")
     parser.add_argument("--seed", type=int, default=0, metavar="N")
@@ -291,6 +293,16 @@ def _positive(text: str) -> float:
         value = 0.0
     if not 0 < value < 1e9:
         raise argparse.ArgumentTypeError(f"{text!r} is not a positive number of seconds")
+    return value
+
+
+def _share(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0 and at most 1")
     return value
 
 

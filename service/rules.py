@@ -10,12 +10,12 @@ from dataclasses import replace
 from typing import Any
 
 from tuner.errors import UserError
+from tuner.precision import check_precision
 from tuner.search.strategies.options import OPTIONS, check, parse
 from tuner.types import SIMULATED, Budget, Device, JobSpec
 
 SIMULATED_STRATEGIES = tuple(OPTIONS)
 STRATEGIES = ("joint", "greedy", *(name for name in OPTIONS if name != "joint"))  # on real devices
-PRECISIONS = ("fp32",)
 DEFAULT_SECONDS = 300.0  # of a job that names no budget
 
 
@@ -28,9 +28,7 @@ def checked(spec: JobSpec, device: Device | None = None) -> JobSpec:
     from tuner.plan.plan import Plan
 
     check_strategy(spec.strategy, spec.device)
-    if spec.precision not in PRECISIONS:
-        known = f"Known: {', '.join(PRECISIONS)}."
-        raise UserError(f"Precision {spec.precision!r} is not supported.", code="bad-precision", hint=known)
+    check_precision(spec.precision, simulated=spec.device.startswith(SIMULATED))
     check_names(spec.disabled_passes)
     if spec.plan is not None:
         Plan.from_json(spec.plan)

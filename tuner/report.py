@@ -18,7 +18,9 @@ from tuner.graph.costs import layer_cost, total_macs
 from tuner.graph.load import ImportedModel
 from tuner.measure.contest import ContestResult, Ratio
 from tuner.measure.machine import MachineState
+from tuner.measure.rounding import Rounding
 from tuner.plan.plan import VIEW, Plan
+from tuner.precision import precision_of
 from tuner.search.courses import Foreseen
 from tuner.search.examination import Figures, examine_knobs
 from tuner.search.tuning import Tuning
@@ -52,6 +54,7 @@ class Outcome:
     toolchain: str
     protocol: str
     blocks: Figures | None = None  # of the model of blocks, where other plans than the one begun with were searched
+    rounding: Rounding | None = None  # in bf16: what it costs, and which layers cannot afford it
 
 
 def preamble(spec: JobSpec, model: ImportedModel, device: Device, toolchain: str, protocol: str) -> dict[str, Any]:
@@ -113,6 +116,7 @@ def make_report(o: Outcome) -> dict[str, Any]:
             "over_greedy_rounds": o.over_greedy.pairs if o.over_greedy else None,
         },
         "verification": o.verification.to_json(),
+        "rounding": None if o.rounding is None else o.rounding.to_json(),
         "cost_model": _cost_model(o),
         "prediction": _prediction(o),
         "machine": asdict(o.machine) | {"disturbed_samples": o.disturbed},
@@ -220,6 +224,7 @@ def _blocks(o: Outcome) -> list[dict[str, Any]]:
                 "cores": step.cores,
                 "layouts": dict(step.layouts),
                 "template": step.template,
+                "precision": precision_of(step.template),
                 "knobs": None if step.knobs is None else dict(step.knobs),
                 "symbol": step.symbol,
                 "ms": None if seconds is None else round(seconds * 1e3, 5),
@@ -232,7 +237,8 @@ def _blocks(o: Outcome) -> list[dict[str, Any]]:
         if block.layers not in ran:  # views, and concatenations whose parts are written where they belong
             rows.append(
                 {
-                    "layers": list(block.layers), "cores": 0, "layouts": {}, "template": VIEW, "knobs": None,
+                    "layers": list(block.layers), "cores": 0, "layouts": {}, "template": VIEW,
+                    "precision": precision_of(VIEW), "knobs": None,
                     "symbol": None, "ms": 0.0, "gflops": None, "share": 0.0,
                 }
             )  # fmt: skip

@@ -30,14 +30,17 @@ from tuner.measure.local import LocalRunner
 from tuner.measure.machine import MachineState, Reading
 from tuner.measure.models import Here, WholeModels
 from tuner.measure.options import MeasureOptions
+from tuner.measure.rounding import Rounding, choose_layers
 from tuner.measure.runner import Runner
 from tuner.output import check_writable, install
 from tuner.plan.legality import validate
 from tuner.plan.plan import Plan
+from tuner.precision import BF16, LOWERED
 from tuner.report import Outcome, make_report
 from tuner.search.courses import AsBegun, Course, Foreseen, Planned, course
 from tuner.search.examination import examined
 from tuner.search.fusion import greedy, unfused
+from tuner.search.lowering import check_plan
 from tuner.search.questions import answered, core_counts, defaults, distinct, questions
 from tuner.search.replanning import Replanning, replan
 from tuner.search.samples import Samples
@@ -95,6 +98,7 @@ class Session:
         self._foreseen: Foreseen | None = None  # of the tuned plan as a whole, before it was built
         self._replanning: Replanning | None = None  # with strategies that consider other plans than the one begun with
         self._inputs: list[dict[str, np.ndarray]] = []  # what whole models are run on
+        self._rounding: Rounding | None = None  # in bf16, what it costs this model
         self._reference: list[dict[str, np.ndarray]] | None = None  # ONNX Runtime's outputs for the input sets
 
     @property
@@ -126,7 +130,7 @@ class Session:
     # stages -----------------------------------------------------------------------------------------------------
 
     def _run(self, model: ImportedModel, scratch: Path) -> dict[str, Any]:
-        begun = self._plan(model)
+        begun = self._plan(model, scratch)
         plan = defaults(begun.plan, begun.asked)
         with self._turn("the default plan"):
             began = time.monotonic()
@@ -181,9 +185,10 @@ class Session:
     ) -> tuple[Plan, list[Step], Verification] | None:  # fmt: skip
         """A plan with the best known kernels, built and verified; None if it is among ``plans`` or never exact enough.
 
-        Rounding errors of Winograd kernels add up over a deep model; where they exceed the limit it does without.
+        Rounding errors add up over a deep model; where they exceed the limit it does without Winograd kernels, and
+        before that without weights in bf16.
         """
-        for without in ((), LESS_EXACT):
+        for without in self._renounced:
             tuned = answered(planned.plan, planned.asked, without)
             if tuned.hash in {plan.hash for plan in plans.values()}:
                 return None
@@ -194,21 +199,43 @@ class Session:
                 return tuned, built, verification
         return None
 
-    def _plan(self, model: ImportedModel) -> Planned:
+    def _plan(self, model: ImportedModel, scratch: Path) -> Planned:
         self._say(Stage.PLAN, f"fusing {len(model.graph.layers)} layers")
         cores = core_counts(self.spec.cores, self.device)
         if self.spec.plan is not None:
             plan = Plan.from_json(self.spec.plan)
             validate(plan, model.graph, self.device.cores)
+            check_plan(plan, self.spec.precision)
         elif self.spec.strategy == "none":
             plan = unfused(model.graph, self.device, 1)
         else:
             plan = greedy(model.graph, self.device, max(cores))
+        if self.spec.precision == BF16 and self.spec.plan is None:
+            self._rounding = self._round(model, scratch)
         asked = questions(
             plan, model.graph, self.device, cores=cores, precision=self.spec.precision, seed=self.spec.seed,
-            residency=residency(model, self.device), alternatives=self.spec.plan is None,
+            residency=residency(model, self.device), alternatives=self.spec.plan is None, exact=self._exact,
         )  # fmt: skip
         return Planned(plan, asked)
+
+    def _round(self, model: ImportedModel, scratch: Path) -> Rounding:
+        """Which layers may have rounded weights within the job's limit."""
+        self._say(Stage.PLAN, "measuring what bf16 costs in accuracy")
+        cores, limit = self.device.cores, self.spec.accuracy
+        with self._turn("what bf16 costs in accuracy"):
+            try:
+                found = choose_layers(model.graph, model.weights, self._inputs, limit, cores, scratch)
+            except CandidateError as error:
+                raise InternalError(f"What bf16 costs could not be measured: {error}", code="not-verified") from error
+        if found.kept:
+            text = f"{len(found.kept)} layers keep float32 weights: with all in bf16 the error is {found.every:.2g}"
+            self._say(Stage.PLAN, f"{text}, the limit {limit:g}")
+        return found
+
+    @property
+    def _exact(self) -> frozenset[str]:
+        """Computations whose weights stay float32."""
+        return frozenset() if self._rounding is None else self._rounding.exact
 
     def _build(self, model: ImportedModel, plan: Plan, folder: Path, what: str) -> list[Step]:
         self._say(Stage.BUILD, f"building the {what}")
@@ -255,7 +282,10 @@ class Session:
 
     def _replan(self, model: ImportedModel, tuning: Tuning, strategy: Strategy) -> Replanning:
         cores = core_counts(self.spec.cores, self.device)
-        self._replanning = replan(model.graph, cores, residency(model, self.device), tuning, strategy, self.samples)
+        self._replanning = replan(
+            model.graph, cores, residency(model, self.device), tuning, strategy, self.samples,
+            precision=self.spec.precision, exact=self._exact,
+        )  # fmt: skip
         return self._replanning
 
     def _compare(self, model: ImportedModel, scratch: Path, names: Sequence[str]) -> ContestResult:
@@ -270,6 +300,12 @@ class Session:
         self._note(result)
         self._seconds["measuring"] += time.monotonic() - began
         return result
+
+    @property
+    def _renounced(self) -> tuple[tuple[str, ...], ...]:
+        """Templates that a plan does without to become exact enough: none at first, then more."""
+        lowered = tuple(LOWERED.values())
+        return ((), lowered, (*lowered, *LESS_EXACT)) if self.spec.precision == BF16 else ((), LESS_EXACT)
 
     @property
     def _compare_seconds(self) -> float:
@@ -324,7 +360,7 @@ class Session:
             machine=MachineState.since(self._machine), disturbed=self._disturbed,
             seconds=self._seconds | {"total": self.clock.seconds},
             toolchain=toolchain(), protocol=PROTOCOL,
-            blocks=examined(self._replanning.state) if self._replanning else None,
+            blocks=examined(self._replanning.state) if self._replanning else None, rounding=self._rounding,
         )  # fmt: skip
         return make_report(outcome)
 

@@ -15,6 +15,7 @@ from statistics import median
 from typing import Any
 
 from tuner.errors import UserError
+from tuner.precision import ACCURACY, FP32
 
 SIMULATED = "sim:"  # how names of simulated devices begin
 PROTOCOL = "4"  # bump when the way of measuring changes: older records are then not comparable
@@ -226,13 +227,17 @@ class JobSpec:
     budget: Budget = field(default_factory=Budget)
     cores: tuple[int, ...] | None = None  # core counts to consider per block; None = 1..all
     precision: str = "fp32"
-    accuracy: float = 1e-4  # limit on max_rel_error of the whole model
+    accuracy: float = 0.0  # limit on max_rel_error of the whole model; 0 becomes the precision's usual one
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     disabled_passes: tuple[str, ...] = ()
     plan: Mapping[str, Any] | None = None  # a hand-written plan; None = fusetune's own
     memory_limit: int | None = None  # bytes a candidate may use
     seed: int = 0
     fresh: bool = False  # do not use stored records
+
+    def __post_init__(self) -> None:
+        if not self.accuracy:
+            object.__setattr__(self, "accuracy", ACCURACY.get(self.precision, ACCURACY[FP32]))
 
     def to_json(self) -> dict[str, Any]:
         return vars(self) | {"budget": vars(self.budget), "shapes": dict(self.shapes)}  # asdict copies the whole plan

@@ -96,6 +96,8 @@ def show(console: Console, report: Mapping[str, Any]) -> None:
         f"{report['seconds']['total']:.0f} s; {_checked(report)}.",
         highlight=False, soft_wrap=True,
     )  # fmt: skip
+    if report.get("rounding") is not None:
+        console.print(_lowered(report), highlight=False, soft_wrap=True)
     if report["reused"]:
         console.print("Everything was known already: nothing was measured but the whole models.", highlight=False)
 
@@ -108,6 +110,20 @@ def _checked(report: Mapping[str, Any]) -> str:
         f"verified on {checked['inputs']} inputs, largest relative error {checked['max_rel_error']:.1e} "
         f"(limit {checked['limit']:g})"
     )
+
+
+def _lowered(report: Mapping[str, Any]) -> str:
+    """What a job in bf16 stores so, and at what price."""
+    lowered = sum(b["precision"] == "bf16" for b in report["blocks"])
+    kept, every = len(report["rounding"]["kept_fp32"]), report["rounding"]["error_of_all"]
+    top1 = report["verification"]["top1"]
+    text = f"Weights of {lowered} {'block is' if lowered == 1 else 'blocks are'} stored in bf16"
+    if kept:
+        would = "could not be told" if every is None else f"would be {every:.1e}"
+        text += f"; {kept} {'layer keeps' if kept == 1 else 'layers keep'} float32, or the error {would}"
+    if top1 is not None:
+        text += f"; the largest output is the same in {top1['agree']} of {top1['of']} row(s)"
+    return f"{text}. Unoptimised, unfused and ONNX Runtime compute in float32."
 
 
 def _blocks(report: Mapping[str, Any]) -> Table:

@@ -22,6 +22,7 @@ def job_spec(args: argparse.Namespace) -> JobSpec:
         budget=Budget(args.trials, args.seconds),
         cores=args.cores,
         precision=args.precision,
+        accuracy=args.accuracy,
         shapes=dict(args.shape),
         disabled_passes=tuple(args.disable_pass),
         plan=read_json(args.plan) if args.plan else None,

@@ -223,6 +223,10 @@ def trust(report: Mapping[str, Any]) -> list[tuple[str, str, str]]:
                 f"limit {error(checks['limit'])}; largest over {checks['inputs']} input sets and all outputs",
             )
         )
+        if top1 := checks.get("top1"):
+            facts.append(("Top-1 class", f"the same in {top1['agree']} of {top1['of']}", "rows of the outputs"))
+    if report.get("rounding") is not None:
+        facts.append(_lowered(report))
     if trials["measured"]:
         good = f"{trials['measured'] - trials['failed']:,} of {trials['measured']:,}"
         facts.append(("Verified candidates", good, "every kernel's output is checked before its time counts"))
@@ -249,6 +253,17 @@ def trust(report: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         ("Toolchain", report["toolchain"], f"measurement protocol {report['protocol']}, {report['precision']}"),
     ]
     return facts
+
+
+def _lowered(report: Mapping[str, Any]) -> tuple[str, str, str]:
+    """What a job in bf16 stores so, and at what price."""
+    rounding, blocks = report["rounding"], [b for b in report["blocks"] if b["template"] != "view"]
+    lowered = sum(b["precision"] == "bf16" for b in blocks)
+    every, kept = rounding["error_of_all"], len(rounding["kept_fp32"])
+    note = f"rounding all weights makes an error of {error(every)}" if every is not None else "no error can be told"
+    if kept:
+        note += f", so that {kept} {'layer keeps' if kept == 1 else 'layers keep'} float32"
+    return "Weights in bf16", f"{lowered} of {len(blocks)} blocks", note
 
 
 def time_spent(report: Mapping[str, Any]) -> list[tuple[str, float]]:

@@ -86,6 +86,7 @@ def _check_plan(request: Mapping[str, Any]) -> dict[str, Any]:
     from tuner.graph.load import import_model
     from tuner.plan.legality import validate
     from tuner.plan.plan import Plan
+    from tuner.search.lowering import check_plan
     from tuner.types import Device, JobSpec
 
     spec, device = JobSpec.from_json(request["spec"]), Device.from_json(request["device"])
@@ -94,6 +95,7 @@ def _check_plan(request: Mapping[str, Any]) -> dict[str, Any]:
         Path(request["path"]), shapes=spec.shapes, disabled=spec.disabled_passes, external=False
     ).graph  # fmt: skip
     validate(plan, graph, device.cores)
+    check_plan(plan, spec.precision)
     check_blocks(plan, graph, device)
     return {}
 

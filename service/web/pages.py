@@ -9,11 +9,12 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import HTMLResponse, RedirectResponse
 
-from service.rules import DEFAULT_SECONDS, PRECISIONS, STRATEGIES
+from service.rules import DEFAULT_SECONDS, STRATEGIES
 from service.web.joblist import ORDERS, PERIOD_NAMES, JobFilters, summary
 from service.web.render import Web
 from service.web.views import LIVE, job_row
 from tuner.errors import UserError
+from tuner.precision import ACCURACY, PRECISIONS
 
 PAGE = 50  # jobs
 LIVE_ROWS = 200  # rows that one page keeps up to date
@@ -103,6 +104,7 @@ def router(web: Web) -> APIRouter:
             strategies=STRATEGIES,
             strategy_names=STRATEGY_NAMES,
             precisions=PRECISIONS,
+            limits=[(name, f"{limit:g}") for name, limit in ACCURACY.items()],
             minutes=DEFAULT_SECONDS / 60,
         )
 

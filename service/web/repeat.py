@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import shlex
-from dataclasses import fields
 from typing import Any
 
 from db.jobs import Job
+from tuner.precision import ACCURACY, FP32
 from tuner.types import JobSpec
 
-_USUAL = {field.name: field.default for field in fields(JobSpec)}
+_USUAL = JobSpec(model="")
 
 
 def curl(job: Job, server: str) -> str:
@@ -32,7 +32,7 @@ def command(job: Job, server: str) -> str:
     spec = job.spec
     words = ["fusetune", "submit", f"{(job.model_name or 'MODEL').removesuffix('.onnx')}.onnx"]
     words += ["--server", server, "--device", spec.device]
-    if spec.strategy != _USUAL["strategy"]:
+    if spec.strategy != _USUAL.strategy:
         words += ["--strategy", spec.strategy]
     if spec.budget.trials is not None:
         words += ["--trials", str(spec.budget.trials)]
@@ -40,6 +40,10 @@ def command(job: Job, server: str) -> str:
         words += ["--seconds", f"{spec.budget.seconds:g}"]
     if spec.cores:
         words += ["--cores", ",".join(map(str, spec.cores))]
+    if spec.precision != FP32:
+        words += ["--precision", spec.precision]
+    if spec.accuracy != ACCURACY.get(spec.precision):
+        words += ["--accuracy", f"{spec.accuracy:g}"]
     for name, shape in spec.shapes.items():
         words += ["--shape", f"{name}={','.join(map(str, shape))}"]
     for name in spec.disabled_passes:
@@ -55,6 +59,7 @@ def command(job: Job, server: str) -> str:
 
 def _body(spec: JobSpec) -> dict[str, Any]:
     given = spec.to_json()
-    kept = {name: value for name, value in given.items() if value != _USUAL.get(name) and value not in ({}, (), [])}
+    usual = _USUAL.to_json() | {"accuracy": ACCURACY.get(spec.precision)}
+    kept = {name: value for name, value in given.items() if value != usual[name] and value not in ({}, (), [])}
     kept["budget"] = {name: value for name, value in given["budget"].items() if value is not None}
     return {"model": spec.model, "device": spec.device, **kept, "fresh": True}

@@ -26,6 +26,7 @@ ARROWS = {
             "tuner.errors",
             "tuner.events",
             "tuner.lifeline",
+            "tuner.precision",
             "tuner.scratch",
             "tuner.search.strategies.options",
             "tuner.versions",
@@ -40,6 +41,7 @@ ARROWS = {
 # Parts of tuner that others read without an engine.
 WITHOUT_TVM = (
     "tuner.types", "tuner.errors", "tuner.environment", "tuner.events", "tuner.lifeline", "tuner.versions",
+    "tuner.precision",
     "tuner.graph", "tuner.plan", "tuner.search.strategies.options",
 )  # fmt: skip
 

@@ -19,6 +19,7 @@ class Verification:
     max_abs_error: float
     max_rel_error: float
     limit: float
+    top1: tuple[int, int] | None = None  # rows whose largest number is the reference's, of so many; see ``_classes``
 
     @property
     def passed(self) -> bool:
@@ -31,6 +32,7 @@ class Verification:
             "max_rel_error": self.max_rel_error,
             "limit": self.limit,
             "passed": self.passed,
+            "top1": None if self.top1 is None else {"agree": self.top1[0], "of": self.top1[1]},
         }
 
 
@@ -54,7 +56,34 @@ def compare(
     worst = [(0.0, 0.0)]
     for ours, theirs in zip(got, reference, strict=True):
         worst += [_errors(ours[name], theirs[name], softmax.get(name)) for name in theirs]
-    return Verification(len(got), _worst(a for a, _ in worst), _worst(r for _, r in worst), limit)
+    return Verification(
+        len(got), _worst(a for a, _ in worst), _worst(r for _, r in worst), limit, _top1(got, reference)
+    )
+
+
+def _top1(
+    got: Sequence[Mapping[str, np.ndarray]], reference: Sequence[Mapping[str, np.ndarray]]
+) -> tuple[int, int] | None:  # fmt: skip
+    """(rows that agree, rows) of a classifier: a model with one output, of a score per class for each row."""
+    agree = rows = 0
+    for ours, theirs in zip(got, reference, strict=True):
+        pair = [_classes(arrays) for arrays in (ours, theirs)]
+        if pair[0] is None or pair[1] is None or pair[0].shape != pair[1].shape:
+            return None
+        agree += int(np.sum(pair[0].argmax(1) == pair[1].argmax(1)))
+        rows += len(pair[0])
+    return (agree, rows) if rows else None
+
+
+def _classes(outputs: Mapping[str, np.ndarray]) -> np.ndarray | None:
+    """``[rows, classes]`` of a model's outputs; None if they are not scores of classes."""
+    if len(outputs) != 1:
+        return None
+    (scores,) = outputs.values()
+    shape = scores.shape
+    if not np.issubdtype(scores.dtype, np.floating) or len(shape) < 2 or shape[1] < 2 or any(d != 1 for d in shape[2:]):
+        return None
+    return scores.reshape(shape[0], shape[1])
 
 
 def _errors(ours: np.ndarray, theirs: np.ndarray, axis: int | None) -> tuple[float, float]:

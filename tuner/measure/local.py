@@ -191,7 +191,10 @@ class LocalRunner(SerialRunner):
         self._referee.ensure()
         if self._referee.idle:
             keep = sorted({j.reference for j in (*work.built, *work.building.values())})
-            request = {"workload": job.candidate.workload, "name": job.reference, "keep": keep}
+            asked = job.candidate
+            request = {
+                "workload": asked.workload, "precision": asked.precision, "name": job.reference, "keep": keep
+            }  # fmt: skip
             self._referee.send(request, self._options.reference_limit)
             work.referring = job
 

@@ -21,6 +21,8 @@ import numpy as np
 from tuner.errors import CandidateError
 from tuner.graph.ir import Constant, Graph, Tensor
 from tuner.measure.options import MeasureOptions
+from tuner.plan.bf16 import rounded, weight_names
+from tuner.precision import BF16, FP32
 
 _BLOCK = 1048573  # random numbers that are really drawn (4 MB); prime, so that repeats never line up with rows
 _FED = 1 << 20  # bytes from which a weight is fed to ONNX Runtime in place instead of copied into the model
@@ -66,6 +68,7 @@ def make_reference(
     folder: Path,
     to_onnx: Callable[[Graph, Mapping[str, np.ndarray]], Any],
     threads: int = 1,
+    precision: str = FP32,
 ) -> Reference:
     """Draw inputs and weights, compute the outputs, leave all in ``folder`` (which must not exist yet).
 
@@ -73,6 +76,7 @@ def make_reference(
         workload: a canonical graph; constants without a value are weights, drawn from N(0, 1/fan_in).
         to_onnx: (graph, arrays of its constants) -> onnx.ModelProto.
         threads: for ONNX Runtime.
+        precision: "bf16": weights that kernels store so are rounded, so that these are held against what they mean.
 
     Raises:
         CandidateError(code="no-reference"): ONNX Runtime cannot run the workload.
@@ -88,6 +92,9 @@ def make_reference(
         block = rng.standard_normal(_BLOCK, np.float32)
         for tensor in types:
             _draw(workload, tensor, arrays[tensor.name], rng, block)
+        if precision == BF16:
+            for name in weight_names(workload):
+                arrays[name][...] = rounded(arrays[name])
         outputs = _run(workload, arrays, to_onnx, threads)
         out_index = _layout([(n, a.shape, a.dtype.name) for n, a in outputs.items()])
         for name, array in _map(building / "outputs.bin", out_index, "w+").items():
@@ -127,7 +134,10 @@ def evict(root: Path, limit: int, keep: Collection[str]) -> list[str]:
 
 
 def handler(config: Mapping[str, Any]) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
-    """Serve the reference child: ``{"workload", "name", "keep"}`` -> ``{"evicted"}``; makes it unless it is there."""
+    """Serve the reference child: ``{"workload", "precision", "name", "keep"}`` -> ``{"evicted"}``.
+
+    The reference is made unless it is there.
+    """
     from tuner.measure.building import resolve
 
     options = MeasureOptions.from_json(config["options"])
@@ -141,7 +151,8 @@ def handler(config: Mapping[str, Any]) -> Callable[[Mapping[str, Any]], dict[str
             os.utime(folder)
         else:
             to_onnx = resolve(options.onnx_function)
-            make_reference(Graph.from_json(request["workload"]), options.seed, folder, to_onnx, threads)
+            workload, precision = Graph.from_json(request["workload"]), request["precision"]
+            make_reference(workload, options.seed, folder, to_onnx, threads, precision)
         return {"evicted": evict(root, options.reference_bytes, {request["name"], *request["keep"]})}
 
     return handle

@@ -12,7 +12,9 @@ from tuner.kernels.registry import serving, template
 from tuner.plan.joins import free_blocks
 from tuner.plan.plan import IMPORTED, VIEW, Block, Plan
 from tuner.plan.workload import workload_of
+from tuner.precision import LOWERED
 from tuner.search.knobs import KnobSearch
+from tuner.search.lowering import precision_for, streams
 from tuner.types import Candidate, Device
 
 
@@ -38,6 +40,7 @@ class Question:
     planned: int  # cores the plan gave it before anything was measured
     uses: int = 0  # blocks of the plan it stands for
     layers: list[tuple[str, ...]] = field(default_factory=list)
+    lowered: bool = False  # until anything is measured, the planned template's twin in bf16 is the answer
 
     @property
     def main(self) -> KnobSearch:
@@ -63,9 +66,16 @@ class Question:
             if s.best and name not in without
         ]
         if not found:
-            return Answer(self.template, self.space.default, self.planned, None)
+            return self.unmeasured(without)
         seconds, cores, name, knobs = min(found, key=lambda f: f[:3])
         return Answer(name, knobs, cores, seconds)
+
+    def unmeasured(self, without: Collection[str] = ()) -> Answer:
+        """What it is as long as nothing was measured: the planned template's default, or that of its twin in bf16."""
+        if self.lowered and (twin := LOWERED[self.template]) not in without:
+            space = next(s.space for (name, _), s in self.searches.items() if name == twin)
+            return Answer(twin, space.default, self.planned, None)
+        return Answer(self.template, self.space.default, self.planned, None)
 
     def settle(self, cores: int) -> None:
         """Ask about this core count alone from now on."""
@@ -98,8 +108,9 @@ def default_seconds(plan: Plan, asked: Asked) -> float | None:
         question = asked.get(block.layers)
         if question is None:
             continue
-        knobs = block.knobs or question.space.default
-        known = {c: s.seconds(knobs) for (name, c), s in question.searches.items() if name == block.template}
+        first = question.unmeasured()
+        knobs, template = (block.knobs, block.template) if block.knobs else (first.knobs, first.template)
+        known = {c: s.seconds(knobs) for (name, c), s in question.searches.items() if name == template}
         seconds = known.get(block.cores) or min((s for s in known.values() if s is not None), default=None)
         if seconds is None:
             return None
@@ -117,10 +128,12 @@ def questions(
     seed: int,
     residency: str,
     alternatives: bool = True,
+    exact: frozenset[str] = frozenset(),
 ) -> dict[tuple[str, ...], Question]:
     """Questions by the layers of the blocks that ask them; views, free concatenations and imported layers ask none.
 
-    With ``alternatives`` every template that serves a block as planned takes part, not the planned one alone.
+    With ``alternatives`` every template that serves a block as planned takes part, not the planned one alone: in
+    ``precision`` "bf16" those that store weights so, too, unless the block computes one of ``exact``.
     """
     by_key: dict[object, Question] = {}
     found = {}
@@ -135,7 +148,7 @@ def questions(
             by_key[key] = question_of(
                 bound.workload, layouts, block.template, device, cores=cores, precision=precision,
                 seed=seed + len(by_key), residency=residency, alternatives=alternatives and block.knobs is None,
-                planned=block.cores,
+                planned=block.cores, exact=exact,
             )  # fmt: skip
         question = by_key[key]
         question.uses += 1
@@ -148,22 +161,26 @@ def questions(
 
 def question_of(
     workload: Graph, layouts: Mapping[str, str], planned_template: str, device: Device, *, cores: Sequence[int],
-    precision: str, seed: int, residency: str, alternatives: bool, planned: int,
+    precision: str, seed: int, residency: str, alternatives: bool, planned: int, exact: frozenset[str] = frozenset(),
 ) -> Question:  # fmt: skip
     """What a kernel for this workload with these layouts should be. ``planned``: cores, until anything is measured."""
     makers = [template(planned_template)]
     if alternatives:
-        makers += [t for t in serving(workload, layouts, device) if t.name != planned_template]
+        allowed = precision_for(workload, precision, exact)
+        makers += [t for t in serving(workload, layouts, device, allowed) if t.name != planned_template]
+    names = {maker.name for maker in makers}
+    lowered = LOWERED.get(planned_template) in names and streams(workload)
     spaces = [maker.space(workload, layouts, device) for maker in makers]
     searches = {}
     for maker, space in zip(makers, spaces, strict=True):
         for count in cores:
             candidate = Candidate(
                 workload=workload.to_json(), workload_hash=workload.hash, layouts=layouts, template=maker.name,
-                template_version=maker.version, knobs={}, cores=count, precision=precision, residency=residency,
+                template_version=maker.version, knobs={}, cores=count, precision=maker.precision,
+                residency=residency,
             )  # fmt: skip
             searches[maker.name, count] = KnobSearch(candidate, workload, space, device, seed)
-    return Question(workload, layouts, planned_template, spaces[0], searches, planned)
+    return Question(workload, layouts, planned_template, spaces[0], searches, planned, lowered=lowered)
 
 
 def answered(plan: Plan, asked: Asked, without: Collection[str] = ()) -> Plan:
@@ -187,7 +204,8 @@ def defaults(plan: Plan, asked: Asked) -> Plan:
         question = asked.get(block.layers)
         if question is None or block.knobs is not None:
             return block
-        return replace(block, knobs=dict(question.space.default))
+        first = question.unmeasured()
+        return replace(block, template=first.template, knobs=dict(first.knobs))
 
     return plan.map(change)
 

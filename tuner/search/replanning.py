@@ -22,6 +22,7 @@ from tuner.plan.joins import is_free
 from tuner.plan.partition import Choice, to_plan
 from tuner.plan.plan import IMPORTED, VIEW, Plan
 from tuner.plan.space import Evaluation, PlanSpace, plan_space
+from tuner.precision import FP32
 from tuner.search.blocks import machine_of
 from tuner.search.knobs import KnobSearch
 from tuner.search.predictor import BlockPredictor
@@ -174,11 +175,12 @@ class Replanning:
 
 def replan(
     graph: Graph, cores: Sequence[int], residency: str, tuning: Tuning, strategy: Strategy,
-    samples: Samples | None = None,
+    samples: Samples | None = None, precision: str = FP32, exact: frozenset[str] = frozenset(),
 ) -> Replanning:  # fmt: skip
     """A strategy's search for a better plan of a Graph than the one that ``tuning`` is about.
 
-    ``samples``: what is known of the device; without any the model learns from ``tuning`` alone.
+    ``samples``: what is known of the device; without any the model learns from ``tuning`` alone. ``precision`` and
+    ``exact`` are as in ``tuner.search.questions``.
     """
     device, machine = tuning.device, machine_of(tuning.device)
     conversions = {name: 2 * tensor.bytes / machine.bandwidth for name, tensor in graph.tensors.items()}
@@ -187,7 +189,7 @@ def replan(
 
     def make(workload: Graph, layouts: dict[str, str], template: str) -> Question:
         return question_of(
-            workload, layouts, template, device, cores=cores, precision=space.precision, seed=tuning.seed,
+            workload, layouts, template, device, cores=cores, precision=precision, seed=tuning.seed, exact=exact,
             residency=residency, alternatives=True, planned=max(cores),
         )  # fmt: skip
 

@@ -265,10 +265,11 @@ class Tuning:
 
     def _control(self, question: Question, besides: Sequence[Candidate]) -> list[Candidate]:
         """A question's default kernel, unless it was measured again or is about to be."""
-        search = question.searches.get((question.template, question.planned))
-        if search is None or search.seconds(question.space.default) is None or search.finals(question.space.default):
+        first = question.unmeasured()
+        search = question.searches.get((first.template, question.planned))
+        if search is None or search.seconds(first.knobs) is None or search.finals(first.knobs):
             return []
-        default = search.with_knobs(question.space.default)
+        default = search.with_knobs(first.knobs)
         return [] if default.key in {candidate.key for candidate in besides} else [default]
 
     def _heaviest(self) -> list[Question]:

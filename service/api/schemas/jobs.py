@@ -8,7 +8,8 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, StringConstraints
 
 from service.api.schemas.common import NO_NUL, Cursor, DeviceRef, Input, Listed, Moment, Name, Output, Sha256, Word
-from service.rules import PRECISIONS, STRATEGIES
+from service.rules import STRATEGIES
+from tuner.precision import ACCURACY, PRECISIONS
 from tuner.types import Budget, JobSpec, JobState
 
 _DEEPEST = 40  # levels of a plan; ours have 9
@@ -74,9 +75,11 @@ class JobIn(Input):
         default=PRECISIONS[0], description=f"Precision of the computation: {', '.join(PRECISIONS)}.",
         examples=list(PRECISIONS),
     )  # fmt: skip
-    accuracy: float = Field(
-        default=1e-4, gt=0, le=1,
-        description="Largest allowed relative error of the whole model: max|y-ref| / max|ref| of the worst output.",
+    accuracy: float | None = Field(
+        default=None, gt=0, le=1,
+        description="Largest allowed relative error of the whole model: max|y-ref| / max|ref| of the worst output; "
+        "null = the precision's usual one, "
+        + ", ".join(f"{limit:g} in {name}" for name, limit in ACCURACY.items()) + ".",
         examples=[0.0001],
     )  # fmt: skip
     shapes: dict[Name, Shape] = Field(
@@ -115,7 +118,7 @@ class JobIn(Input):
             budget=Budget(self.budget.trials, self.budget.seconds),
             cores=None if self.cores is None else tuple(sorted(set(self.cores))),
             precision=self.precision,
-            accuracy=self.accuracy,
+            accuracy=self.accuracy or 0.0,
             shapes={name: tuple(shape) for name, shape in self.shapes.items()},
             disabled_passes=tuple(sorted(set(self.disabled_passes))),
             plan=self.plan,

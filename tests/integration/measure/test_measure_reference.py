@@ -13,6 +13,7 @@ from tuner.errors import CandidateError
 from tuner.graph.ir import Constant, Graph, Layer, Tensor, freeze_attrs
 from tuner.graph.onnx_io import to_onnx
 from tuner.measure.reference import evict, load_reference, make_reference, max_rel_error
+from tuner.plan.bf16 import rounded
 
 pytestmark = pytest.mark.alone
 
@@ -50,6 +51,15 @@ def test_a_stored_reference_is_read_back_and_the_seed_decides(tmp_path: Path) ->
         assert not np.array_equal(array, other.constants[name])
     assert np.array_equal(stored.outputs["t0"], first.outputs["t0"])
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("channels", [4, 192])
+def test_in_bf16_the_reference_is_of_rounded_weights(tmp_path: Path, channels: int) -> None:
+    exact = make_reference(conv(channels), 0, tmp_path / "a", to_onnx)
+    lowered = make_reference(conv(channels), 0, tmp_path / "b", to_onnx, precision="bf16")
+    assert np.array_equal(lowered.inputs["i0"], exact.inputs["i0"])
+    assert np.array_equal(lowered.constants["c0"], rounded(exact.constants["c0"]))
+    assert 1e-4 < max_rel_error(lowered.outputs["t0"], exact.outputs["t0"]) < 2e-2
 
 
 def test_large_weights_do_not_repeat_row_by_row(tmp_path: Path) -> None:

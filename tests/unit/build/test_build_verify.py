@@ -101,7 +101,14 @@ def test_empty_outputs_are_equal() -> None:
 
 def test_json_has_the_verdict() -> None:
     data = json.loads(json.dumps(one([1.0], [2.0]).to_json()))
-    assert data == {"inputs": 1, "max_abs_error": 1.0, "max_rel_error": 0.5, "limit": LIMIT, "passed": False}
+    assert data == {
+        "inputs": 1,
+        "max_abs_error": 1.0,
+        "max_rel_error": 0.5,
+        "limit": LIMIT,
+        "passed": False,
+        "top1": None,
+    }
 
 
 def graph(op: str, opset: int, **attrs: int) -> Graph:
@@ -116,3 +123,23 @@ def graph(op: str, opset: int, **attrs: int) -> Graph:
 )  # fmt: skip
 def test_which_outputs_come_from_a_softmax(found: Graph, expected: dict[str, int]) -> None:
     assert softmax_outputs(found) == expected
+
+
+def test_top1_counts_rows_whose_largest_class_is_the_same() -> None:
+    theirs = np.array([[0.1, 0.9, 0.0], [0.5, 0.2, 0.3], [0.0, 0.1, 0.2]])
+    ours = theirs + np.array([[0.0, 0.0, 0.0], [0.0, 0.4, 0.0], [0.0, 0.0, 0.0]])
+    assert one(ours, theirs).top1 == (2, 3)
+    assert compare([{"y": ours}] * 2, [{"y": theirs}] * 2, {}, LIMIT).top1 == (4, 6)
+    assert one(ours[:, :, None, None], theirs[:, :, None, None]).top1 == (2, 3)
+    assert one(ours, theirs).to_json()["top1"] == {"agree": 2, "of": 3}
+
+
+@pytest.mark.parametrize("shape", [(3,), (1, 1), (1, 3, 4), (2, 3, 4, 5)])
+def test_a_model_that_scores_no_classes_has_no_top1(shape: tuple[int, ...]) -> None:
+    found = one(np.ones(shape), np.ones(shape))
+    assert found.top1 is None and found.to_json()["top1"] is None
+
+
+def test_a_model_with_two_outputs_has_no_top1() -> None:
+    both = {"a": np.ones((1, 3)), "b": np.ones((1, 3))}
+    assert compare([both], [both], {}, LIMIT).top1 is None

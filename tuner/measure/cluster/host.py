@@ -184,7 +184,9 @@ class Host:
         # What else decides it: jobs differ in seeds and the like, and share this host.
         name = f"{header['workload_hash'][:40]}-{digest(header['options'])[:8]}-{header['precision']}"
         if name not in self._references:
-            request = {"workload": header["workload"], "name": name, "keep": [name]}
+            request = {
+                "workload": header["workload"], "precision": header["precision"], "name": name, "keep": [name]
+            }  # fmt: skip
             with self._gate.building():
                 outcome = self._referee.ask(device, options, request, options.reference_limit)
             self._references[name] = outcome.failure

@@ -209,6 +209,7 @@ function read() {
     if (counts.some((each) => !Number.isInteger(each) || each < 1)) wrong.push(["cores", "auto, or counts such as 1,2,4."]);
   }
   const seed = number("seed", "seed", 0, true) ?? 0;
+  const accuracy = number("accuracy", "accuracy", 0, false);
   const priority = number("priority", "priority", -1000, true) ?? 0;
   const shapes = {};
   for (const input of document.querySelectorAll("[data-shape]")) {
@@ -230,6 +231,7 @@ function read() {
     budget: { seconds: minutes === null ? null : Math.round(minutes * 6000) / 100, trials },
     cores: counts,
     precision: $("precision").value,
+    accuracy,
     shapes,
     seed,
     priority,

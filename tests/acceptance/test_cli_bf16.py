@@ -1,0 +1,79 @@
+"""``fusetune tune --precision bf16``: what it stores in 16 bits, what that costs, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from cli_tools import conv_net, fusetune, here
+
+from tuner.precision import LOWERED
+
+pytestmark = pytest.mark.alone
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("bf16")
+    conv_net(folder / "net.onnx")
+    return folder
+
+
+def test_a_whole_model_says_what_bf16_costs(home: Path) -> None:
+    done = fusetune(home, "tune", "net.onnx", "--precision", "bf16", "--trials", 8, "--no-baselines", "--json",
+                    "--out", "out", "--db", f"sqlite:///{home}/db")  # fmt: skip
+    assert done.code == 0, done.err
+    report = done.json
+    assert report["precision"] == "bf16"
+    checks, rounding = report["verification"], report["rounding"]
+    assert checks["passed"] and checks["limit"] == 2e-2 and checks["max_rel_error"] < 2e-2
+    assert rounding["allowed"] < 2e-2 and rounding["error_of_all"] > 0 and rounding["kept_fp32"] == []
+    blocks = [b for b in report["blocks"] if b["precision"] == "bf16"]
+    assert {b["template"] for b in report["blocks"]} & set(LOWERED.values()) == {b["template"] for b in blocks}
+    parameters = json.loads((home / "out" / "manifest.json").read_text())["parameters"]
+    assert sum(p["dtype"] == "uint16" for p in parameters) == len(blocks)
+    precisions = {
+        (t["candidate"]["template"] in LOWERED.values(), t["candidate"]["precision"])
+        for t in map(json.loads, (home / "out" / "trials.jsonl").read_text().splitlines())
+    }
+    assert precisions <= {(True, "bf16"), (False, "fp32")} and (True, "bf16") in precisions
+    ran = fusetune(home, "run", "out", "--output", "out.npz")
+    assert ran.code == 0, ran.err
+    with np.load(home / "out.npz") as arrays:
+        assert all(np.isfinite(arrays[name]).all() for name in arrays)
+
+
+def test_layers_that_the_limit_forbids_keep_float32(home: Path) -> None:
+    done = fusetune(home, "tune", "net.onnx", "--precision", "bf16", "--trials", 0, "--no-baselines", "--accuracy",
+                    "1e-4", "--out", "tight", "--db", f"sqlite:///{home}/db")  # fmt: skip
+    assert done.code == 0, done.err
+    report = json.loads((home / "tight" / "report.json").read_text())
+    assert report["verification"]["limit"] == 1e-4 and report["verification"]["passed"]
+    assert report["rounding"]["error_of_all"] > 1e-4 >= report["rounding"]["error"] and report["rounding"]["kept_fp32"]
+    assert "keep float32" in done.out
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--precision", "fp16"), ("fp16", "on CPUs", "bf16", "--build-only")),
+        (("--precision", "tf32"), ("tf32", "on CPUs", "bf16")),
+        (("--precision", "bf16", "--device", "sim:mlu100"), ("bf16", "simulated", "fp32")),
+        (("--precision", "bf16", "--accuracy", "0"), ("--accuracy",)),
+        (("--accuracy", "nan"), ("--accuracy",)),
+    ],
+)
+def test_what_is_not_supported_is_one_clear_error(home: Path, options: tuple[str, ...], words: tuple[str, ...]) -> None:
+    done = here(home, "tune", "net.onnx", *options, "--out", "no")
+    assert done.code == 2 and "Traceback" not in done.err
+    assert all(word in " ".join(done.err.split()) for word in words), done.err
+    assert not (home / "no").exists()
+
+
+def test_a_plan_in_bf16_is_refused_in_another_precision(home: Path) -> None:
+    plan = here(home, "plan", "net.onnx", "--json").out
+    (home / "plan.json").write_text(plan.replace('"template": "dense"', '"template": "dense_bf16"'))
+    done = fusetune(home, "tune", "net.onnx", "--plan", "plan.json", "--trials", 0, "--out", "no")
+    assert done.code == 2 and "--precision bf16" in done.err

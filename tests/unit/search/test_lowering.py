@@ -1,0 +1,86 @@
+"""Questions of jobs in bf16: both precisions compete, records stay apart, and what has to be exact is not asked."""
+
+from __future__ import annotations
+
+from tests.unit.search.search_fakes import DEVICE, FakeRunner, MemoryStore
+from tests.unit.search.test_replanning import CORES, residual_net
+from tuner.graph.ir import Constant, Graph, Layer, Tensor
+from tuner.plan.plan import Plan
+from tuner.precision import BF16, FP32, LOWERED, precision_of
+from tuner.search.fusion import greedy
+from tuner.search.lowering import computation
+from tuner.search.questions import Asked, answered, defaults, distinct, questions
+from tuner.search.replanning import replan
+from tuner.search.strategies.joint import Joint
+from tuner.search.tuning import Tuning
+from tuner.types import Candidate
+
+GRAPH = residual_net()
+DENSE = Graph(
+    ("x",), ("y",), (Layer("a", "Gemm", ("x", "w"), ("y",)),), {"x": Tensor("x", (1, 512)), "y": Tensor("y", (1, 256))},
+    {"w": Constant("w", (512, 256), digest="w")},
+)  # fmt: skip
+
+
+def asked(graph: Graph, precision: str, exact: frozenset[str] = frozenset()) -> tuple[Plan, Asked]:
+    plan = greedy(graph, DEVICE, max(CORES))
+    found = questions(
+        plan, graph, DEVICE, cores=CORES, precision=precision, seed=0, residency="cache", exact=exact
+    )  # fmt: skip
+    return plan, found
+
+
+def candidates(found: Asked) -> list[Candidate]:
+    return [s.candidate for q in distinct(found) for s in q.searches.values()]
+
+
+def seconds(candidate: Candidate) -> float:
+    return 1e-3 if candidate.precision == BF16 else 2e-3
+
+
+def test_each_kernel_says_its_own_precision_and_float32_ones_are_those_of_float32_jobs() -> None:
+    plain, lowered = (candidates(asked(GRAPH, p)[1]) for p in (FP32, BF16))
+    assert {c.precision for c in plain} == {FP32}
+    assert all(c.precision == precision_of(c.template) for c in lowered)
+    assert {c.template for c in lowered if c.precision == BF16} == {"conv2d_bf16"}
+    known = {c.record_key for c in plain}
+    assert {c.record_key for c in lowered if c.precision == FP32} == known
+    assert not {c.record_key for c in lowered if c.precision == BF16} & known
+
+
+def test_what_has_to_be_exact_is_not_asked_in_bf16() -> None:
+    exact = frozenset({computation(GRAPH, GRAPH.by_id["a"])})
+    assert {c.precision for c in candidates(asked(GRAPH, BF16, exact)[1])} == {FP32}
+
+
+def test_the_faster_precision_wins_and_may_be_renounced() -> None:
+    plan, found = asked(GRAPH, BF16)
+    tuning = Tuning(distinct(found), DEVICE, MemoryStore())
+    for _ in tuning.run(FakeRunner(seconds), 60, None):
+        pass
+    convs = {b.template for b in answered(plan, found).blocks if "conv" in b.template}
+    assert convs == {"conv2d_bf16"}
+    exact = {b.template for b in answered(plan, found, tuple(LOWERED.values())).blocks}
+    assert not exact & set(LOWERED.values())
+
+
+def test_other_plans_are_asked_in_bf16_too_unless_they_have_to_be_exact() -> None:
+    for exact, expected in ((frozenset(), {BF16, FP32}), (frozenset({computation(GRAPH, GRAPH.by_id["a"])}), {FP32})):
+        runner = FakeRunner(seconds)
+        tuning = Tuning(distinct(asked(GRAPH, BF16, exact)[1]), DEVICE, MemoryStore())
+        replanning = replan(GRAPH, CORES, "cache", tuning, Joint(), precision=BF16, exact=exact)
+        for _ in replanning.run(runner, 30, None):
+            pass
+        convs = [c for c, _ in runner.asked if any(x["op"] == "Conv" for x in c.workload["layers"])]
+        assert {c.precision for c in convs} == expected
+
+
+def test_without_measurements_layers_bound_by_their_weights_are_in_bf16() -> None:
+    for graph, expected in ((DENSE, "dense_bf16"), (GRAPH, "conv2d")):
+        plan, found = asked(graph, BF16)
+        templates = {b.template for b in defaults(plan, found).blocks}
+        assert expected in templates and defaults(plan, found).hash == answered(plan, found).hash
+    plan, found = asked(DENSE, BF16)
+    assert next(answered(plan, found, tuple(LOWERED.values())).blocks).template == "dense"
+    plan, found = asked(DENSE, FP32)
+    assert next(defaults(plan, found).blocks).template == "dense"

@@ -162,9 +162,9 @@ class Trial:
     build_seconds: float = 0.0
     measure_seconds: float = 0.0
     predicted: float | None = None  # seconds per call that the cost model expected, if it was asked
-
     calibration: float | None = None  # seconds of the device's calibration kernel meanwhile; None = not timed
     drift: float | None = None  # times its usual that took, where it says that the device had drifted
+
     def __post_init__(self) -> None:
         if bool(self.samples) == (self.failure is not None):
             raise ValueError("a trial has samples or a failure, exactly one of the two")
@@ -186,8 +186,8 @@ class Trial:
             "failure": failure and {"kind": failure.kind.value, "message": failure.message, "stderr": failure.stderr},
             "max_rel_error": self.max_rel_error,
             "predicted": self.predicted,
-            "build_seconds": round(self.build_seconds, 4),
             "drift": self.drift,
+            "build_seconds": round(self.build_seconds, 4),
             "measure_seconds": round(self.measure_seconds, 4),
         }
 
@@ -260,10 +260,10 @@ class JobSpec:
         return digest({k: v for k, v in self.to_json().items() if k not in {"budget", "fresh"}})
 
 
-def digest(value: Any) -> str:
-    """SHA-256 of a JSON-able value in canonical form."""
-    return hashlib.sha256(_CANONICAL.encode(value).encode()).hexdigest()
 # Made once: that costs more than to use it.
 _CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), default=list)
 
 
+def digest(value: Any) -> str:
+    """SHA-256 of a JSON-able value in canonical form."""
+    return hashlib.sha256(_CANONICAL.encode(value).encode()).hexdigest()

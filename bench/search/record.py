@@ -1,27 +1,35 @@
 """Records whole knob spaces of single convolutions on this CPU: ``python -m bench.search.record [NAME ...]``.
 
-Every trial goes to OUT/NAME.jsonl as soon as it is known, so an interrupted recording goes on where it was. The machine
-may be shared, and foreign load only ever slows: of a trial's samples the fastest third counts, and of a point's trials
-the fastest that another one confirms. Contenders (near the best) are measured until two trials agree, and whatever
-scatters is measured again. The result is bench/search/recordings/NAME.json.gz.
+Kernels are compiled once (``--build`` does that alone, and may run while others use the machine). Then every point is
+visited for a few calls, again and again, each round in another order; those near the best are visited more often. The
+machine may be shared, and foreign load only ever slows, in spells longer than a visit: of a point's visits the fastest
+few count. Each visit goes to OUT/NAME.jsonl as soon as it is known, so an interrupted recording goes on where it was.
+The result is bench/search/recordings/NAME.json.gz.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import random
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
 from pathlib import Path
+from random import Random
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from tuner.build.objects import Objects
+from tuner.graph import zoo
+from tuner.graph.load import import_model
+from tuner.measure.compiling import compile_ahead
+from tuner.measure.device import detect_cpu, toolchain
+from tuner.measure.local import LocalRunner
 from tuner.measure.options import MeasureOptions
 from tuner.measure.replay import Point, Recording
+from tuner.search.fusion import greedy
+from tuner.search.questions import questions
 from tuner.types import PROTOCOL, RETRYABLE, Candidate, Failure, FailureKind, Trial
 
 RECORDINGS = Path(__file__).parent / "recordings"
@@ -35,21 +43,21 @@ LAYERS = {  # name -> (model of the zoo, layer)
     "inception_v2-conv57": ("inception_v2", "Conv_57"),  # 1x1, 1024 -> 192, 7x7
 }
 FIXED = ("order",)  # knobs that keep their default, so that a space has 250 to 800 points
-CONTENDER = 1.2  # times the best: such points are measured until two trials agree ...
-AGREE = 0.03  # ... within this relative difference
-SCATTER = 0.1  # others are measured again if what counts of their samples differs by more
-TRIALS = 4  # of one point at most
+CONTENDER = 1.3  # times the best: such points are visited ...
+VISITS = (8, 40)  # ... so many times instead of so many
+COUNTED = 3  # of a point's visits, the fastest: their median is its time
+PACKED = "oc_t"  # the knob that decides how weights are packed
 OPTIONS = MeasureOptions(
-    min_samples=15, sample_seconds=0.04, early_samples=6, early_ratio=2.5, patience=0.5, waiting=0.4
-)  # it waits for calm cores more often than a job does
+    min_samples=3, max_samples=3, sample_seconds=0.0, early_samples=3, retake_factor=0.0, patience=0.0, chunk=16
+)  # a visit is short, and waits for nothing
 
 
 @dataclass
 class Log:
-    """A recording in the making: all trials of all points, on disk line by line."""
+    """A recording in the making: all visits to all points, on disk line by line."""
 
     path: Path
-    trials: dict[str, list[Point]] = field(default_factory=dict)  # knobs as JSON -> trials
+    visits: dict[str, list[Point]] = field(default_factory=dict)  # knobs as JSON -> visits, of one time each
 
     def __post_init__(self) -> None:
         for line in self.path.read_text().splitlines() if self.path.exists() else ():
@@ -58,70 +66,64 @@ class Log:
             except ValueError:
                 continue  # half a line, left by a kill
             failure = row["failure"] and Failure(FailureKind(row["failure"][0]), row["failure"][1])
-            self._take(Point(row["knobs"], fastest_third(row["samples"]), failure))
+            self._take(row["knobs"], row["seconds"], failure)
 
     def add(self, trial: Trial) -> None:
         failure, knobs = trial.failure, dict(trial.candidate.knobs)
         reason = failure and (failure.kind.value, failure.message)
         with self.path.open("a") as file:
-            file.write(json.dumps({"knobs": knobs, "samples": trial.samples, "failure": reason}) + "\n")
-        self._take(Point(knobs, fastest_third(trial.samples), failure and replace(failure, stderr="")))
+            file.write(json.dumps({"knobs": knobs, "seconds": trial.seconds, "failure": reason}) + "\n")
+        self._take(knobs, trial.seconds, failure and replace(failure, stderr=""))
 
-    def _take(self, point: Point) -> None:
-        self.trials.setdefault(key_of(point.knobs), []).append(point)
+    def _take(self, knobs: Mapping[str, int], seconds: float | None, failure: Failure | None) -> None:
+        samples = () if seconds is None else (seconds,)
+        self.visits.setdefault(key_of(knobs), []).append(Point(dict(knobs), samples, failure))
 
     def result(self, knobs: Mapping[str, int]) -> Point | None:
-        """A point as it will be recorded; None if it was never tried.
+        """A point as it will be recorded: its fastest visits, ascending; None if it was never visited."""
+        found = self.visits.get(key_of(knobs), [])
+        times = sorted(p.samples[0] for p in found if p.samples)
+        if times:
+            return Point(dict(knobs), tuple(times[:COUNTED]))
+        return found[-1] if found else None
 
-        The fastest trial that a second one confirms. Where none is confirmed: the faster of two, the middle of more,
-        because among many the fastest is lucky.
-        """
-        found = self.trials.get(key_of(knobs), [])
-        good = sorted((p for p in found if p.samples), key=lambda p: p.seconds or 0.0)
-        for a, b in pairwise(good):
-            if (b.seconds or 0.0) <= (1 + AGREE) * (a.seconds or 0.0):
-                return a
-        return good[(len(good) - 1) // 2] if good else (found[-1] if found else None)
+    def missing(self, points: Sequence[Mapping[str, int]]) -> list[Mapping[str, int]]:
+        """Those of ``points`` that are to be visited in the next round."""
+        few, many = VISITS
+        found = [p.seconds for p in map(self.result, points) if p is not None and p.seconds is not None]
+        best = min(found, default=0.0)
 
-    def doubtful(self, knobs: Mapping[str, int], best: float) -> bool:
-        """Whether a point is to be measured once more."""
-        found = self.trials[key_of(knobs)]
-        times = sorted(p.seconds for p in found if p.seconds is not None)
-        if len(found) >= TRIALS:
-            return False
-        if not times:
-            return len(found) < 2 and found[0].failure is not None and found[0].failure.kind in RETRYABLE
-        if times[0] <= CONTENDER * best:
-            return not any(b <= (1 + AGREE) * a for a, b in pairwise(times))
-        return len(found) < 2 and max(found[0].samples) > (1 + SCATTER) * min(found[0].samples)
+        def due(knobs: Mapping[str, int]) -> bool:
+            visits, known = self.visits.get(key_of(knobs), []), self.result(knobs)
+            if known is not None and known.seconds is not None:
+                return len(visits) < (many if len(visits) >= few and known.seconds <= CONTENDER * best else few)
+            return len(visits) < 2 and all(p.failure is not None and p.failure.kind in RETRYABLE for p in visits)
 
-
-def fastest_third(samples: Sequence[float]) -> tuple[float, ...]:
-    """What counts of a trial's samples, at least three of them, ascending."""
-    return tuple(sorted(samples)[: max(3, len(samples) // 3)])
+        return [p for p in points if due(p)]
 
 
 def key_of(knobs: Mapping[str, int]) -> str:
     return json.dumps(dict(knobs), sort_keys=True)
 
 
-def record(name: str, out: Path, pause: Path | None, remark: str = "", seed: int = 0) -> Recording:
-    """Measure what is missing of one space; returns the whole."""
-    from tuner.measure.device import detect_cpu, toolchain
-    from tuner.measure.local import LocalRunner
+def build(name: str, out: Path) -> Objects:
+    """Compile what is missing of one space."""
+    device = detect_cpu()
+    candidate, _, points = question(*LAYERS[name])
+    objects = Objects(out / f"{name}.objects")
+    with TemporaryDirectory() as folder:
+        compile_ahead([replace(candidate, knobs=p) for p in points], device, objects, Path(folder))
+    return objects
 
+
+def record(name: str, out: Path, pause: Path | None, remark: str = "", seed: int = 0) -> Recording:
+    """Visit what is missing of one space; returns the whole."""
     device = detect_cpu()
     candidate, values, points = question(*LAYERS[name])
     out.mkdir(parents=True, exist_ok=True)
+    options = replace(OPTIONS, objects=str(build(name, out).folder))
     log = Log(out / f"{name}.jsonl")
-    order = random.Random(seed).sample(points, len(points))  # so that drift falls on all knobs alike
-
-    def missing() -> list[dict[str, int]]:
-        fresh = [p for p in order if log.result(p) is None]
-        if fresh:
-            return fresh
-        best = min(p.seconds for p in map(log.result, order) if p is not None and p.seconds is not None)
-        return [p for p in order if log.doubtful(p, best)]
+    random = Random(seed)
 
     def candidates(todo: Sequence[Mapping[str, int]]) -> Iterator[Candidate]:
         for knobs in todo:
@@ -129,14 +131,16 @@ def record(name: str, out: Path, pause: Path | None, remark: str = "", seed: int
                 time.sleep(1)
             yield replace(candidate, knobs=knobs)
 
-    with LocalRunner(device, OPTIONS) as runner:
-        while todo := missing():
+    with LocalRunner(device, options) as runner:
+        while todo := log.missing(points):
             print(f"{name}: {len(todo)} of {len(points)} points", file=sys.stderr, flush=True)
+            random.shuffle(todo)  # so that drift falls on all knobs alike ...
+            todo.sort(key=lambda p: p.get(PACKED, 0))  # ... but weights are packed a few times a round
             for trial in runner.run(candidates(todo)):
                 log.add(trial)
     note = (
         f"Recorded on {time.strftime('%Y-%m-%d')} on a shared machine with {device.cores} cores ({device.model}, "
-        f"{', '.join(device.features)}); {sum(map(len, log.trials.values()))} trials of {len(points)} points."
+        f"{', '.join(device.features)}); {sum(map(len, log.visits.values()))} visits to {len(points)} points."
     )
     found = tuple(p for p in map(log.result, points) if p is not None)
     note = f"{note} {remark}".strip()
@@ -148,12 +152,6 @@ def question(model: str, layer: str) -> tuple[Candidate, dict[str, tuple[int, ..
 
     Knobs in FIXED have one value.
     """
-    from tuner.graph import zoo
-    from tuner.graph.load import import_model
-    from tuner.measure.device import detect_cpu
-    from tuner.search.fusion import greedy
-    from tuner.search.questions import questions
-
     device = detect_cpu()
     with TemporaryDirectory() as folder:
         graph = import_model(zoo.write(model, Path(folder) / f"{model}.onnx")).graph
@@ -171,10 +169,15 @@ def question(model: str, layer: str) -> tuple[Candidate, dict[str, tuple[int, ..
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.search.record", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"default: all of {', '.join(LAYERS)}")
-    parser.add_argument("--out", type=Path, default=Path("out/recordings"), help="where trials are kept line by line")
+    parser.add_argument("--out", type=Path, default=Path("out/recordings"), help="where visits are kept line by line")
+    parser.add_argument("--build", action="store_true", help="only compile; measure nothing")
     parser.add_argument("--pause", type=Path, metavar="FILE", help="measure nothing while FILE exists")
     parser.add_argument("--remark", default="", help="circumstances to write into the recording")
     options = parser.parse_args(arguments)
+    if options.build:
+        for name in options.names or LAYERS:
+            print(f"{name}: {len(list(build(name, options.out).folder.glob('*.json')))} kernels", flush=True)
+        return 0
     for name in options.names or LAYERS:
         found = record(name, options.out, options.pause, options.remark)
         path = RECORDINGS / f"{name}.json.gz"

@@ -12,7 +12,7 @@ from search_fakes import DEVICE, SMALL, conv, conv_seconds
 
 from bench.search.knobs import read_rows, render, run_one
 from bench.search.oracle import Exhausted, Oracle
-from bench.search.record import RECORDINGS, TRIALS, Log
+from bench.search.record import RECORDINGS, VISITS, Log
 from bench.search.searches import SEARCHES
 from tuner.measure.replay import Point, Recording
 from tuner.types import PROTOCOL, Candidate, Failure, FailureKind, Trial
@@ -81,25 +81,37 @@ def test_tables_mark_what_is_missing_and_the_picture_is_well_formed(tmp_path: Pa
     assert set(SEARCHES) >= set(QUICK)
 
 
-def test_a_log_keeps_the_fastest_trial_and_asks_again_for_what_is_doubtful(tmp_path: Path) -> None:
+def test_a_log_keeps_the_fastest_visits_and_asks_for_more_of_contenders(tmp_path: Path) -> None:
     log = Log(tmp_path / "x.jsonl")
     question = SPACES[0].candidate
-    knobs = dict(question.knobs)
-    log.add(Trial(question, samples=(3e-4, 2e-4, 2.01e-4, 9e-4, 2.02e-4, 8e-4)))
-    assert log.result(knobs) == Point(knobs, (2e-4, 2.01e-4, 2.02e-4))
-    assert log.doubtful(knobs, best=2e-4)  # a contender measured once
-    assert not log.doubtful(knobs, best=1e-4)
-    log.add(Trial(question, samples=(1.5e-4,) * 9))
-    assert log.result(knobs).seconds == 1.5e-4  # type: ignore[union-attr]
-    assert log.doubtful(knobs, best=1.5e-4)  # the two disagree
-    log.add(Trial(question, samples=(1.51e-4,) * 9))
-    assert not log.doubtful(knobs, best=1.5e-4)
+    fast, slow = dict(question.knobs), {**question.knobs, "rows": 2}
+    points = [fast, slow]
+    few, many = VISITS
+    for number in range(few):
+        assert log.missing(points) == points
+        for knobs, seconds in ((fast, 2e-4), (slow, 4e-4)):
+            log.add(Trial(replace(question, knobs=knobs), samples=(seconds * (1 + number % 4),) * 3))
+    assert log.result(fast) == Point(fast, (2e-4, 2e-4, 4e-4))  # the medians of its fastest visits
+    assert log.missing(points) == [fast]  # the other is no contender
+    (tmp_path / "x.jsonl").open("a").write('{"knobs": {"rows"')  # as a kill leaves it
     again = Log(tmp_path / "x.jsonl")
-    assert again.trials == log.trials
-    failed = replace(question, knobs={**knobs, "rows": 2})
-    for _ in range(TRIALS):
-        log.add(Trial(failed, failure=Failure(FailureKind.REJECTED, "It spills.", "long")))
-    assert log.result(failed.knobs) == Point(failed.knobs, failure=Failure(FailureKind.REJECTED, "It spills."))
+    assert again.visits == log.visits
+    for _ in range(many - few):
+        assert again.missing(points) == [fast]
+        again.add(Trial(question, samples=(3e-4,) * 3))
+    assert again.missing(points) == []
+
+
+def test_what_failed_for_good_is_visited_once(tmp_path: Path) -> None:
+    log = Log(tmp_path / "x.jsonl")
+    question = SPACES[0].candidate
+    spilt, lost = dict(question.knobs), {**question.knobs, "rows": 2}
+    log.add(Trial(question, failure=Failure(FailureKind.REJECTED, "It spills.", "long")))
+    log.add(Trial(replace(question, knobs=lost), failure=Failure(FailureKind.LOST, "It went away.")))
+    assert log.result(spilt) == Point(spilt, failure=Failure(FailureKind.REJECTED, "It spills."))
+    assert log.missing([spilt, lost]) == [lost]
+    log.add(Trial(replace(question, knobs=lost), failure=Failure(FailureKind.LOST, "It went away.")))
+    assert log.missing([spilt, lost]) == []
 
 
 @pytest.mark.parametrize("path", sorted(RECORDINGS.glob("*.json.gz")), ids=lambda p: p.name)

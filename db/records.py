@@ -187,9 +187,9 @@ def _tried(connection: Connection, place: _Place, condition: ColumnElement[bool]
     """The trials at the place that meet the condition and say something of their candidate, by candidate."""
     columns = ("id", "record_key", "candidate_key", "samples", "failure_kind", "max_rel_error", *_PLACE)
     telling = trials.c.samples.is_not(None) | (trials.c.failure_kind == FailureKind.WRONG.value)
-    telling = and_(telling, trials.c.drift.is_(None))
+    steady = trials.c.drift.is_(None)
     by_candidate: dict[str, list[Any]] = defaultdict(list)
-    for row in connection.execute(select(*(trials.c[name] for name in columns)).where(condition, telling)):
+    for row in connection.execute(select(*(trials.c[name] for name in columns)).where(condition, telling, steady)):
         if tuple(getattr(row, name) for name in _PLACE) == place:
             by_candidate[row.candidate_key].append(row)
     return by_candidate.values()

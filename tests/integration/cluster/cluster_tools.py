@@ -9,7 +9,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,14 @@ from tuner.environment import child_environment
 from tuner.measure.cluster.address import LOOPBACK
 from tuner.measure.options import MeasureOptions
 
+# Limits that no candidate which is to succeed comes near, however busy the machine is: a build runs a C compiler.
 OPTIONS = MeasureOptions(
-    build_function="measure_fakes:build", onnx_function="measure_fakes:to_onnx", build_limit=3, run_limit=1,
+    build_function="measure_fakes:build", onnx_function="measure_fakes:to_onnx", build_limit=100, run_limit=60,
     memory_limit=256 << 20, sample_seconds=0.002, patience=0,
 )  # fmt: skip
+HASTY = replace(OPTIONS, run_limit=4)  # for candidates that hang
 
+JOIN_LIMIT = 150.0  # seconds for a worker to join: as often as not its head comes up at the same time
 MISSING = "Ray is missing; install it with: pip install -c constraints.txt -e '.[cluster]'"
 HIDDEN = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"  # set to 0, Ray stays on the loopback address
 
@@ -89,8 +93,11 @@ class Head:
 class Machine:
     """A worker: `fusetune worker` in a process of its own."""
 
-    def __init__(self, address: str, *options: str, environment: Mapping[str, str] | None = None) -> None:
-        self._command = [sys.executable, "-m", "service.cli", "worker", "--cluster", address, *options]
+    def __init__(
+        self, address: str, *options: str, environment: Mapping[str, str] | None = None, prefix: Sequence[str] = ()
+    ) -> None:
+        """``prefix``: a command that runs commands."""
+        self._command = [*prefix, sys.executable, "-m", "service.cli", "worker", "--cluster", address, *options]
         self._env = child_environment() | dict(environment or {})  # it finds the fakes where we do
         self._folder = Path(tempfile.mkdtemp(prefix="fusetune-worker-"))
 
@@ -103,11 +110,19 @@ class Machine:
         """How often it has joined."""
         return self.said.count("Joined the cluster")
 
-    def __enter__(self) -> Machine:
+    def start(self) -> None:
         with (self._folder / "log").open("wb") as file:
             self.process = subprocess.Popen(self._command, stdout=file, stderr=file, env=self._env)
-        until(lambda: self.joins or self.process.poll() is not None)
+        until(lambda: self.joins or self.process.poll() is not None, JOIN_LIMIT)
         assert self.joins, self.said
+
+    def kill(self) -> None:
+        """SIGKILL; what it started hangs on lifelines."""
+        self.process.kill()
+        self.process.wait()
+
+    def __enter__(self) -> Machine:
+        self.start()
         return self
 
     def __exit__(self, *_: object) -> None:

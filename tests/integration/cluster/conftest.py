@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,6 +16,7 @@ from cluster_tools import OPTIONS, Head, Machine
 from tuner.measure.cluster.cluster import Cluster
 from tuner.measure.cluster.runner import ClusterRunner
 from tuner.measure.device import detect_cpu
+from tuner.measure.options import MeasureOptions
 
 
 @pytest.fixture(scope="module")
@@ -34,8 +36,8 @@ def machine(head: Head) -> Iterator[Machine]:
 def make_runner(head: Head) -> Iterator[Callable[..., ClusterRunner]]:
     made: list[ClusterRunner] = []
 
-    def make(**options: object) -> ClusterRunner:
-        made.append(ClusterRunner(Cluster(head.address), detect_cpu(), OPTIONS, **options))  # type: ignore[arg-type]
+    def make(options: MeasureOptions = OPTIONS, **more: Any) -> ClusterRunner:
+        made.append(ClusterRunner(Cluster(head.address), detect_cpu(), options, **more))
         return made[-1]
 
     yield make

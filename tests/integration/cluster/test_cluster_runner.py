@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import ClassVar
 
 import pytest
-from cluster_tools import MISSING, OPTIONS, Head, Machine, processes, until
+from cluster_tools import HASTY, MISSING, OPTIONS, Head, Machine, processes, until
 from measure_fakes import candidate
 from runner_conformance import RunnerConformance
 
@@ -27,7 +27,7 @@ FAILURES = {
     "build_segfault": (FailureKind.CRASH, "SIGSEGV"),
     "wrong": (FailureKind.WRONG, "t0 differs"),
     "segfault": (FailureKind.CRASH, "SIGSEGV"),
-    "hang": (FailureKind.TIMEOUT, "1 s"),
+    "hang": (FailureKind.TIMEOUT, f"{HASTY.run_limit:g} s"),
 }
 
 
@@ -41,7 +41,10 @@ class TestClusterRunner(RunnerConformance):
         return candidate("wrong")
 
 
-def test_every_failure_has_its_kind_and_none_touches_its_neighbours(runner: ClusterRunner) -> None:
+def test_every_failure_has_its_kind_and_none_touches_its_neighbours(
+    machine: Machine, make_runner: Callable[..., ClusterRunner]
+) -> None:
+    runner = make_runner(HASTY)
     wanted = [candidate(what, n) for n, failing in enumerate(FAILURES) for what in (failing, "good")]
     trials = {t.candidate.key: t for t in runner.run(wanted)}
     assert len(trials) == len(wanted)
@@ -76,10 +79,10 @@ def test_two_tuners_share_a_device_and_each_gets_its_own_answers(
 def test_waiting_for_another_tuners_candidates_is_no_time_out(
     machine: Machine, make_runner: Callable[..., ClusterRunner]
 ) -> None:
-    """Three hanging candidates hold the device for a second each; a second is also the limit of the others."""
-    other = threading.Thread(target=lambda: list(make_runner().run([candidate("hang", n) for n in range(3)])))
+    """Three hanging candidates hold the device up to their limit each; that is also the limit of the others."""
+    other = threading.Thread(target=lambda: list(make_runner(HASTY).run([candidate("hang", n) for n in range(3)])))
     other.start()
-    trials = list(make_runner().run([candidate("good", n) for n in range(4)]))
+    trials = list(make_runner(HASTY).run([candidate("good", n) for n in range(4)]))
     other.join()
     assert [t.failure for t in trials] == [None] * 4
 

@@ -49,8 +49,8 @@ def test_a_job_waits_for_its_device_and_goes_on_when_it_is_back(head: Head, tmp_
         model = Blobs(tmp_path / "blobs", store.database, None).put([tiny_model()]).sha256
         spec = JobSpec(model, "bench", "greedy", Budget(trials=80))
 
-        def job() -> Job:
-            found = store.jobs.get(id)
+        def job(of: str | None = None) -> Job:
+            found = store.jobs.get(of or id)
             assert found is not None
             return found
 
@@ -61,13 +61,18 @@ def test_a_job_waits_for_its_device_and_goes_on_when_it_is_back(head: Head, tmp_
                 id = store.jobs.submit(spec, device, toolchain(), model_name="tiny", device_name="bench")[0].id
                 dispatcher.wake()
                 until(lambda: job().measured >= 10, 120)
+                behind = store.jobs.submit(spec, device, toolchain(), model_name="tiny", device_name="bench")[0].id
             until(lambda: job().message == "waiting for device")
             assert store.devices.offered() == set()
             before = job()
             time.sleep(3.0)
             assert job().state is JobState.RUNNING
+            until(lambda: job(behind).message == "waiting for device")
+            assert job(behind).state is JobState.QUEUED
             assert job().elapsed - before.elapsed < 1.0  # waiting costs the job nothing
             with Machine(head.address, "--name", "bench"):
+                until(lambda: job(behind).message is None)
+                store.jobs.request(behind, "cancel")
                 until(lambda: job().state is not JobState.RUNNING, 200)
         assert job().state is JobState.SUCCEEDED, job().reason
         kept = Counter(t.candidate.key for t in store.trials.mine(id) if t.purpose is not Purpose.FINAL)

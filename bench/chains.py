@@ -55,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     device = replace(detect_cpu(), cores=options.cores)
     found = [p for model in options.models.split(",") for p in pairs_of(model, known_graph(model, options.out), device)]
     pairs = [p for p in found if not options.only or any(part in p.about for part in options.only.split(","))]
-    fields = [[*_field(case, device, options)] for p in pairs for case in (p.first, p.second, p.both)]
+    fields = [[*field_of(case, device, options)] for p in pairs for case in (p.first, p.second, p.both)]
     best = take_turns(fields, options.rounds, options.cores)
     for i, pair in enumerate(pairs):
         print(_line(pair, *best[3 * i : 3 * i + 3]), flush=True)
@@ -77,14 +77,14 @@ def pairs_of(model: str, graph: Graph, device: Device) -> Iterator[Pair]:
             both = Block((*first, *second.layers), second.cores, CHAIN, None, {**before.reads, **second.reads})
             if before is second or why_illegal(graph, both.layers):
                 continue
-            cases = [_case(model, graph, plan, block) for block in (before, second, both)]
+            cases = [case_of(model, graph, plan, block) for block in (before, second, both)]
             key = json.dumps([case.workload.to_json() for case in cases])
             if key not in seen and template(CHAIN).accepts(cases[2].workload, cases[2].layouts, device):
                 seen.add(key)
                 yield Pair(model, *cases)
 
 
-def _case(model: str, graph: Graph, plan: Plan, block: Block) -> Case:
+def case_of(model: str, graph: Graph, plan: Plan, block: Block) -> Case:
     from tuner.build.assemble import block_layouts
     from tuner.plan.workload import workload_of
 
@@ -92,7 +92,7 @@ def _case(model: str, graph: Graph, plan: Plan, block: Block) -> Case:
     return Case(model, bound.workload, block_layouts(plan, block, bound), block.template)
 
 
-def _field(case: Case, device: Device, options: argparse.Namespace) -> Iterator[Contestant]:
+def field_of(case: Case, device: Device, options: argparse.Namespace) -> Iterator[Contestant]:
     """Kernels for one block: every template's default and the knobs that are expected to be fast."""
     from tuner.kernels.registry import serving
     from tuner.search.features import Features

@@ -119,16 +119,16 @@ def _cases(models: Sequence[str], out: Path, device: Device) -> list[Case]:
     return list(found.values())
 
 
-def known_graph(model: str, out: Path) -> Graph:
-    """The cleaned model, kept in ``out`` as JSON."""
+def known_graph(model: str, out: Path, *disabled: str) -> Graph:
+    """The model, cleaned without the ``disabled`` passes, kept in ``out`` as JSON."""
     from bench.peers import models
     from tuner.graph.load import import_model
 
-    kept = out / "graphs" / f"{model}.json"
+    kept = out / "graphs" / f"{'-without-'.join((model, *disabled))}.json"
     if not kept.exists():
         kept.parent.mkdir(parents=True, exist_ok=True)
         path = models.write(model, kept.with_suffix(".onnx"))
-        kept.write_text(json.dumps(import_model(path).graph.to_json()))
+        kept.write_text(json.dumps(import_model(path, disabled=disabled).graph.to_json()))
         path.unlink()
     return Graph.from_json(json.loads(kept.read_text()))
 

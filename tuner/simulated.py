@@ -20,6 +20,7 @@ from tuner.events import Curve, Progress, Stage, Watch, silent
 from tuner.graph.costs import layer_cost
 from tuner.graph.ir import Graph
 from tuner.graph.load import ImportedModel, import_model
+from tuner.graph.passes.registry import SLICING
 from tuner.measure.device import toolchain
 from tuner.output import check_writable, install
 from tuner.plan.partition import Choice, to_plan
@@ -85,8 +86,9 @@ class SimulatedSession:
             raise UserError("A simulated device searches its own plans; --plan is for real ones.", code="bad-plan")
         self._say(Stage.IMPORT, f"reading {self.model.name}")
         model = import_model(
-            self.model, shapes=self.spec.shapes, disabled=self.spec.disabled_passes, external=self.external
-        )
+            self.model, shapes=self.spec.shapes, disabled=(*self.spec.disabled_passes, *SLICING),
+            external=self.external,
+        )  # fmt: skip
         self.graph = model.graph
         self._say(Stage.PLAN, f"listing the blocks of {len(model.graph.layers)} layers")
         cores = self.spec.cores or tuple(range(1, self.device.cores + 1))

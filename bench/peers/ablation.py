@@ -41,6 +41,9 @@ ALL = "ALL"
 VARIANTS: Mapping[str, Variant] = {
     "winograd": Variant("3x3 convolutions are direct ones", templates=("winograd",)),
     "conv2d_pool": Variant("no convolution and its pooling in one kernel", templates=("conv2d_pool",)),
+    "conv2d_prologue": Variant(
+        "elementwise layers in front of a 1x1 convolution by themselves", templates=("conv2d_prologue",)
+    ),
     "fusion": Variant("each layer its own block", ("--strategy", "cores-layers")),
     "joint": Variant("greedy fusion, kernels searched", ("--strategy", "greedy")),
     "core choice": Variant("every block on all cores", ("--cores", ALL)),

@@ -31,8 +31,9 @@ class TorchModel(Engine):
 
         from bench.peers.torch_model import to_torch
         from tuner.graph.load import import_model
+        from tuner.graph.passes.registry import SLICING
 
-        model = import_model(self.path, shapes={n: a.shape for n, a in inputs.items()})
+        model = import_model(self.path, shapes={n: a.shape for n, a in inputs.items()}, disabled=SLICING)
         self._graph = model.graph
         self._module: Any = to_torch(model.graph, model.weights)
         if self.options.get("compile"):

@@ -18,6 +18,7 @@ from tuner.errors import FusetuneError
 from tuner.graph.costs import layer_cost
 from tuner.graph.ir import Graph
 from tuner.graph.load import import_model
+from tuner.graph.passes.registry import SLICING
 from tuner.measure.contest import Contestant, ratio
 from tuner.measure.device import detect_cpu
 from tuner.measure.roof import Roof, measure_roof
@@ -39,7 +40,7 @@ def peers_row(model: str, threads: int, seconds: float, rounds: int) -> dict[str
         peers = [*FLOAT32, *([BF16] if _BF16_FEATURES & set(device.features) else [])]
         report = bench(path, artifacts, peers, threads=threads, rounds=rounds)
         roof = measure_roof(device)
-        graph = import_model(path).graph
+        graph = import_model(path, disabled=SLICING).graph
     ours = {name: ratios_over(report, name) for name in artifacts}
     return row | {
         "tuning": tunings.get("tuned"), "default": tunings.get("default"), "bench": report.to_json(), "ratios": ours,

@@ -90,8 +90,9 @@ def prepared(path: Path, threads: int) -> Prepared:
 
     from tuner.graph.load import import_model
     from tuner.graph.onnx_io import to_onnx
+    from tuner.graph.passes.registry import SLICING
 
-    model = import_model(path)
+    model = import_model(path, disabled=SLICING)
     module = from_onnx(to_onnx(model.graph, model.weights), keep_params_in_input=True)
     module, params = relax.frontend.detach_params(module)
     target = tvm.target.Target({"kind": "llvm", "mcpu": tvm.target.codegen.llvm_get_system_cpu(), "num-cores": threads})

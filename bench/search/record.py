@@ -23,6 +23,7 @@ from typing import Any
 from tuner.build.objects import Objects
 from tuner.graph import zoo
 from tuner.graph.load import import_model
+from tuner.graph.passes.registry import SLICING
 from tuner.measure.compiling import compile_ahead
 from tuner.measure.device import detect_cpu, toolchain
 from tuner.measure.local import LocalRunner
@@ -154,7 +155,7 @@ def question(model: str, layer: str) -> tuple[Candidate, dict[str, tuple[int, ..
     """
     device = detect_cpu()
     with TemporaryDirectory() as folder:
-        graph = import_model(zoo.write(model, Path(folder) / f"{model}.onnx")).graph
+        graph = import_model(zoo.write(model, Path(folder) / f"{model}.onnx"), disabled=SLICING).graph
     plan = greedy(graph, device, device.cores)
     asked: dict[tuple[str, ...], Any] = questions(
         plan, graph, device, cores=(device.cores,), precision="fp32", seed=0, residency="dram", alternatives=False

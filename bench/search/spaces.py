@@ -19,6 +19,7 @@ from cost_model.block_features import COLUMNS
 from tuner.graph import zoo
 from tuner.graph.ir import Graph
 from tuner.graph.load import import_model
+from tuner.graph.passes.registry import SLICING
 from tuner.plan.partition import Choice, Table, best_partition
 from tuner.plan.space import AnyChain, PlanSpace, plan_space
 from tuner.search.blocks import block_rows
@@ -83,7 +84,7 @@ def zoo_graph(model: str, folder: Path) -> Graph:
     folder.mkdir(parents=True, exist_ok=True)
     if not path.exists():
         zoo.write(model, path)
-    return import_model(path).graph
+    return import_model(path, disabled=SLICING).graph
 
 
 def sources(paths: tuple[str, ...]) -> list[str]:

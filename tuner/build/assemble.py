@@ -19,7 +19,7 @@ from tuner.build.emit import emit_main
 from tuner.build.imported import Imported, import_layers
 from tuner.build.memory import Memory, plan_memory
 from tuner.build.objects import KernelObject, Objects
-from tuner.build.program import Call, Foreign, Given, Join, Load, Program, Value, View
+from tuner.build.program import Call, Foreign, Given, Join, Load, Program, Slice, Value, View
 from tuner.errors import UserError
 from tuner.graph.ir import Graph, Layer, Tensor
 from tuner.kernels.registry import BY_NAME, template
@@ -27,6 +27,7 @@ from tuner.plan.joins import joins
 from tuner.plan.layout import PLAIN, Pack, physical_shape
 from tuner.plan.legality import VIEWS
 from tuner.plan.plan import IMPORTED, VIEW, Block, Plan
+from tuner.plan.slices import SLICE, in_place, offset_of
 from tuner.plan.workload import Bound, workload_of
 from tuner.types import Candidate, Device, digest
 
@@ -109,7 +110,8 @@ def check_blocks(plan: Plan, graph: Graph, device: Device) -> None:
     """Raise UserError (``bad-plan``) when a template does not serve a block of a valid plan; nothing is built."""
     for block in plan.blocks:
         if block.template == VIEW:
-            if computing := [i for i in block.layers if graph.by_id[i].op not in VIEWS]:
+            free = _is_slice(graph, plan, block)
+            if computing := [i for i in block.layers if graph.by_id[i].op not in VIEWS and not free]:
                 raise UserError(
                     f"The plan does not fit the model: layer {computing[0]!r} computes, and is no {VIEW!r}.",
                     code="bad-plan",
@@ -248,6 +250,8 @@ class _Assembler:
         read = {n: self._as_read(block, names[n], values) for n in workload.inputs}
         if block.layers[0] in self.joins:
             self._add_join(block, values)
+        elif made is None and workload.layers[0].op == SLICE:
+            self._add_slice(block, read["i0"], values)
         elif made is None:
             self._add_view(bound, read, values)
         elif isinstance(made, Imported):
@@ -277,6 +281,20 @@ class _Assembler:
             self.program.ops.append(View(source, view))
             source = view
         values[bound.names[out]] = source
+
+    def _add_slice(self, block: Block, source: Value, values: dict[str, Value]) -> None:
+        """A part of a tensor, read where it lies; of one whose memory is not ours, and for the user, a copy."""
+        layer = self.graph.by_id[block.layers[0]]
+        name, layout = layer.outputs[0], self.plan.layout(layer.outputs[0])
+        offset = offset_of(self.graph, layer, layout)
+        if offset is None:
+            raise ValueError("check_blocks() refuses such a plan")
+        if not self.program.places(source):
+            source = self._convert(source, layer.inputs[0], layout, layout)
+        values[name] = Value(physical_shape(self.graph.tensors[name].shape, layout), source.dtype)
+        self.program.ops.append(Slice(source, offset, values[name]))
+        if name in self.graph.outputs and layout == PLAIN:
+            values[name] = self._convert(values[name], name, layout, layout)
 
     def _add_join(self, block: Block, values: dict[str, Value]) -> None:
         """A concatenation whose parts are written where they belong; those that cannot be are copied there."""
@@ -336,6 +354,14 @@ class _Assembler:
         out = Value(tuple(kernel.args[-1].shape), kernel.args[-1].dtype)
         self.program.ops.append(Call(kernel.symbol, tuple(args), out))
         return out
+
+
+def _is_slice(graph: Graph, plan: Plan, block: Block) -> bool:
+    """Whether a block is a Slice that can be read where its input lies, as planned."""
+    layer = graph.by_id[block.layers[0]]
+    layout = plan.layout(layer.outputs[0])
+    source = block.reads.get(layer.inputs[0], plan.layout(layer.inputs[0]))
+    return len(block.layers) == 1 and source == layout and in_place(graph, layer, layout)
 
 
 def identity_workload(shape: tuple[int, ...]) -> Graph:

@@ -8,7 +8,7 @@ from typing import Any
 from tvm import relax, tirx
 
 from tuner.build.memory import Memory
-from tuner.build.program import Call, Foreign, Given, Join, Load, Program, Value, View
+from tuner.build.program import Call, Foreign, Given, Join, Load, Program, Slice, Value, View
 
 REBASE = "rebase"  # the function that moves a tensor's address; see ``_rebase``
 _DATA, _BYTE_OFFSET = 1, 8  # TVM's TVMStructFieldKind
@@ -48,7 +48,7 @@ class _Emitter:
         elif isinstance(op, Foreign):
             made = op.emit(builder, [values[v] for v in op.args])
             values.update(zip(op.outs, made, strict=True))
-        elif isinstance(op, Join):
+        elif isinstance(op, Join | Slice):
             values[op.out] = self._tensor(op.out)
         elif isinstance(op, Call):
             values[op.out] = self._tensor(op.out)

@@ -1,6 +1,7 @@
 """Memory of an assembled model: one storage that all values share over time, and where in it each lies. Knows no TVM.
 
-A joined value (concatenation) and its parts are one buffer, alive from the first part written to the last one read.
+A joined value (concatenation) and its parts are one buffer, alive from the first part written to the last one read; so
+are a value and its slices. A slice may be a part as well: then both wholes are in that buffer, and share what it holds.
 Buffers are placed the largest first (greedy by size with offsets: Pisarchyk and Lee, arXiv 2001.03288), each between
 those that are alive with it; of several places where the storage need not grow, the one that was read last is taken,
 for it is still in cache.
@@ -11,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from tuner.build.program import Call, Foreign, Join, Program, Value, View
+from tuner.build.program import Call, Foreign, Join, Program, Slice, Value, View
 from tuner.plan.joins import ALIGNMENT
 
 
@@ -49,8 +50,8 @@ class Memory:
 
 
 def lives(program: Program) -> dict[Value, Life]:
-    """The life of every buffer, by the value that spans it: what a kernel writes, or what is joined of several."""
-    homes = _homes(program)
+    """The life of every buffer, by the value that spans it, or the first in it where none spans it."""
+    homes = homes_of(program)
     within: dict[Value, frozenset[Value]] = {}  # value -> buffers in which it may lie
     first: dict[Value, int] = {}
     last: dict[Value, int] = {}
@@ -58,8 +59,8 @@ def lives(program: Program) -> dict[Value, Life]:
         read = _reads(op)
         for root in {r for value in read for r in within.get(value, ())}:
             last[root] = index
-        if isinstance(op, Call | Join):
-            root = _root(op.out, homes)[0]
+        if isinstance(op, Call | Join | Slice):
+            root = homes[op.out].root
             within[op.out] = frozenset({root})
             first.setdefault(root, index)
             last[root] = index
@@ -69,7 +70,7 @@ def lives(program: Program) -> dict[Value, Life]:
             reached = frozenset(r for value in op.args for r in within.get(value, ()))
             within.update(dict.fromkeys(op.outs, reached))
     kept = {r for value in program.results for r in within.get(value, ())}
-    return {root: Life(first[root], last[root], root.bytes, root in kept) for root in first}
+    return {root: Life(first[root], last[root], homes[root].bytes, root in kept) for root in first}
 
 
 def plan_memory(program: Program) -> Memory:
@@ -82,12 +83,8 @@ def plan_memory(program: Program) -> Memory:
     for root in found.keys() - shared.keys():
         at[root] = Place(len(storages), 0)
         storages.append(_aligned(found[root].bytes))
-    homes = _homes(program)
-    places = {}
-    for op in program.ops:
-        if isinstance(op, Call | Join):
-            root, offset = _root(op.out, homes)
-            places[op.out] = Place(at[root].storage, at[root].offset + offset)
+    places = {value: Place(at[home.root].storage, at[home.root].offset + home.offset)
+              for value, home in homes_of(program).items()}  # fmt: skip
     return Memory(tuple(storages), places)
 
 
@@ -139,29 +136,91 @@ def _reads(op: object) -> tuple[Value, ...]:
         return op.args
     if isinstance(op, Join):
         return op.parts
-    return (op.source,) if isinstance(op, View) else ()
+    return (op.source,) if isinstance(op, View | Slice) else ()
 
 
-def _homes(program: Program) -> dict[Value, tuple[Value, int]]:
-    """Part -> (what it is joined into, bytes from its beginning)."""
-    homes: dict[Value, tuple[Value, int]] = {}
+@dataclass(frozen=True)
+class Home:
+    """Where in which buffer a value lies."""
+
+    root: Value  # names the buffer
+    offset: int  # bytes from the buffer's beginning
+    bytes: int  # of the whole buffer
+
+
+def homes_of(program: Program) -> dict[Value, Home]:
+    """The home of every value that kernels, joins and slices make.
+
+    Raises:
+        ValueError: values cannot lie as joins and slices say, would not be aligned, or one kernel would write over
+            what another wrote.
+    """
+    together = _Together()
     for op in program.ops:
+        if isinstance(op, Call | Join | Slice):
+            together.add(op.out)
         if isinstance(op, Join):
             offset = 0
             for part in op.parts:
-                if part in homes or offset % ALIGNMENT:
-                    raise ValueError("a part of a join lies elsewhere already, or would not be aligned")
-                homes[part] = (op.out, offset)
+                together.put(part, op.out, offset)
                 offset += part.bytes
             if offset != op.out.bytes:
                 raise ValueError(f"a join of {op.out.bytes} bytes has parts of {offset} bytes")
-    return homes
+        elif isinstance(op, Slice):
+            together.put(op.out, op.source, op.offset)
+            if op.offset + op.out.bytes > op.source.bytes:
+                raise ValueError(f"a slice ends behind the {op.source.bytes} bytes that it is of")
+    groups: dict[Value, list[tuple[int, Value]]] = {}
+    for value in together.values:
+        first, offset = together.find(value)
+        groups.setdefault(first, []).append((offset, value))
+    written = {op.out for op in program.ops if isinstance(op, Call)}
+    found = {}
+    for members in groups.values():
+        begin = min(offset for offset, _ in members)
+        size = max(offset + value.bytes for offset, value in members) - begin
+        root = next((v for offset, v in members if offset == begin and v.bytes == size), members[0][1])
+        _check_apart([(offset, v.bytes) for offset, v in members if v in written])
+        found.update({value: Home(root, offset - begin, size) for offset, value in members})
+    return found
 
 
-def _root(value: Value, homes: Mapping[Value, tuple[Value, int]]) -> tuple[Value, int]:
-    """The buffer that a value lies in, and how far from its beginning."""
-    offset = 0
-    while value in homes:
-        value, more = homes[value]
-        offset += more
-    return value, offset
+def _check_apart(places: list[tuple[int, int]]) -> None:
+    """ValueError when two of these (beginning, bytes) overlap."""
+    end: int | None = None
+    for start, size in sorted(places):
+        if end is not None and start < end:
+            raise ValueError("a join or a slice would let one kernel write over what another wrote")
+        end = start + size
+
+
+class _Together:
+    """Values that lie at known distances from each other: a union-find with offsets."""
+
+    def __init__(self) -> None:
+        self._before: dict[Value, tuple[Value, int]] = {}  # value -> (another, bytes from its beginning)
+
+    @property
+    def values(self) -> list[Value]:
+        return list(self._before)
+
+    def add(self, value: Value) -> None:
+        self._before.setdefault(value, (value, 0))
+
+    def find(self, value: Value) -> tuple[Value, int]:
+        """The one that stands for all that lie together, and how far behind its beginning the value begins."""
+        offset = 0
+        while self._before[value][0] is not value:
+            value, more = self._before[value]
+            offset += more
+        return value, offset
+
+    def put(self, value: Value, other: Value, offset: int) -> None:
+        """The value begins ``offset`` bytes behind the beginning of the other."""
+        if value not in self._before or other not in self._before or offset % ALIGNMENT:
+            raise ValueError("a join or a slice is of memory that is not planned here, or would not be aligned")
+        (one, its), (two, theirs) = self.find(value), self.find(other)
+        if one is not two:
+            self._before[one] = (two, theirs + offset - its)
+        elif its != theirs + offset:
+            raise ValueError("a part of a join lies elsewhere already")

@@ -78,7 +78,16 @@ class Join:
     out: Value
 
 
-Op = Given | Load | Call | View | Foreign | Join
+@dataclass(frozen=True, eq=False)
+class Slice:
+    """What lies in ``source``, which a kernel or a join makes, from ``offset`` bytes on. No code."""
+
+    source: Value
+    offset: int
+    out: Value
+
+
+Op = Given | Load | Call | View | Foreign | Join | Slice
 
 
 @dataclass
@@ -87,3 +96,7 @@ class Program:
 
     ops: list[Op] = field(default_factory=list)
     results: list[Value] = field(default_factory=list)
+
+    def places(self, value: Value) -> bool:
+        """Whether the memory of a value is planned: parts of it can be named."""
+        return any(op.out is value for op in self.ops if isinstance(op, Call | Join | Slice))

@@ -35,6 +35,7 @@ from tuner.gpu.ranking import Ranker
 from tuner.gpu.reporting import GPU_README, build_report
 from tuner.gpu.spec import spec_of
 from tuner.graph.load import ImportedModel, import_model
+from tuner.graph.passes.registry import SLICING
 from tuner.measure.device import toolchain
 from tuner.output import check_writable, install
 from tuner.store import NoStore, TrialStore
@@ -95,7 +96,7 @@ class BuildOnly:
 
     def _build(self, crew: Crew, compiler: Compiler, folder: Path, work: Path) -> dict[str, Any]:
         self._say(Stage.IMPORT, f"reading {self.model.name}")
-        model = import_model(self.model, shapes=self.spec.shapes, disabled=self.spec.disabled_passes)
+        model = import_model(self.model, shapes=self.spec.shapes, disabled=(*self.spec.disabled_passes, *SLICING))
         brought = read_results(self.results, model.sha256, self.device.mcpu, self.device, self.spec.precision)
         target, spec = target_of(self.device), spec_of(self.device)
         self._say(Stage.PLAN, "lowering the model")

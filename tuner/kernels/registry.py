@@ -9,6 +9,7 @@ from tuner.graph.ir import Graph
 from tuner.kernels.base import KernelTemplate, Layouts
 from tuner.kernels.conv2d import Conv2d, Conv2dBf16
 from tuner.kernels.conv2d_pool import Conv2dPool, Conv2dPoolBf16
+from tuner.kernels.conv2d_prologue import Conv2dPrologue
 from tuner.kernels.conv_chain import ConvChain
 from tuner.kernels.dense import Dense, DenseBf16
 from tuner.kernels.elementwise import Channels, Concat, Elementwise
@@ -16,6 +17,7 @@ from tuner.kernels.gather import Gather
 from tuner.kernels.layer_norm import LayerNorm
 from tuner.kernels.lrn import Lrn
 from tuner.kernels.matmul import MatMul
+from tuner.kernels.slice import Slice
 from tuner.kernels.softmax import Softmax
 from tuner.kernels.transpose import Transpose
 from tuner.kernels.windowed import Depthwise, Pool
@@ -25,9 +27,9 @@ from tuner.types import Device
 
 TEMPLATES: tuple[KernelTemplate, ...] = (
     Depthwise(), Conv2d(), Conv2dPool(), Dense(), MatMul(), Pool(), Elementwise(), Concat(), Channels(), Lrn(),
-    Softmax(), LayerNorm(), Gather(), Transpose(),
+    Softmax(), LayerNorm(), Gather(), Transpose(), Slice(),
     Winograd(),
-    ConvChain(),
+    ConvChain(), Conv2dPrologue(),
     Conv2dBf16(), Conv2dPoolBf16(), DenseBf16(),
 )  # fmt: skip
 BY_NAME = {template.name: template for template in TEMPLATES}

@@ -234,6 +234,8 @@ def _one_to_one(graph: Graph, layer: Layer, position: int, shape: tuple[int, ...
             return False  # before opset 13 it runs over all axes from ``first`` on
         rowwise = first > axis if layer.op == "LayerNormalization" else first != axis
         return rowwise and len(shape) == len(out) and shape[axis] == out[axis]
+    if layer.op == "Slice":  # with steps, which may be negative, it has five inputs
+        return len(shape) == len(out) and shape[axis] == out[axis] and len(layer.inputs) < 5
     if layer.op in _ROWWISE:  # numpy's broadcasting aligns axes at the end
         return axis - len(out) == own - len(shape) and shape[own] == out[axis]
     return False

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from tuner.graph.ir import Graph, Layer
 from tuner.kernels.registry import serving
 from tuner.plan.elementwise import ELEMENTWISE
+from tuner.plan.joins import lies_free
 from tuner.plan.layout import PLAIN, block_of, blocked
 from tuner.plan.legality import POOLS, VIEWS, why_illegal
 from tuner.plan.plan import IMPORTED, VIEW, Block, Plan
+from tuner.plan.slices import SLICE, in_place
 from tuner.plan.workload import workload_of
 from tuner.types import Device
 
@@ -56,6 +58,8 @@ def _choose(graph: Graph, layers: tuple[str, ...], layouts: dict[str, str], devi
     stored = {n: layouts.get(names[n], PLAIN) for n in workload.inputs}
     if len(layers) == 1 and graph.by_id[layers[0]].op in VIEWS:
         return _Choice(VIEW, {names[n]: PLAIN for n in workload.inputs if stored[n] != PLAIN}, {})
+    if len(layers) == 1 and in_place(graph, graph.by_id[layers[0]], stored.get("i0", PLAIN)):
+        return _Choice(VIEW, {}, {names[n]: stored["i0"] for n in workload.outputs})
     for inputs in _input_options(workload, stored, device):
         for out in _output_options(graph, workload, inputs, names, device):
             wanted = inputs | dict.fromkeys(workload.outputs, out)
@@ -165,7 +169,7 @@ def _grow(
     graph: Graph, block: list[str], taken: dict[str, int], blocks: list[list[str]], device: Device
 ) -> list[str] | None:
     """Layers to add to a block: the next elementwise reader (with those that must come along), or a pooling."""
-    if graph.by_id[block[0]].op in VIEWS and len(block) == 1:
+    if len(block) == 1 and _costs_nothing(graph, graph.by_id[block[0]], device):
         return None
     outputs = [n for n in _made(graph, block) if _leaves(graph, n, block)]
     if len(outputs) != 1 or outputs[0] in graph.outputs:
@@ -179,6 +183,15 @@ def _grow(
     return None
 
 
+def _costs_nothing(graph: Graph, layer: Layer, device: Device) -> bool:
+    """Whether a layer by itself needs no kernel: a view, or a Slice or Concat whose parts lie in the whole."""
+    if layer.op not in {"Concat", SLICE}:
+        return layer.op in VIEWS
+    image = len(graph.tensors[layer.outputs[0]].shape) == 4
+    layout = blocked(device.lanes) if image else PLAIN
+    return in_place(graph, layer, layout) if layer.op == SLICE else lies_free(graph, layer, layout, graph.by_id)
+
+
 def _extensions(graph: Graph, tensor: str, block: list[str], taken: Collection[str]) -> list[list[str]]:
     readers = graph.consumers[tensor]
     if any(r.id in taken for r in readers):
@@ -186,6 +199,8 @@ def _extensions(graph: Graph, tensor: str, block: list[str], taken: Collection[s
     if len(readers) == 1:
         reader = readers[0]
         if reader.op in ELEMENTWISE or (reader.op in POOLS and _pool_is_free(graph, block, reader)):
+            return [[reader.id]]
+        if reader.op == "Conv" and all(graph.by_id[i].op in ELEMENTWISE for i in block):
             return [[reader.id]]
         if reader.op == "Transpose" and any(graph.by_id[i].op == "MatMul" for i in block):
             return [[reader.id]]

@@ -9,6 +9,7 @@ from tuner.kernels.registry import serving
 from tuner.plan.layout import PLAIN, blocked
 from tuner.plan.legality import VIEWS, may_lead, why_illegal
 from tuner.plan.plan import IMPORTED, VIEW
+from tuner.plan.slices import SLICE, in_place
 from tuner.plan.space import Variant, crossing
 from tuner.plan.workload import workload_of
 from tuner.types import Device
@@ -31,6 +32,8 @@ class Served:
             return ()
         if len(layers) == 1 and graph.by_id[layers[0]].op in VIEWS:
             return (_plain(graph, VIEW, layers),)
+        if len(layers) == 1 and (views := self._slices(graph, graph.by_id[layers[0]])):
+            return views
         bound = workload_of(graph, layers)
         workload, found = bound.workload, []
         for read in self._layouts(workload, workload.inputs):
@@ -43,6 +46,16 @@ class Served:
         if not found and len(layers) == 1:
             return (_plain(graph, IMPORTED, layers),)
         return found
+
+    def _slices(self, graph: Graph, layer: Layer) -> list[Variant]:
+        """How a Slice may be read where its input lies."""
+        if layer.op != SLICE or layer.inputs[0] not in graph.tensors:
+            return []
+        image = len(graph.tensors[layer.inputs[0]].shape) == 4
+        layouts = (blocked(self._device.lanes), PLAIN) if image else (PLAIN,)
+        found = [v for v in layouts if in_place(graph, layer, v)]
+        return [Variant(VIEW, {layer.inputs[0]: v} if image else {}, {layer.outputs[0]: v} if image else {})
+                for v in found]  # fmt: skip
 
     def _layouts(self, workload: Graph, names: Sequence[str]) -> list[dict[str, str]]:
         block = blocked(self._device.lanes)

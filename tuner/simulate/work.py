@@ -22,7 +22,7 @@ from tuner.simulate.spec import SimSpec
 
 REDUCING = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})  # the multiplier array's work
 _BY_CHANNEL = ELEMENTWISE | {"MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool", "LRN", "Pad"}
-_FREE = VIEWS | {"Concat", "Split"}  # where they are fused, others write to the right place
+_FREE = VIEWS | {"Concat", "Split", "Slice"}  # where they are fused, others write to the right place
 
 
 @dataclass(frozen=True)

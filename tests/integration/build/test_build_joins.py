@@ -36,6 +36,7 @@ from tuner.plan.plan import Plan
 from tuner.search.fusion import greedy, unfused
 from tuner.types import Candidate, Device
 
+OFF = ["flatten-concat", "merge-siblings"]
 X = {"x": [1, 16, 6, 6]}
 W = {n: rand(16, 16, 1, 1, seed=k) for k, n in enumerate(("w1", "w2", "w3"))}
 
@@ -89,7 +90,7 @@ def test_a_concatenation(what: str, tmp_path: Path) -> None:
     nodes, inputs, outputs, constants, expected = CASES[what]
     used = {n for x in nodes for n in x.input}
     weights = {n: v for n, v in {**W, **constants}.items() if n in used}
-    model = build_and_compare(tmp_path, *cleaned(nodes, inputs, outputs, weights, disabled=["flatten-concat"]))
+    model = build_and_compare(tmp_path, *cleaned(nodes, inputs, outputs, weights, disabled=OFF))
     kernels = model.manifest["kernels"]
     joins = sum(any(i.startswith("Concat") for i in k["layers"]) for k in kernels)
     copies = sum(k["template"] == "layout" and k["layouts"]["i0"] == k["layouts"]["t0"] for k in kernels)

@@ -8,7 +8,7 @@ from itertools import combinations
 import pytest
 
 from tuner.build.memory import ALIGNMENT, Memory, Place, lives, most_alive, plan_memory
-from tuner.build.program import Call, Foreign, Given, Join, Op, Program, Value, View
+from tuner.build.program import Call, Foreign, Given, Join, Op, Program, Slice, Value, View
 
 
 def value(size: int = 64) -> Value:
@@ -108,6 +108,45 @@ def test_joins_that_cannot_be_are_refused(parts: object) -> None:
     joined = [Join((made[0], made[0]) if parts == "twice" else tuple(made), value(128))]
     with pytest.raises(ValueError, match="join"):
         plan_memory(Program([Given("x", x), *(Call("f", (x,), m) for m in made), *joined], []))
+
+
+def test_a_slice_lies_in_what_it_is_of_and_both_live_as_long() -> None:
+    x, wide, part, last, end = value(), value(192), value(64), value(64), value()
+    ops: list[Op] = [Given("x", x), Call("f", (x,), wide), Slice(wide, 128, part), Call("f", (x,), last)]
+    memory = plan_memory(Program([*ops, Call("f", (part, last), end)], [end]))
+    assert memory.places[part].offset == memory.places[wide].offset + 128
+    assert not overlap(memory, wide, last)
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_a_slice_that_is_a_part_as_well_joins_both_wholes(first: bool) -> None:
+    """|  wide | part |            or |         | part | wide  |
+    |       | part | other |       | other   | part |       |"""
+    x, wide, part, other, joined, end = (value(size) for size in (64, 192, 64, 128, 192, 64))
+    ops: list[Op] = [Given("x", x), Call("f", (x,), wide), Slice(wide, 128 if first else 0, part)]
+    parts = (part, other) if first else (other, part)
+    ops += [Call("f", (x,), other), Join(parts, joined), Call("f", (joined,), end)]
+    program = Program(ops, [end])
+    memory = plan_memory(program)
+    base = min(memory.places[v].offset for v in (wide, joined))
+    offsets = [memory.places[v].offset - base for v in (wide, part, other, joined)]
+    assert offsets == ([0, 128, 192, 128] if first else [128, 128, 0, 0])
+    assert memory.storages == (320, 64)
+    assert most_alive(program) == 384
+
+
+def test_what_would_be_written_over_is_refused() -> None:
+    x, wide, a, b, one, two = (value(size) for size in (64, 192, 64, 64, 128, 128))
+    ops: list[Op] = [Given("x", x), Call("f", (x,), wide), Slice(wide, 64, a), Call("f", (x,), b)]
+    with pytest.raises(ValueError, match="write over"):
+        plan_memory(Program([*ops, Join((a, b), one)], []))
+    c = value()
+    with pytest.raises(ValueError, match="write over"):
+        plan_memory(Program([Given("x", x), *(Call("f", (x,), v) for v in (a, b, c)), Join((a, b), one),
+                             Join((a, c), two)], []))  # fmt: skip
+    for offset in (32, 160):
+        with pytest.raises(ValueError, match="slice"):
+            plan_memory(Program([Given("x", x), Call("f", (x,), wide), Slice(wide, offset, a)], []))
 
 
 @pytest.mark.parametrize("seed", range(30))

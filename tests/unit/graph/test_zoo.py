@@ -35,11 +35,12 @@ LAYERS = {
         "Gemm": 1, "Softmax": 1,
     },
     "inception_v1": {
-        "Conv": 57, "Relu": 57, "MaxPool": 13, "LRN": 2, "Concat": 9, "AveragePool": 1, "Reshape": 1, "Gemm": 1,
-        "Softmax": 1,
+        "Conv": 39, "Relu": 39, "Slice": 27, "MaxPool": 13, "LRN": 2, "Concat": 9, "AveragePool": 1, "Reshape": 1,
+        "Gemm": 1, "Softmax": 1,
     },
     "inception_v2": {
-        "Conv": 69, "Relu": 69, "MaxPool": 5, "AveragePool": 8, "Concat": 10, "Reshape": 1, "Gemm": 1, "Softmax": 1,
+        "Conv": 51, "Relu": 51, "Slice": 28, "MaxPool": 5, "AveragePool": 8, "Concat": 10, "Reshape": 1,
+        "Gemm": 1, "Softmax": 1,
     },
     "densenet121": {
         "Conv": 121, "Relu": 121, "MaxPool": 1, "Mul": 62, "Add": 62, "Concat": 58, "AveragePool": 3,

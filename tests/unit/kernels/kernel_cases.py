@@ -371,6 +371,43 @@ def transpose_case(rng: np.random.Generator, machine: Device) -> Case:
     return case_of(s, _plain)
 
 
+def slice_case(rng: np.random.Generator, machine: Device) -> Case:
+    """Cuts that begin inside a block and at one, from the front and from the end; images in either layout."""
+    s, lanes = Sketch(rng), machine.lanes
+    shape, axis = _pick(rng, ((2, 40, 5, 7), 1), ((1, 3 * lanes, 4, 6), 1), ((2, 24, 9, 5), 2), ((6, 50), 1),
+                        ((3, 5, 24), -1))  # fmt: skip
+    extent = shape[axis]
+    start = int(rng.choice([0, 1, min(lanes, extent - 1), extent // 2]))
+    stop = int(rng.integers(start + 1, extent + 1))
+    ends = (start, _pick(rng, stop, 1 << 40 if stop == extent else stop - extent if stop < extent else stop))
+    bounds = [s.literal([v]) for v in (*ends, axis)] + ([s.literal([1])] if rng.random() < 0.3 else [])
+    name = s.add("Slice", s.input(*shape), *bounds)
+    if len(shape) in {2, 4}:
+        epilogue(s, name, int(rng.integers(0, 3)))
+    return case_of(s, _pick(rng, _plain, _blocked(rng, lanes, 0.0), _blocked(rng, lanes, 1.0)))
+
+
+def conv2d_prologue_case(rng: np.random.Generator, machine: Device) -> Case:
+    s, lanes = Sketch(rng), machine.lanes
+    shape = (int(rng.integers(1, 3)), _pick(rng, *CHANNELS), *_pick(rng, (7, 7), (5, 9), (14, 14), (1, 1), (3, 40)))
+    name = s.input(*shape)
+    for _ in range(int(rng.integers(1, 4))):
+        kind = _pick(rng, "bn", "relu", "add", "gate", "sigmoid")
+        if kind == "bn":
+            name = s.add("Add", s.add("Mul", name, s.weight(shape[1], 1, 1)), s.weight(shape[1], 1, 1))
+        elif kind == "add":
+            name = s.add("Add", name, s.input(*shape))
+        elif kind == "gate":
+            name = s.add("Mul", name, s.input(*shape[:2], 1, 1))
+        else:
+            name = s.add(kind.capitalize(), name)
+    oc = _pick(rng, *CHANNELS)
+    weights = s.weight(oc, shape[1], 1, 1, scale=shape[1] ** -0.5)
+    name = s.add("Conv", name, weights, *((s.weight(oc),) if rng.random() < 0.5 else ()), kernel_shape=(1, 1))
+    epilogue(s, name, int(rng.integers(0, 3)))
+    return case_of(s, _blocked(rng, lanes, 0.0))
+
+
 def elementwise_case(rng: np.random.Generator, machine: Device) -> Case:
     s = Sketch(rng)
     if rng.random() < 0.3:  # a layout change, or a chain from one layout to another
@@ -505,6 +542,7 @@ GENERATORS: Mapping[str, Callable[[np.random.Generator, Device], Case]] = {
     "conv_chain": conv_chain_case,
     "layer_norm": layer_norm_case, "gather": gather_case, "transpose": transpose_case,
     "conv2d_bf16": not_depthwise(conv2d_case), "conv2d_pool_bf16": conv2d_pool_case, "dense_bf16": dense_case,
+    "slice": slice_case, "conv2d_prologue": conv2d_prologue_case,
 }  # fmt: skip
 
 

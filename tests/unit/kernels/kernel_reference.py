@@ -153,6 +153,13 @@ def _reshape(_: Attrs, x: Array, shape: Array) -> Array:
     return x.reshape([int(d) for d in shape])
 
 
+def _slice(_: Attrs, x: Array, starts: Array, ends: Array, axes: Array, steps: Array | None = None) -> Array:
+    cuts: dict[int, slice] = {}
+    for k, axis in enumerate(axes.astype(int)):
+        cuts[int(axis) % x.ndim] = slice(int(starts[k]), int(ends[k]), None if steps is None else int(steps[k]))
+    return x[tuple(cuts.get(axis, slice(None)) for axis in range(x.ndim))]
+
+
 _ERF = np.vectorize(erf, otypes=[np.float64])
 OPS: Mapping[str, Callable[..., Array]] = {
     "Conv": conv, "MaxPool": max_pool, "AveragePool": average_pool, "LRN": lrn, "Gemm": gemm,
@@ -163,6 +170,7 @@ OPS: Mapping[str, Callable[..., Array]] = {
     "Concat": lambda attrs, *parts: np.concatenate(parts, attrs["axis"]),
     "Reshape": _reshape,
     "Transpose": lambda attrs, x: x.transpose(attrs["perm"]),
+    "Slice": _slice,
     "Gather": lambda attrs, x, places: np.take(x, places.astype(int), attrs.get("axis", 0)),
     "LayerNormalization": layer_norm,
     "BatchNormalization": batch_norm, "Clip": clip, "Gelu": gelu,

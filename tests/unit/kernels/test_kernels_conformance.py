@@ -12,6 +12,7 @@ from tuner.types import Device
 
 FEW = {
     "channels": 8,
+    "conv2d_prologue": 4,
     "conv_chain": 6,
     "concat": 9,
     "conv2d_bf16": 4,
@@ -21,6 +22,7 @@ FEW = {
     "layer_norm": 9,
     "lrn": 6,
     "matmul": 12,
+    "slice": 6,
     "softmax": 9,
     "transpose": 5,
 }

@@ -8,7 +8,7 @@ import pytest
 from plan_graphs import conv, graph_of, layer
 
 from tuner.graph.ir import Graph
-from tuner.plan.joins import Join, Part, free_blocks, joins
+from tuner.plan.joins import Join, Part, free_blocks, joins, lies_free
 from tuner.plan.plan import IMPORTED, Block, Plan
 
 SHAPES = {"j": (1, 64, 8, 8)}
@@ -61,6 +61,55 @@ def test_a_concatenation_that_is_refused_leaves_its_parts_to_others() -> None:
     ]  # fmt: skip
     graph = graph_of(layers, ("y", "k"), shapes=shapes, constants={"w": (32, 32, 3, 3)})
     assert joins(graph, plan_of(graph, "plain")) == {"K": Join((Part("a", False), Part("b", False)))}
+
+
+def dense(*joined: tuple[str, ...]) -> Graph:
+    """Convolutions ``a`` to ``e`` of one tensor, and these concatenations j0, j1, ... of them, each a result."""
+    layers = [*(conv("x", n) for n in "abcde"), *(layer("Concat", p, f"j{k}", axis=1) for k, p in enumerate(joined))]
+    outputs = [f"y{k}" for k in range(len(joined))]
+    layers += [layer("Relu", [f"j{k}"], n) for k, n in enumerate(outputs)]
+    shapes = {f"{n}{k}": (1, 32 * len(p), 8, 8) for k, p in enumerate(joined) for n in "jy"}
+    return graph_of(layers, outputs, shapes=shapes, constants={"w": (32, 32, 3, 3)})
+
+
+@pytest.mark.parametrize(
+    ("joined", "copies"),
+    [
+        (("ab", "abc", "abcd"), [0, 0, 0]),
+        (("abcd", "ab", "bc"), [0, 0, 0]),
+        (("bc", "abcd", "cd"), [0, 0, 0]),
+        (("ab", "bc"), [0, 1]),
+        (("ab", "abc", "abd"), [0, 0, None]),
+        (("ab", "cd", "abcd"), [0, 0, None]),
+        (("aab", "ab"), [1, None]),
+    ],
+)
+def test_concatenations_share_parts_where_one_is_a_run_of_the_other(
+    joined: tuple[str, ...], copies: list[int | None]
+) -> None:
+    graph = dense(*(tuple(parts) for parts in joined))
+    found = joins(graph, plan_of(graph))
+    assert [sum(p.copied for p in found[i].parts) if i in found else None
+            for i in (f"J{k}" for k in range(len(joined)))] == copies  # fmt: skip
+
+
+def test_what_is_free_whatever_else_is_chosen() -> None:
+    for joined, free in ((("ab", "abc", "abcd"), [True] * 3), (("ab", "bc"), [False] * 2),
+                         (("ab", "abc", "abd"), [False] * 3)):  # fmt: skip
+        graph = dense(*(tuple(parts) for parts in joined))
+        cats = [x for x in graph.layers if x.op == "Concat"]
+        assert [lies_free(graph, x, "NCHW16c", graph.by_id) for x in cats] == free
+
+
+def test_a_result_inside_another_is_not_made_longer() -> None:
+    graph = dense(("a", "b"), ("j0", "c"), ("a", "b", "d"))
+    graph = graph_of(graph.layers, graph.outputs, constants={"w": (32, 32, 3, 3)},
+                     shapes={n: (1, 32 * k, 8, 8) for k, n in ((2, "j0"), (2, "y0"), (3, "j1"), (3, "y1"), (3, "j2"),
+                                                               (3, "y2"))})  # fmt: skip
+    found = joins(graph, plan_of(graph))
+    assert found["J0"].free
+    assert found["J1"].free
+    assert "J2" not in found  # two of its three parts would have to be copied
 
 
 def test_imported_parts_and_plain_results_are_copied() -> None:

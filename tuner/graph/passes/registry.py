@@ -18,9 +18,11 @@ DESCRIPTIONS: dict[str, str] = {
     "merge-reshapes": "chains of Reshape, Flatten, Squeeze and Unsqueeze become one Reshape",
     "flatten-concat": "a Concat that only feeds a Concat on the same axis joins it",
     "eliminate-common-subexpressions": "equal operators on equal inputs are computed once",
+    "merge-siblings": "convolutions alike that read one tensor become one, their results slices of its result",
     "eliminate-dead": "what no output needs goes",
 }
 NAMES: tuple[str, ...] = tuple(DESCRIPTIONS)
+SLICING = ("merge-siblings",)  # their Slices cost nothing only where our memory plan lays them out: on CPUs
 
 
 def check_names(names: Collection[str]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,9 +48,24 @@ def tune(
     return report
 
 
-def summary(report: dict[str, Any]) -> dict[str, Any]:
+def summary(report: Mapping[str, Any]) -> dict[str, Any]:
     """What is kept of a report."""
     return {
         "seconds": report["seconds"]["total"], "measured": report["trials"]["measured"],
         "failed": report["trials"]["failed"], "max_rel_error": report["verification"]["max_rel_error"],
+        "search": search_figures(report),
+    }  # fmt: skip
+
+
+def search_figures(report: Mapping[str, Any]) -> dict[str, Any]:
+    """What is kept of how a job searched: the plan found against greedy's, and its time as it was predicted."""
+    device, speedup, latency = report["device"], report["speedup"], report["latency_ms"]
+    return {
+        "machine": f"{device['model']}, {device['cores']} cores, {report['toolchain']}",
+        "over_greedy": speedup["over_greedy"], "interval": speedup["over_greedy_interval"],
+        "rounds": speedup["over_greedy_rounds"], "over_onnxruntime": speedup["over_onnxruntime"],
+        "prediction": report["prediction"], "trials": report["trials"]["measured"],
+        "greedy_ms": latency["greedy"] and latency["greedy"]["median"],
+        "best_ms": latency["tuned"] and latency["tuned"]["median"],
+        "deciding": report["seconds"]["deciding"], "total": report["seconds"]["total"], "load": report["machine"],
     }  # fmt: skip

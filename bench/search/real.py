@@ -4,7 +4,8 @@ Each model is tuned with ``--strategy joint`` from an empty database. That run t
 it began with, both with their best kernels, in turns as whole models, and the default plan and ONNX Runtime beside
 them; and it fixes what it predicts for the plan found before that plan is built as a whole. All models come with the
 first seed before some are repeated with others. A row is written at a time to OUT/real.jsonl; what has a row is not
-measured again. ``--render`` writes them into RESULTS.md.
+measured again, nor what ``bench.peers`` tuned with the same budget (OUT/peers.jsonl), which is the same job.
+``--render`` writes them into RESULTS.md.
 """
 
 from __future__ import annotations
@@ -69,8 +70,22 @@ def wanted(models: Sequence[str], repeated: Sequence[str], seeds: int, seconds: 
 
 
 def read_rows(lines: Path) -> dict[Key, dict[str, Any]]:
-    """The last row of each key."""
-    return {(row["model"], row["seed"], row["budget"]): row for row in read(lines)}
+    """The last row of each key; where there is none, the job of ``bench.peers``, from the file beside it."""
+    return tuned_for_peers(lines.with_name("peers.jsonl")) | {
+        (row["model"], row["seed"], row["budget"]): row for row in read(lines)
+    }
+
+
+def tuned_for_peers(lines: Path) -> dict[Key, dict[str, Any]]:
+    """The same of the tunings that were made to be compared with other libraries: on the most threads, with seed 0."""
+    rows = [r for r in read(lines) if r.get("mode") == "peers" and ((r.get("tuning") or {}).get("search"))]
+    most = max((r["threads"] for r in rows), default=0)
+    return {
+        (r["model"], 0, r["budget"]): {"model": r["model"], "seed": 0, "budget": r["budget"], "date": r["date"]}
+        | r["tuning"]["search"] | {"source": "bench.peers"}
+        for r in rows
+        if r["threads"] == most
+    }  # fmt: skip
 
 
 def measure(model: str, seed: int, seconds: float) -> dict[str, Any]:
@@ -85,21 +100,7 @@ def measure(model: str, seed: int, seconds: float) -> dict[str, Any]:
             report = tuning.tune(path, out / "out", out / "fusetune.db", options, seconds)
         except UserError as error:
             return row | {"error": error.message}
-    return row | figures(report)
-
-
-def figures(report: Mapping[str, Any]) -> dict[str, Any]:
-    """What is kept of a report of ``fusetune tune``."""
-    device, speedup, latency = report["device"], report["speedup"], report["latency_ms"]
-    return {
-        "machine": f"{device['model']}, {device['cores']} cores, {report['toolchain']}",
-        "over_greedy": speedup["over_greedy"], "interval": speedup["over_greedy_interval"],
-        "rounds": speedup["over_greedy_rounds"], "over_onnxruntime": speedup["over_onnxruntime"],
-        "prediction": report["prediction"], "trials": report["trials"]["measured"],
-        "greedy_ms": latency["greedy"] and latency["greedy"]["median"],
-        "best_ms": latency["tuned"] and latency["tuned"]["median"],
-        "deciding": report["seconds"]["deciding"], "total": report["seconds"]["total"], "load": report["machine"],
-    }  # fmt: skip
+    return row | tuning.search_figures(report)
 
 
 def table(keys: Sequence[Key], rows: Rows) -> str:
@@ -134,7 +135,10 @@ def table(keys: Sequence[Key], rows: Rows) -> str:
 
 def _circumstances(keys: Sequence[Key], found: Sequence[Mapping[str, Any]]) -> str:
     budgets = sorted({seconds for _, _, seconds in keys})
-    command = "; ".join(f"`python -m bench.search.real --seconds {s:g}`" for s in budgets)
+    commands = [f"`python -m bench.search.real --seconds {s:g}`" for s in budgets]
+    if any("source" in row for row in found):
+        commands = [*(f"`python -m bench.peers --seconds {s:g}`" for s in budgets), *commands]
+    command = "; ".join(commands)
     if not found:
         return f"{command}. Nothing has been measured yet."
     dates, machines = sorted({row["date"] for row in found}), sorted({row["machine"] for row in found})

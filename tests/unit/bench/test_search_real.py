@@ -41,7 +41,9 @@ def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def row(model: str = "a", seed: int = 0, **others: Any) -> dict[str, Any]:
-    return {"model": model, "seed": seed, "budget": 180.0, "date": "2026-01-02"} | real.figures(REPORT) | others
+    return (
+        {"model": model, "seed": seed, "budget": 180.0, "date": "2026-01-02"} | tuning.search_figures(REPORT) | others
+    )
 
 
 def test_all_models_come_before_some_are_repeated() -> None:
@@ -127,3 +129,19 @@ def test_only_intervals_and_errors_that_hold_are_counted() -> None:
         "4 of 6 runs measured. Of 3 pairs joint's plan is faster in 1 and slower in 1, the interval being all on that "
         "side of 1. Of 3 predictions 2 are within 10%; of 1 of the gain over the default plan 1."
     )
+
+
+def test_what_was_tuned_for_the_peers_is_not_tuned_again(tmp_path: Path, log: Path) -> None:
+    found = {"seconds": 9.0, "search": tuning.search_figures(REPORT)}
+    common = {"mode": "peers", "budget": 180.0, "date": "2026-01-03", "error": None}
+    with (tmp_path / "peers.jsonl").open("w") as file:
+        for threads in (2, 1):
+            file.write(json.dumps(common | {"model": "a", "threads": threads, "tuning": found}) + "\n")
+        file.write(json.dumps(common | {"model": "b", "threads": 2, "tuning": None}) + "\n")
+        file.write(json.dumps(common | {"model": "b", "threads": 2, "mode": "ablation-all", "tuning": found}) + "\n")
+    assert real.main(["--models", "a,b", "--seeds", "1", "--out", str(tmp_path)]) == 0
+    assert [Path(json.loads(line)[1]).stem for line in log.read_text().splitlines()] == ["b"]
+    rows = real.read_rows(tmp_path / "real.jsonl")
+    assert rows["a", 0, 180.0]["date"] == "2026-01-03" and set(rows) == {("a", 0, 180.0), ("b", 0, 180.0)}
+    text = real.table([("a", 0, 180.0), ("b", 0, 180.0)], rows)
+    assert "`python -m bench.peers --seconds 180`; `python -m bench.search.real --seconds 180`" in text

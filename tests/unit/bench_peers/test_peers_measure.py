@@ -25,7 +25,10 @@ from tuner.measure.device import detect_cpu
 from tuner.measure.roof import Roof
 
 REPORT = {
-    "seconds": {"total": 12.0}, "trials": {"measured": 3, "failed": 1}, "verification": {"max_rel_error": 1e-6},
+    "seconds": {"total": 12.0, "deciding": 0.5}, "trials": {"measured": 3, "failed": 1},
+    "verification": {"max_rel_error": 1e-6}, "device": {"model": "Some CPU", "cores": 2}, "toolchain": "tvm-0.27",
+    "speedup": dict.fromkeys(("over_greedy", "over_greedy_interval", "over_greedy_rounds", "over_onnxruntime")),
+    "latency_ms": {"tuned": {"median": 5.0}, "greedy": None}, "prediction": None, "machine": {"busy": 0.9},
 }  # fmt: skip
 
 
@@ -56,7 +59,10 @@ def test_a_tuning_gives_its_report_or_says_why_not(tmp_path: Path, monkeypatch: 
     report = tuning.tune(*given, 5.0, (sys.executable, "-c", fake))
     assert report["asked"][:4] == ["tune", str(tmp_path / "m.onnx"), "--seed", "1"]
     assert f"sqlite:///{tmp_path}/r.db" in report["asked"] and "--json" in report["asked"]
-    assert tuning.summary(report) == {"seconds": 12.0, "measured": 3, "failed": 1, "max_rel_error": 1e-6}
+    found = tuning.summary(report)
+    assert found.pop("search") == tuning.search_figures(REPORT) and found == {
+        "seconds": 12.0, "measured": 3, "failed": 1, "max_rel_error": 1e-6
+    }  # fmt: skip
     broken = "import sys; print('first', file=sys.stderr); sys.exit('It is broken.')"
     with pytest.raises(UserError, match=r"failed: It is broken\."):
         tuning.tune(*given, 5.0, (sys.executable, "-c", broken))

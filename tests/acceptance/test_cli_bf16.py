@@ -22,7 +22,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_whole_model_says_what_bf16_costs(home: Path) -> None:
-    done = fusetune(home, "tune", "net.onnx", "--precision", "bf16", "--trials", 8, "--no-baselines", "--json",
+    done = fusetune(home, "tune", "net.onnx", "--precision", "bf16", "--trials", 5, "--no-baselines", "--json",
                     "--out", "out", "--db", f"sqlite:///{home}/db")  # fmt: skip
     assert done.code == 0, done.err
     report = done.json
@@ -45,6 +45,7 @@ def test_a_whole_model_says_what_bf16_costs(home: Path) -> None:
         assert all(np.isfinite(arrays[name]).all() for name in arrays)
 
 
+@pytest.mark.slow
 def test_layers_that_the_limit_forbids_keep_float32(home: Path) -> None:
     done = fusetune(home, "tune", "net.onnx", "--precision", "bf16", "--trials", 0, "--no-baselines", "--accuracy",
                     "1e-4", "--out", "tight", "--db", f"sqlite:///{home}/db")  # fmt: skip
@@ -72,6 +73,7 @@ def test_what_is_not_supported_is_one_clear_error(home: Path, options: tuple[str
     assert not (home / "no").exists()
 
 
+@pytest.mark.slow
 def test_a_plan_in_bf16_is_refused_in_another_precision(home: Path) -> None:
     plan = here(home, "plan", "net.onnx", "--json").out
     (home / "plan.json").write_text(plan.replace('"template": "dense"', '"template": "dense_bf16"'))

@@ -27,8 +27,11 @@ def checked(spec: JobSpec, device: Device | None = None) -> JobSpec:
     from tuner.graph.passes.registry import check_names
     from tuner.plan.plan import Plan
 
-    check_strategy(spec.strategy, spec.device)
-    check_precision(spec.precision, simulated=spec.device.startswith(SIMULATED))
+    if device is not None and device.kind == "cuda":
+        _check_on_gpu(spec, device)
+    else:
+        check_strategy(spec.strategy, spec.device)
+        check_precision(spec.precision, simulated=spec.device.startswith(SIMULATED))
     check_names(spec.disabled_passes)
     if spec.plan is not None:
         Plan.from_json(spec.plan)
@@ -37,6 +40,19 @@ def checked(spec: JobSpec, device: Device | None = None) -> JobSpec:
     if spec.budget.trials is None and spec.budget.seconds is None:
         return replace(spec, budget=Budget(seconds=DEFAULT_SECONDS))
     return spec
+
+
+def _check_on_gpu(spec: JobSpec, device: Device) -> None:
+    """Raise UserError: ``unknown-strategy``, ``bad-plan``, ``bad-precision``."""
+    from tuner.gpu.precision import check_precision as check_on_gpu
+    from tuner.gpu.spec import spec_of
+
+    if spec.strategy != JobSpec.strategy:
+        raise UserError(f"Strategy {spec.strategy!r} is none for GPUs.", code="unknown-strategy",
+                        hint=f"They are tuned with {JobSpec.strategy!r} alone.")  # fmt: skip
+    if spec.plan is not None:
+        raise UserError("Plans by hand are not taken for GPUs.", code="bad-plan", hint="docs/gpu.md says why.")
+    check_on_gpu(spec.precision, spec_of(device))
 
 
 def check_strategy(asked: str, device: str) -> None:

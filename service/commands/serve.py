@@ -30,7 +30,7 @@ from service.jobs import Jobs, Known
 from service.models import ModelLibrary
 from service.server import INTERRUPTED, Server, listen, signals
 from service.settings import Settings
-from tuner.errors import UserError
+from tuner.errors import FusetuneError, UserError
 from tuner.types import Device
 
 _log = logging.getLogger("service.serve")
@@ -94,7 +94,7 @@ def _serve(
     from tuner.measure.device import devices, toolchain
 
     here = devices("cpu")
-    local = {"cpu": here} if scout is None else {}
+    local = {"cpu": here, **_gpu()} if scout is None else {}
     blobs = Blobs(settings.blobs, store.database, settings.quota)
     dispatcher = Dispatcher(store, blobs, settings, local, scout) if settings.dispatch else None
     housekeeper = Housekeeper(store, blobs, settings)
@@ -129,6 +129,21 @@ def _serve(
     if demo is None or not args.once:
         return 0
     return INTERRUPTED if demo.succeeded is None else 0 if demo.succeeded else 1
+
+
+def _gpu() -> dict[str, Device]:
+    """The GPU of this machine by name, if it has one that can be used, and a compiler for it; logs say why not."""
+    from tuner.gpu.nvcc import find_nvcc
+    from tuner.measure.device import devices
+
+    try:
+        device = devices("gpu")
+        find_nvcc().require(device.mcpu)
+    except FusetuneError as error:
+        if error.code != "no-gpu":
+            _log.warning("the GPU here is not offered: %s", error)
+        return {}
+    return {device.name: device}
 
 
 def _greet(console: Console, settings: Settings, store: Store, devices: Mapping[str, Device]) -> None:

@@ -17,6 +17,7 @@ import sys
 import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -94,6 +95,7 @@ def drive(a: Assignment) -> int:
 def _drive(a: Assignment, store: Store) -> int:
     from db.blobs import Blobs
     from db.queue import Claim, StaleDriver
+    from service.dispatch import on_gpu
     from service.dispatch.drive import Drive
     from service.dispatch.health import watched
     from service.dispatch.jobstore import JobStore
@@ -116,6 +118,15 @@ def _drive(a: Assignment, store: Store) -> int:
     with Drive(store, job, claim, lease=a.lease, elapsed=lambda: clock.seconds, lost=_die) as lease:
         try:
             model = _model(blobs, job.spec.model, job.model_name, Path(a.work))
+            if device.kind == on_gpu.CUDA:
+                watch = partial(lease.watch, curve=curve.points)
+                report, out = on_gpu.tune(job.spec, model, device, store, claim, watch, lease.turn)
+                lease.say("packing the downloads")
+                store.queue.finish(
+                    claim, JobState.SUCCEEDED, report=report, files=on_gpu.keep(out, blobs),
+                    best_seconds=report["latency_ms"]["tuned"]["median"] / 1e3,
+                )  # fmt: skip
+                return 0
             out = model.with_suffix(".fusetune")
             session = Session(
                 job.spec, model, device, out,

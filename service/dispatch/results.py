@@ -17,13 +17,18 @@ ZIP, JSON = "application/zip", "application/json"
 
 def keep(out: Path, graph: Mapping[str, Any], blobs: Blobs) -> dict[str, tuple[str, int, str]]:
     """Store an artifact's folder; returns name -> (sha256, bytes, media type), as Queue.finish takes it."""
-    files = {"artifact.zip": (_zip(out, out.name, blobs), ZIP)}
+    files = {"artifact.zip": (packed(out, blobs), ZIP)}
     files["metaschedule.zip"] = (_zip(out / "tuning_log", "", blobs), ZIP)
     for name in ("plan.json", "report.json"):
         with (out / name).open("rb") as file:
             files[name] = (blobs.put(file), JSON)
     files["graph.json"] = (blobs.put(iter([json.dumps(graph).encode()])), JSON)
     return {name: (blob.sha256, blob.size, media) for name, (blob, media) in files.items()}
+
+
+def packed(out: Path, blobs: Blobs) -> Any:
+    """An artifact's folder as a blob: a zip with the folder in it."""
+    return _zip(out, out.name, blobs)
 
 
 def _zip(folder: Path, prefix: str, blobs: Blobs) -> Any:

@@ -7,12 +7,13 @@ compiles.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import tvm
+import tvm_ffi
 from tvm.s_tir import dlight
 
 from tuner.build.compile import pipeline
@@ -69,8 +70,9 @@ def _scheduled(function: Any) -> bool:
 def build_model(module: Any, target: Any, library: Path, arch: str, compiler: Compiler, threads: int = 1) -> Built:
     """Compile a whole scheduled model. Raises InternalError when a kernel cannot be lowered or compiled."""
     try:
-        executable, _ = _compiled(module, target, relax_pipeline=pipeline())
-        return _export(executable, library, arch, compiler, threads)
+        with _Inline(arch, compiler, threads) as inline:
+            executable, _ = _compiled(module, target, relax_pipeline=pipeline())
+            return _export(executable, library, arch, compiler, inline.cubins, threads)
     except (tvm.error.InternalError, ValueError, RuntimeError, CandidateError) as error:
         raise InternalError(f"The model does not compile: {_last(error)}", code="build-failed") from error
 
@@ -78,8 +80,9 @@ def build_model(module: Any, target: Any, library: Path, arch: str, compiler: Co
 def build_kernel(module: Any, target: Any, library: Path, arch: str, compiler: Compiler) -> Built:
     """Compile a module with one scheduled function "main". Raises CandidateError (``build-failed``)."""
     try:
-        executable, way = _compiled(module, target)
-        return replace(_export(executable, library, arch, compiler), way=way)
+        with _Inline(arch, compiler) as inline:
+            executable, way = _compiled(module, target)
+            return replace(_export(executable, library, arch, compiler, inline.cubins), way=way)
     except (tvm.error.InternalError, ValueError, RuntimeError) as error:
         raise CandidateError(f"TVM cannot lower the kernel: {_last(error)}", code="build-failed") from error
 
@@ -127,9 +130,44 @@ def _each_its_way() -> tuple[Any, Any, Any]:
     return lower, for_hosts, for_devices
 
 
-def _export(executable: Any, library: Path, arch: str, compiler: Compiler, threads: int = 1) -> Built:
-    sources = list(dict.fromkeys(_sources(executable.mod)))
-    cubins = {digest_of(source): compile_cubin(source, arch, compiler, threads) for source in sources}
+class _Inline:
+    """Inside, TVM has CUDA C compiled by our compiler.
+
+    It asks for that while it builds only where the CUDA runtime and a driver are: the machine code is then in the
+    library as well. ``cubins`` holds it by digest.
+    """
+
+    def __init__(self, arch: str, compiler: Compiler, threads: int = 1) -> None:
+        self._arch, self._compiler, self._threads = arch, compiler, threads
+        self._refused: CandidateError | None = None
+        self.cubins: dict[str, Cubin] = {}
+
+    def __enter__(self) -> _Inline:
+        tvm_ffi.register_global_func("tvm_callback_cuda_compile", self._compile, override=True)
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        if kind is not None and self._refused is not None:  # rather than TVM's words for it
+            raise self._refused
+
+    def _compile(self, source: object, *_: object) -> bytes:
+        try:
+            cubin = compile_cubin(str(source), self._arch, self._compiler, self._threads)
+        except CandidateError as error:
+            self._refused = error
+            raise
+        self.cubins[digest_of(str(source))] = cubin
+        return cubin.code
+
+
+def _export(
+    executable: Any, library: Path, arch: str, compiler: Compiler, known: Mapping[str, Cubin], threads: int = 1
+) -> Built:  # fmt: skip
+    sources = {digest_of(source): source for source in _sources(executable.mod)}
+    cubins = {
+        digest: known.get(digest) or compile_cubin(source, arch, compiler, threads)
+        for digest, source in sources.items()
+    }
     executable.export_library(
         str(library), fcompile=lambda output, objects, **_: link([Path(o) for o in objects], Path(output))
     )

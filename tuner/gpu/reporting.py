@@ -94,8 +94,10 @@ def build_report(
         "latency_ms": dict.fromkeys(LATENCIES),
         "speedup": dict.fromkeys(("over_unoptimised", "over_onnxruntime")),
         "predicted_ms": sum(c.predicted * c.task.calls for c in chosen) * 1e3,
-        "plan": _plan(planned),
+        "plan": planned.plan.hash if planned.plan else None,
+        "launches": _launches(planned),
         "ranking": {"explored": explored, "refused": refused, "learned_from": learned, "bundled": bundled},
+        "cost_model": None,  # how well times were foreseen: the ranking says on how many it rests
         "unexplored": dict(unexplored),
         "measured_on": [dict(d) for d in known.devices],
         "verification": verification.to_json() | {"on": "cpu"},
@@ -103,7 +105,7 @@ def build_report(
     }
 
 
-def _plan(planned: Planned) -> dict[str, Any]:
+def _launches(planned: Planned) -> dict[str, Any]:
     stages = planned.plan.stages if planned.plan else ()
     known = planned.program is not None
     return {

@@ -114,7 +114,7 @@ class Rounds:
             "seconds": report["seconds"] | {"total": seconds},
             "latency_ms": report["latency_ms"] | {"tuned": tuned},
             "trials": report["trials"] | {"measured": counted},
-            "plan": report["plan"] | {"how": timed["how"], "not": timed["why"]},
+            "launches": report["launches"] | {"how": timed["how"], "failed": timed["why"]},
         }
         (self.out / "report.json").write_text(json.dumps(report, indent=1) + "\n")
         manifest = json.loads((self.out / "manifest.json").read_text())

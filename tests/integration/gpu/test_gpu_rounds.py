@@ -57,7 +57,7 @@ def test_rounds_bring_what_they_measured_and_the_artifact_is_timed(
     report = tuning.run()
     assert builds == [(3, 0), (1, 1), (0, 2)]
     assert report["measured"] is True and report["trials"]["measured"] == 4
-    assert report["latency_ms"]["tuned"]["median"] > 0 and report["plan"]["how"] == "graph"
+    assert report["latency_ms"]["tuned"]["median"] > 0 and report["launches"]["how"] == "graph"
     assert json.loads((out / "manifest.json").read_text())["measured"] is True
     assert json.loads((out / "report.json").read_text()) == report
 

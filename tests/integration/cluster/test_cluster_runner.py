@@ -20,7 +20,7 @@ from tuner.measure.device import detect_cpu
 from tuner.types import Candidate, FailureKind, Trial
 
 pytest.importorskip("ray", reason=MISSING)
-pytestmark = pytest.mark.alone
+pytestmark = [pytest.mark.alone, pytest.mark.timeout(900)]
 
 FAILURES = {
     "build_error": (FailureKind.BUILD, "ValueError: no such schedule"),

@@ -23,7 +23,7 @@ from tuner.scratch import Scratch
 from tuner.types import Device
 
 _PERIOD = 0.05  # seconds between looks while the child works
-_START_LIMIT = 60.0  # seconds for the child to get in
+_START_LIMIT = 180.0  # seconds for the child to get in: importing Ray takes long on a busy machine
 _LIMIT = 30.0  # seconds beyond its wait for which the child may be silent, while Ray's head is away
 _REST = 2.0  # seconds between two tries to get in
 PATIENCE = 5.0  # seconds without a device after which it is said that one is waited for

@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 REST = 2.0  # seconds between two tries to join
 _PERIOD = 0.2  # seconds between looks at the processes
-_UP_LIMIT = 120.0  # seconds for node and member to come up
+_UP_LIMIT = 300.0  # seconds for node and member to come up
 _TAIL = 2000  # characters of what a process said that are told
 
 

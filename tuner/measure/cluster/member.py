@@ -14,7 +14,8 @@ import time
 from tuner.lifeline import hold
 
 PERIOD = 2.0  # seconds between two questions whether the host is alive
-LIMIT = 60.0  # seconds it may take to come up, or to answer
+START_LIMIT = 240.0  # seconds it may take to come up
+LIMIT = 60.0  # seconds it may take to answer
 
 
 def main() -> int:
@@ -32,7 +33,7 @@ def main() -> int:
     if device is not None:
         resources[device_resource(device["fingerprint"])] = 1.0
     actor = make(member_name(node), resources, device, given["builders"], given["cores"])
-    ray.get(actor.describe.remote(), timeout=LIMIT)
+    ray.get(actor.describe.remote(), timeout=START_LIMIT)
     print("ready", flush=True)
     while True:
         time.sleep(PERIOD)

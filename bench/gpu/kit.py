@@ -111,6 +111,11 @@ def write_model(setting: Setting, path: Path) -> Path:
         value.type.tensor_type.ClearField("shape")
     del graph.value_info[:]
     for node in graph.node:
+        if node.op_type == "Concat":  # a class token is one a picture
+            for name in {n for n in node.input if n in fixed and list(fixed[n].dims[:1]) == [1]}:
+                fixed[name].CopyFrom(
+                    numpy_helper.from_array(np.repeat(numpy_helper.to_array(fixed[name]), setting.batch, 0), name)
+                )
         if node.op_type != "Reshape" or node.input[0] in fixed or node.input[1] not in fixed:
             continue
         shape = numpy_helper.to_array(fixed[node.input[1]]).copy()

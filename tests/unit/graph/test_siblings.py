@@ -83,10 +83,11 @@ JOINED = node("Concat", ["a", "b"], "y", axis=1)
         ([conv("a", "w"), conv("b", "v", strides=[2, 2]), node("Flatten", ["a"], "f"), node("Flatten", ["b"], "g"),
           node("Concat", ["f", "g"], "y", axis=1)], ["y"], {}, False),
         ([*BOTH, JOINED], ["y"], {"x": [2, 8, 6, 6]}, False),
+        ([*BOTH, JOINED], ["y"], {"x": [1, 8, 21, 21]}, False),
         ([conv("a", "w"), conv("b", "z"), JOINED], ["y"], {}, False),
         ([conv("a", "w", group=2), conv("b", "v", group=2), JOINED], ["y"], {"w": (16, 4), "v": (16, 4)}, False),
     ],
-    ids=["alike", "a result", "summed", "strides", "two images", "weights computed", "groups"],
+    ids=["alike", "a result", "summed", "strides", "two images", "large", "weights computed", "groups"],
 )  # fmt: skip
 def test_what_is_merged(nodes: list[Any], outputs: list[str], changes: dict[str, Any], merged: bool) -> None:
     weights = {n: rand(*changes[n], 1, 1) if n in changes else w for n, w in W.items()}

@@ -35,11 +35,11 @@ LAYERS = {
         "Gemm": 1, "Softmax": 1,
     },
     "inception_v1": {
-        "Conv": 39, "Relu": 39, "Slice": 27, "MaxPool": 13, "LRN": 2, "Concat": 9, "AveragePool": 1, "Reshape": 1,
+        "Conv": 43, "Relu": 43, "Slice": 21, "MaxPool": 13, "LRN": 2, "Concat": 9, "AveragePool": 1, "Reshape": 1,
         "Gemm": 1, "Softmax": 1,
     },
     "inception_v2": {
-        "Conv": 51, "Relu": 51, "Slice": 28, "MaxPool": 5, "AveragePool": 8, "Concat": 10, "Reshape": 1,
+        "Conv": 56, "Relu": 56, "Slice": 20, "MaxPool": 5, "AveragePool": 8, "Concat": 10, "Reshape": 1,
         "Gemm": 1, "Softmax": 1,
     },
     "densenet121": {

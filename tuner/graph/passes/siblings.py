@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import takewhile
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from tuner.plan.elementwise import ELEMENTWISE
 
 BLOCK = 16  # channels; the widest vector of float32, and a multiple of the narrower ones
 MOST_FILLING = 1 / 8  # share of a merged convolution's channels that may be zeros
+MOST_PIXELS = 400  # of an image; what larger ones save by being read once is lost in the spread between measurements
 _UNARY = frozenset({"Relu", "LeakyRelu", "Sigmoid", "Tanh", "HardSigmoid", "HardSwish", "Elu", "Clip"})
 
 
@@ -116,8 +118,8 @@ def _ordered(group: Sequence[_Sibling], readers: dict[str, list[Node]]) -> list[
 
 
 def _worth_it(work: Work, order: Sequence[_Sibling]) -> bool:
-    """Whether to merge: several, hardly filled up, and not too large."""
-    if len(order) < 2:
+    """Whether to merge: several, on a small image, hardly filled up, and not too large."""
+    if len(order) < 2 or prod(work.types[order[0].out].shape[2:]) > MOST_PIXELS:
         return False
     channels, total = sum(s.channels for s in order), _width(order)
     kind = work.type_of(order[0].conv.inputs[1])

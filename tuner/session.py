@@ -14,10 +14,11 @@ from typing import Any
 
 import numpy as np
 
+from tuner.allowance import build_seconds, compare_seconds, search_end
 from tuner.build.assemble import Step
-from tuner.build.export import build_artifact
 from tuner.build.tuning_log import write_tuning_log
 from tuner.build.verify import Verification, compare, softmax_outputs
+from tuner.builds import Builds
 from tuner.clock import Clock
 from tuner.errors import CandidateError, InternalError
 from tuner.events import Curve, Progress, Stage, Watch, silent
@@ -41,7 +42,7 @@ from tuner.search.courses import AsBegun, Course, Foreseen, Planned, course
 from tuner.search.examination import examined
 from tuner.search.fusion import greedy, unfused
 from tuner.search.lowering import check_plan
-from tuner.search.questions import answered, core_counts, defaults, distinct, questions
+from tuner.search.questions import answered, core_counts, defaults, distinct, known_share, questions
 from tuner.search.replanning import Replanning, replan
 from tuner.search.samples import Samples
 from tuner.search.strategies.base import Strategy
@@ -50,15 +51,8 @@ from tuner.store import NoStore, TrialStore
 from tuner.turns import Turn, alone
 from tuner.types import PROTOCOL, Device, JobSpec, Trial
 
-FINISH_SECONDS = 5.0  # kept back of a time budget for profiling and writing ...
-COMPARE_SECONDS = (7.0, 20.0)  # ... and at least and at most so much for timing whole models in turns ...
-COMPARE_CALLS = 150  # ... between which it is about so many calls of the default plan
 LESS_EXACT = ("winograd",)  # templates to do without when their rounding errors add up to too much
 FIRST_LOOK_SECONDS = 1.0  # for timing the default plan and ONNX Runtime before the search
-FINISH_BUILDS = 1.5  # and so many times what building the default plan took, for the tuned one ...
-BASELINE_BUILDS = 2.5  # ... and so many more for unoptimised and unfused
-FINISH_LOOKS = 2.0  # and so many times what the first look took: engines start and load again to compare and to verify
-SEARCH_LEAST = 0.3  # of the budget that is left after the first look, which the search gets whatever is kept back
 
 
 @dataclass
@@ -131,24 +125,22 @@ class Session:
 
     def _run(self, model: ImportedModel, scratch: Path) -> dict[str, Any]:
         begun = self._plan(model, scratch)
-        plan = defaults(begun.plan, begun.asked)
+        plan, builds = defaults(begun.plan, begun.asked), Builds(model, self.device, scratch)
         with self._turn("the default plan"):
-            began = time.monotonic()
-            steps = {"default": self._build(model, plan, scratch / "default", "default plan")}
-            build_seconds = time.monotonic() - began
+            steps = {"default": self._build(builds, plan, "default")}
             if self.baselines:
                 self._first_look(model, scratch)
-        way = self._search(model, begun, build_seconds)
+        way = self._search(model, begun, builds)
         found, self._foreseen = way.found(), way.foreseen()
         with self._turn("whole models"):
             plans = {"default": plan}
-            checked = self._build_found(model, found, plans, scratch, steps)
+            checked = self._build_found(model, found, plans, builds, steps)
             if self.baselines:
                 lone = unfused(model.graph, self.device, 1)
-                steps["unoptimised"] = self._build(model, lone, scratch / "unoptimised", "unoptimised plan")
+                steps["unoptimised"] = self._build(builds, lone, "unoptimised")
                 if self.device.cores > 1:
                     wide = unfused(model.graph, self.device, self.device.cores)
-                    steps["unfused"] = self._build(model, wide, scratch / "unfused", "unfused plan")
+                    steps["unfused"] = self._build(builds, wide, "unfused")
             result = self._compare(model, scratch, list(steps))
             winner = self._winner(result, steps)
             verification = checked.get(winner) or self._verify(model, scratch / winner)
@@ -166,7 +158,7 @@ class Session:
         return report
 
     def _build_found(
-        self, model: ImportedModel, found: Mapping[str, Planned], plans: dict[str, Plan], scratch: Path,
+        self, model: ImportedModel, found: Mapping[str, Planned], plans: dict[str, Plan], builds: Builds,
         steps: dict[str, list[Step]],
     ) -> dict[str, Verification]:  # fmt: skip
         """Build what the search found, as far as it is exact enough and differs; what is built enters ``plans``.
@@ -175,13 +167,13 @@ class Session:
         """
         checked = {}
         for name, planned in found.items():
-            built = self._build_exact(model, planned, plans, scratch / name, name)
+            built = self._build_exact(model, planned, plans, builds, name)
             if built is not None:
                 plans[name], steps[name], checked[name] = built
         return checked
 
     def _build_exact(
-        self, model: ImportedModel, planned: Planned, plans: Mapping[str, Plan], folder: Path, name: str
+        self, model: ImportedModel, planned: Planned, plans: Mapping[str, Plan], builds: Builds, name: str
     ) -> tuple[Plan, list[Step], Verification] | None:  # fmt: skip
         """A plan with the best known kernels, built and verified; None if it is among ``plans`` or never exact enough.
 
@@ -192,9 +184,9 @@ class Session:
             tuned = answered(planned.plan, planned.asked, without)
             if tuned.hash in {plan.hash for plan in plans.values()}:
                 return None
-            shutil.rmtree(folder, ignore_errors=True)
-            built = self._build(model, tuned, folder, f"{name} plan")
-            verification = self._verify(model, folder)
+            shutil.rmtree(builds.folder(name), ignore_errors=True)
+            built = self._build(builds, tuned, name)
+            verification = self._verify(model, builds.folder(name))
             if verification.passed:
                 return tuned, built, verification
         return None
@@ -237,17 +229,16 @@ class Session:
         """Computations whose weights stay float32."""
         return frozenset() if self._rounding is None else self._rounding.exact
 
-    def _build(self, model: ImportedModel, plan: Plan, folder: Path, what: str) -> list[Step]:
-        self._say(Stage.BUILD, f"building the {what}")
-        began = time.monotonic()
-        facts = {"model": {"name": model.name, "sha256": model.sha256}, "toolchain": toolchain(), "plan": plan.hash}
-        steps = build_artifact(folder, model.graph, model.weights, plan, self.device, facts)
-        self._seconds["building"] += time.monotonic() - began
+    def _build(self, builds: Builds, plan: Plan, name: str) -> list[Step]:
+        self._say(Stage.BUILD, f"building the {name} plan")
+        before = builds.seconds
+        steps = builds.build(plan, name)
+        self._seconds["building"] += builds.seconds - before
         return steps
 
-    def _search(self, model: ImportedModel, begun: Planned, build_seconds: float) -> Course:
+    def _search(self, model: ImportedModel, begun: Planned, builds: Builds) -> Course:
         budget = self.spec.budget
-        options = MeasureOptions(memory_limit=self.spec.memory_limit, seed=self.spec.seed)
+        options = MeasureOptions(memory_limit=self.spec.memory_limit, seed=self.spec.seed, objects=builds.objects)
         tuning = Tuning(
             distinct(begun.asked), self.device, self.store, self.spec.seed, fresh=self.spec.fresh, retry=self.retry,
             clock=self.clock, turn=self._turn,
@@ -262,7 +253,7 @@ class Session:
             with self.runner(self.device, options) as runner:
                 plan_trials = 1  # the tuned model as a whole
                 trials = None if budget.trials is None else max(0, budget.trials - plan_trials)
-                for _ in way.run(runner, trials, self._search_end(way.most, build_seconds)):
+                for _ in way.run(runner, trials, self._search_end(way.most, begun, builds)):
                     self._say(Stage.SEARCH, tuning.message, tuning.latency, self._share(tuning))
                 self._disturbed = runner.disturbed
         self._seconds["building"] += tuning.build_seconds
@@ -270,15 +261,17 @@ class Session:
         self._seconds["deciding"] += tuning.deciding_seconds
         return way
 
-    def _search_end(self, plans: int, build_seconds: float) -> float | None:
-        """When the search has to end, in the clock's seconds, to leave time for building and comparing its plans."""
-        if self.spec.budget.seconds is None:
+    def _search_end(self, plans: int, begun: Planned, builds: Builds) -> float | None:
+        """When the search has to end, in the clock's seconds, to leave time for building and comparing its plans.
+
+        Kernels that are known from before, or compiled elsewhere, are yet to be compiled here afterwards.
+        """
+        budget = self.spec.budget.seconds
+        if budget is None:
             return None
-        builds = FINISH_BUILDS * plans + (BASELINE_BUILDS if self.baselines else 0.0)
-        again = FINISH_LOOKS * self._look_seconds + self._compare_seconds
-        end = self.spec.budget.seconds - FINISH_SECONDS - builds * build_seconds - again
-        now = self.clock.seconds
-        return max(end, now + SEARCH_LEAST * (self.spec.budget.seconds - now))
+        missing = known_share(begun.asked) if self.runner is LocalRunner else 1.0
+        building = build_seconds(builds.first, plans, missing, baselines=self.baselines)
+        return search_end(budget, self.clock.seconds, building, self._compare_seconds, self._look_seconds)
 
     def _replan(self, model: ImportedModel, tuning: Tuning, strategy: Strategy) -> Replanning:
         cores = core_counts(self.spec.cores, self.device)
@@ -309,17 +302,9 @@ class Session:
 
     @property
     def _compare_seconds(self) -> float:
-        """For timing whole models: long enough for rounds that an interval can be told from, where that is bearable.
-
-        Without a first look what the blocks take tells how long a model takes, and the budget what there is left.
-        """
-        least, most = COMPARE_SECONDS
-        if whole := self._known_seconds.get("default"):
-            return min(most, max(least, COMPARE_CALLS * whole))
-        blocks = self._tuning.latency if self._tuning is not None else None
-        limit, budget = COMPARE_CALLS * (blocks or 0.0), self.spec.budget.seconds
-        left = most if budget is None else budget - FINISH_SECONDS - self.clock.seconds
-        return min(most, max(least, min(limit, left)))
+        budget, blocks = self.spec.budget.seconds, self._tuning.latency if self._tuning is not None else None
+        left = None if budget is None else budget - self.clock.seconds
+        return compare_seconds(self._known_seconds.get("default"), blocks, left)
 
     def _winner(self, result: ContestResult, steps: Mapping[str, Any]) -> str:
         """The fastest of tuned, greedy and default as measured whole; a whole that failed cannot win."""

@@ -98,6 +98,12 @@ def known_seconds(asked: Asked) -> float | None:
     return None if None in times else sum(t for t in times if t is not None)
 
 
+def known_share(asked: Asked) -> float:
+    """Share of a plan's questions of which anything is known."""
+    found = distinct(asked)
+    return sum(q.answer().seconds is not None for q in found) / max(1, len(found))
+
+
 def default_seconds(plan: Plan, asked: Asked) -> float | None:
     """Seconds of a plan's blocks as planned, with the knobs given or the templates' default ones, one after the other.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -122,5 +123,5 @@ class Listening:
 def test_promised_defaults_do_not_come_from_the_store(spec: JobSpec, recalls: bool) -> None:
     store = Listening()
     session = Session(spec, Path("m.onnx"), DEVICE, store=store, search=False)
-    session._search(None, Planned(None, {}), 0.0)  # type: ignore[arg-type]
+    session._search(None, Planned(None, {}), SimpleNamespace(objects=None))  # type: ignore[arg-type]
     assert store.asked is recalls

@@ -12,7 +12,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +84,7 @@ class ClusterRunner(SerialRunner):
     ) -> None:
         super().__init__()
         self._cluster, self._device, self._waiting = cluster, device, waiting
-        self._options = options or MeasureOptions()
+        self._options = replace(options or MeasureOptions(), objects=None)  # that folder is on this machine
         self._scratch = Scratch()
         self._count = 0
         self._lock = threading.Lock()  # guards _closed

@@ -1,0 +1,32 @@
+"""What a job keeps back of its seconds for building and comparing whole models."""
+
+from __future__ import annotations
+
+import pytest
+
+from tuner.allowance import COMPARE_SECONDS, FINISH_SECONDS, SEARCH_LEAST, build_seconds, compare_seconds, search_end
+from tuner.builds import BuildCost
+
+FIRST = BuildCost(compiling=10.0, rest=2.0)
+
+
+def test_plans_whose_kernels_the_search_compiles_keep_little_back() -> None:
+    measured = build_seconds(FIRST, 2, 0.0, baselines=False)
+    recalled = build_seconds(FIRST, 2, 1.0, baselines=False)
+    assert measured == pytest.approx(2 * 1.5 * 2.0) and recalled == pytest.approx(2 * 1.5 * 12.0)
+    assert measured < build_seconds(FIRST, 2, 0.5, baselines=False) < recalled
+    assert build_seconds(FIRST, 2, 0.0, baselines=True) == pytest.approx(measured + 2.5 * 12.0)
+
+
+def test_whole_models_are_timed_for_as_long_as_they_take() -> None:
+    least, most = COMPARE_SECONDS
+    assert compare_seconds(1e-3, None, 0.0) == least and compare_seconds(10.0, None, None) == most
+    assert compare_seconds(0.1, 9.0, 0.0) == pytest.approx(15.0)  # the whole counts where it was timed
+    assert compare_seconds(None, 0.1, None) == pytest.approx(15.0)
+    assert compare_seconds(None, 0.1, 10.0 + FINISH_SECONDS) == pytest.approx(10.0)  # no more than there is
+    assert compare_seconds(None, None, None) == least and compare_seconds(None, 0.1, 1.0) == least
+
+
+def test_the_search_ends_in_time_and_has_its_share() -> None:
+    assert search_end(100.0, 10.0, 20.0, 15.0, 3.0) == pytest.approx(100 - FINISH_SECONDS - 20 - 15 - 6)
+    assert search_end(100.0, 40.0, 200.0, 15.0, 3.0) == pytest.approx(40 + SEARCH_LEAST * 60)

@@ -262,12 +262,12 @@ class LocalRunner(SerialRunner):
         failure: Failure | None = None,
         seconds: float = 0.0,
         error: float | None = None,
+        calibration: float | None = None,
     ) -> None:
         job.clear()
         trial = Trial(
             job.candidate, work.purpose, samples, failure, error, job.build_seconds, seconds, calibration=calibration
         )  # fmt: skip
-        calibration: float | None = None,
         if trial.seconds is not None:
             key = job.candidate.record_key
             work.seen[key] = min(trial.seconds, work.seen.get(key, trial.seconds))

@@ -4,7 +4,7 @@ Weights are put one behind the other along the output channels; the results are 
 nothing where they lie whole in memory (``tuner.plan.slices``). Each begins at a multiple of BLOCK channels: a sibling
 that does not fill its last block is filled up with channels of zeros, as far as MOST_FILLING allows.
 
-What pays was measured (``python -m bench.siblings``, docs/how-it-works.md): see ``_worth_it``.
+``_worth_it`` says where that is tried; ``python -m bench.siblings`` measures what it is worth.
 """
 
 from __future__ import annotations

@@ -77,6 +77,7 @@ class Session:
     turn: Turn = alone
     external: bool = True  # whether the model may keep weights in files beside it; False for one that somebody sent
     runner: Callable[[Device, MeasureOptions], Runner] = LocalRunner  # where kernels are built and measured ...
+    elsewhere: bool = False  # ... whether that is on another machine, so that what is compiled there is not here ...
     models: WholeModels = field(default_factory=Here)  # ... and where whole models are run
     samples: Samples | None = None  # what the cost model of blocks learns from before anything is measured
 
@@ -269,7 +270,7 @@ class Session:
         budget = self.spec.budget.seconds
         if budget is None:
             return None
-        missing = known_share(begun.asked) if self.runner is LocalRunner else 1.0
+        missing = 1.0 if self.elsewhere else known_share(begun.asked)
         building = build_seconds(builds.first, plans, missing, baselines=self.baselines)
         return search_end(budget, self.clock.seconds, building, self._compare_seconds, self._look_seconds)
 

@@ -184,7 +184,7 @@ def _move(session: Any, cluster: Mapping[str, Any], lease: Any, clock: Any) -> N
     from tuner.measure.cluster.place import OnCluster
 
     place = OnCluster(cluster["address"], session.device, cluster["settings"], waiter(lease, clock))
-    session.runner, session.models = place.runner, place.models
+    session.runner, session.models, session.elsewhere = place.runner, place.models, True
 
 
 def _away(error: BaseException) -> bool:

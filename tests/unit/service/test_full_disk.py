@@ -59,6 +59,8 @@ def test_a_full_database_pauses_the_job_once_that_can_be_written_down(
     class Measuring:
         """A session that stores trials for as long as it goes."""
 
+        runner: Any = None
+
         def __init__(self, spec: JobSpec, model: Path, device: object, out: Path, books: Any, **_: object) -> None:
             self.books = books
 

@@ -39,11 +39,13 @@ class BoostedTrees(CostModel):
         self._center = float(np.mean(targets))
         random = np.random.default_rng(self._seed)
         options = {
-            "max_depth": 6,
+            "max_depth": 5,
             "eta": 0.15,
             "min_child_weight": 1,
             "subsample": 0.9,
+            "colsample_bynode": 0.5,
             "tree_method": "hist",
+            "max_bin": 64,  # knobs have few values, and shapes few sizes; half the time of 256
             "nthread": self._threads,
             "verbosity": 0,
         }

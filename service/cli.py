@@ -104,12 +104,19 @@ def _parser() -> argparse.ArgumentParser:
     devices.add_argument("--json", action="store_true")
     devices.set_defaults(run=_lazy("service.commands.show", "devices"))
 
-    calibrate = commands.add_parser("calibrate", help="measure synthetic blocks for the cost model", allow_abbrev=False)
+    calibrate = commands.add_parser("calibrate", help="teach the cost models by synthetic blocks", allow_abbrev=False)
     calibrate.add_argument("--device", default="cpu", metavar="NAME", help="what to calibrate (default cpu)")
     calibrate.add_argument(
         "--seconds", type=_positive, metavar="S", help="that measuring may take (default: as long as needed)"
     )
     calibrate.add_argument("--blocks", type=_natural, default=256, metavar="N", help="of the design (default 256)")
+    calibrate.add_argument(
+        "--kernels",
+        type=_natural,
+        default=64,
+        metavar="N",
+        help="synthetic layers whose knobs are tried; not on sim: (default 64)",
+    )
     calibrate.add_argument("--out", type=Path, metavar="DIR", help="where plots and figures go")
     calibrate.add_argument("--db", metavar="URL", help="database of calibrations (default: SQLite in your data folder)")
     calibrate.add_argument("--seed", type=int, default=0, metavar="N")

@@ -40,6 +40,7 @@ from tuner.precision import BF16, LOWERED
 from tuner.report import Outcome, make_report
 from tuner.search.courses import AsBegun, Course, Foreseen, Planned, course
 from tuner.search.examination import examined
+from tuner.search.experience import Experience
 from tuner.search.fusion import greedy, unfused
 from tuner.search.lowering import check_plan
 from tuner.search.questions import answered, core_counts, defaults, distinct, known_share, questions
@@ -79,7 +80,8 @@ class Session:
     runner: Callable[[Device, MeasureOptions], Runner] = LocalRunner  # where kernels are built and measured ...
     elsewhere: bool = False  # ... whether that is on another machine, so that what is compiled there is not here ...
     models: WholeModels = field(default_factory=Here)  # ... and where whole models are run
-    samples: Samples | None = None  # what the cost model of blocks learns from before anything is measured
+    samples: Samples | None = None  # what the cost model of blocks learns from before anything is measured ...
+    experience: Experience | None = None  # ... and that of knobs
 
     def __post_init__(self) -> None:
         self._stopped = False
@@ -242,7 +244,7 @@ class Session:
         options = MeasureOptions(memory_limit=self.spec.memory_limit, seed=self.spec.seed, objects=builds.objects)
         tuning = Tuning(
             distinct(begun.asked), self.device, self.store, self.spec.seed, fresh=self.spec.fresh, retry=self.retry,
-            clock=self.clock, turn=self._turn,
+            clock=self.clock, turn=self._turn, experience=self.experience,
         )  # fmt: skip
         self._tuning = tuning
         if self.spec.strategy == "none" or budget.trials == 0:

@@ -18,12 +18,14 @@ from statistics import quantiles
 from typing import Any
 
 from bench.lines import append, read
+from bench.search import pretrained
 from bench.search.curves import curves
 from bench.search.oracle import LEVELS, Exhausted, Oracle
 from bench.search.record import RECORDINGS
 from bench.search.searches import SEARCHES
 from bench.sections import RESULTS, write_section
 from tuner.measure.replay import Recording
+from tuner.search.experience import Experience
 
 HERE = Path(__file__).parent
 SECTION = "search:knobs"  # of bench/RESULTS.md
@@ -41,6 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--render", action="store_true", help="run nothing; write the figures, picture and table")
     options = parser.parse_args(arguments)
     spaces = {r.name: r for r in map(Recording.load, sorted(RECORDINGS.glob("*.json.gz")))}
+    experience = pretrained.load(next(iter(spaces.values())).device) if pretrained.TRIALS.exists() else None
     names = options.recordings.split(",") if options.recordings else list(spaces)
     lines = options.out / "knobs.jsonl"
     if options.render:
@@ -52,18 +55,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for name in names:
             for seed in range(options.seeds):
                 if (name, search, seed) not in done:
-                    append(lines, run_one(spaces[name], search, seed, list(spaces.values()), options.out, options.most))
+                    append(lines, run_one(spaces[name], search, seed, experience, options.out, options.most))
             print(f"{search} on {name}", file=sys.stderr, flush=True)
     return 0
 
 
 def run_one(
-    recording: Recording, search: str, seed: int, every: Sequence[Recording], out: Path, most: int | None = None
+    recording: Recording, search: str, seed: int, experience: Experience | None, out: Path, most: int | None = None
 ) -> dict[str, Any]:
     """One search on one recording: measurements to each level (None = never), and the best after each of them."""
     oracle = Oracle(recording, most)
     with suppress(Exhausted):
-        SEARCHES[search](oracle, seed, [r for r in every if r.name != recording.name], out)
+        SEARCHES[search](oracle, seed, experience, out)
     return {
         "recording": recording.name,
         "search": search,

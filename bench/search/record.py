@@ -2,8 +2,9 @@
 
 Kernels are compiled once (``--build`` does that alone, and may run while others use the machine). Then every point is
 visited for a few calls, again and again, each round in another order; those near the best are visited more often. The
-machine may be shared, and foreign load only ever slows, in spells longer than a visit: of a point's visits the fastest
-few count. Each visit goes to OUT/NAME.jsonl as soon as it is known, so an interrupted recording goes on where it was.
+machine may be shared, and foreign load slows whatever runs at the time: that is told from a visit's neighbours and
+taken out (``bench.search.drift``). Of what is left a point's time is the median of its visits. Each visit goes to
+OUT/NAME.jsonl as soon as it is known, so an interrupted recording goes on where it was.
 The result is bench/search/recordings/NAME.json.gz.
 """
 
@@ -13,6 +14,7 @@ import argparse
 import json
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,6 +22,9 @@ from random import Random
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
+
+from bench.search.drift import without_drift
 from tuner.build.objects import Objects
 from tuner.graph import zoo
 from tuner.graph.load import import_model
@@ -44,9 +49,7 @@ LAYERS = {  # name -> (model of the zoo, layer)
     "inception_v2-conv57": ("inception_v2", "Conv_57"),  # 1x1, 1024 -> 192, 7x7
 }
 FIXED = ("order",)  # knobs that keep their default, so that a space has 250 to 800 points
-CONTENDER = 1.3  # times the best: such points are visited ...
-VISITS = (8, 40)  # ... so many times instead of so many
-COUNTED = 3  # of a point's visits, the fastest: their median is its time
+VISITS = ((8, float("inf")), (40, 1.2), (100, 1.07))  # so many for points within this factor of the best
 PACKED = "oc_t"  # the knob that decides how weights are packed
 OPTIONS = MeasureOptions(
     min_samples=3, max_samples=3, sample_seconds=0.0, early_samples=3, retake_factor=0.0, patience=0.0, chunk=16
@@ -58,7 +61,8 @@ class Log:
     """A recording in the making: all visits to all points, on disk line by line."""
 
     path: Path
-    visits: dict[str, list[Point]] = field(default_factory=dict)  # knobs as JSON -> visits, of one time each
+    visits: list[tuple[str, float]] = field(default_factory=list)  # (knobs as JSON, seconds), in order
+    failures: dict[str, list[Failure]] = field(default_factory=dict)  # by knobs
 
     def __post_init__(self) -> None:
         for line in self.path.read_text().splitlines() if self.path.exists() else ():
@@ -77,28 +81,35 @@ class Log:
         self._take(knobs, trial.seconds, failure and replace(failure, stderr=""))
 
     def _take(self, knobs: Mapping[str, int], seconds: float | None, failure: Failure | None) -> None:
-        samples = () if seconds is None else (seconds,)
-        self.visits.setdefault(key_of(knobs), []).append(Point(dict(knobs), samples, failure))
+        if failure is not None:
+            self.failures.setdefault(key_of(knobs), []).append(failure)
+        elif seconds is not None:
+            self.visits.append((key_of(knobs), seconds))
 
-    def result(self, knobs: Mapping[str, int]) -> Point | None:
-        """A point as it will be recorded: its fastest visits, ascending; None if it was never visited."""
-        found = self.visits.get(key_of(knobs), [])
-        times = sorted(p.samples[0] for p in found if p.samples)
-        if times:
-            return Point(dict(knobs), tuple(times[:COUNTED]))
-        return found[-1] if found else None
+    def results(self) -> dict[str, Point]:
+        """Points as they will be recorded, by knobs: the quartiles of their visits in calm moments."""
+        names = list(dict.fromkeys(key for key, _ in self.visits))
+        index = {key: i for i, key in enumerate(names)}
+        kernels = np.asarray([index[key] for key, _ in self.visits], dtype=int)
+        calm = without_drift(kernels, np.asarray([seconds for _, seconds in self.visits]))
+        found = {k: Point(json.loads(k), failure=failures[-1]) for k, failures in self.failures.items()}
+        for i, key in enumerate(names):
+            quartiles = np.quantile(calm[kernels == i], (0.25, 0.5, 0.75))
+            found[key] = Point(json.loads(key), tuple(float(q) for q in quartiles))
+        return found
 
     def missing(self, points: Sequence[Mapping[str, int]]) -> list[Mapping[str, int]]:
         """Those of ``points`` that are to be visited in the next round."""
-        few, many = VISITS
-        found = [p.seconds for p in map(self.result, points) if p is not None and p.seconds is not None]
-        best = min(found, default=0.0)
+        known, counts = self.results(), Counter(key for key, _ in self.visits)
+        best = min((p.seconds for p in known.values() if p.seconds is not None), default=0.0)
 
         def due(knobs: Mapping[str, int]) -> bool:
-            visits, known = self.visits.get(key_of(knobs), []), self.result(knobs)
-            if known is not None and known.seconds is not None:
-                return len(visits) < (many if len(visits) >= few and known.seconds <= CONTENDER * best else few)
-            return len(visits) < 2 and all(p.failure is not None and p.failure.kind in RETRYABLE for p in visits)
+            key = key_of(knobs)
+            found = known.get(key)
+            if found is not None and found.seconds is not None:
+                return any(counts[key] < wanted and found.seconds <= factor * best for wanted, factor in VISITS)
+            failures = self.failures.get(key, [])
+            return len(failures) < 2 and all(f.kind in RETRYABLE for f in failures)
 
         return [p for p in points if due(p)]
 
@@ -141,9 +152,11 @@ def record(name: str, out: Path, pause: Path | None, remark: str = "", seed: int
                 log.add(trial)
     note = (
         f"Recorded on {time.strftime('%Y-%m-%d')} on a shared machine with {device.cores} cores ({device.model}, "
-        f"{', '.join(device.features)}); {sum(map(len, log.visits.values()))} visits to {len(points)} points."
+        f"{', '.join(device.features)}); {len(log.visits)} visits to {len(points)} points, "
+        "what their moments did to them taken out."
     )
-    found = tuple(p for p in map(log.result, points) if p is not None)
+    known = log.results()
+    found = tuple(known[key_of(p)] for p in points if key_of(p) in known)
     note = f"{note} {remark}".strip()
     return Recording(name, note, device, toolchain(), PROTOCOL, candidate, values, found)
 

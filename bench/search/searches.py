@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,53 +12,29 @@ import numpy as np
 from bench.search.oracle import Oracle
 from cost_model.boosted import BoostedTrees
 from tuner.measure.replay import Recording
+from tuner.search.allocation import Allocation
+from tuner.search.experience import Experience
 from tuner.search.knobs import KnobSearch
-from tuner.types import Trial
 
-RETRAIN = 1.15  # growth of the samples at which the model learns anew, as in a job
-
-Search = Callable[[Oracle, int, Sequence[Recording], Path], None]
+Search = Callable[[Oracle, int, Experience | None, Path], None]
 
 
 def knob_search(recording: Recording, seed: int = 0) -> KnobSearch:
     return KnobSearch(recording.candidate, recording.workload, recording.space, recording.device, seed)
 
 
-_samples: dict[str, tuple[np.ndarray, np.ndarray]] = {}
-
-
-def samples(recording: Recording) -> tuple[np.ndarray, np.ndarray]:
-    """Features and targets of all points of a recording; computed once."""
-    if recording.name not in _samples:
-        search = knob_search(recording)
-        for p in recording.points:
-            search.tell(Trial(search.with_knobs(p.knobs), samples=p.samples, failure=p.failure))
-        _samples[recording.name] = search.samples()
-    return _samples[recording.name]
-
-
-def ours(oracle: Oracle, seed: int, others: Sequence[Recording], out: Path, *, batch: int, calibrated: bool) -> None:
-    """KnobSearch as a job drives it; calibrated: its model knows the other recordings (never this one's workload)."""
+def ours(oracle: Oracle, seed: int, experience: Experience | None, out: Path, *, batch: int, calibrated: bool) -> None:
+    """KnobSearch as a job drives it; calibrated: its model knows synthetic kernels, never one of this workload."""
     search = knob_search(oracle.recording, seed)
     model = BoostedTrees(seed=seed)
-    question = oracle.recording.candidate.workload_hash
-    known = [samples(r) for r in others if calibrated and r.candidate.workload_hash != question]
-
-    def learn() -> int:
-        every = [pair for pair in (*known, search.samples()) if len(pair[1])]
-        if every:
-            model.update(np.concatenate([f for f, _ in every]), np.concatenate([t for _, t in every]))
-        return sum(len(t) for _, t in every)
-
-    learned, told = learn(), sum(len(t) for _, t in known)
+    job = Allocation({search.candidate.record_key: search}, model, experience if calibrated else None)
     while True:
+        job.learn()
         for trial in oracle.measure(search.propose(batch, model)):
-            search.tell(trial)
-        if told + len(search.results) >= learned * RETRAIN:
-            learned = learn()
+            job.tell(trial)
 
 
-def at_random(oracle: Oracle, seed: int, others: Sequence[Recording], out: Path) -> None:
+def at_random(oracle: Oracle, seed: int, experience: Experience | None, out: Path) -> None:
     """Every point once, in random order; the default is not favoured."""
     points = list(oracle.recording.space.points)
     random.Random(seed).shuffle(points)
@@ -66,7 +42,7 @@ def at_random(oracle: Oracle, seed: int, others: Sequence[Recording], out: Path)
         oracle.seconds(knobs)
 
 
-def tpe(oracle: Oracle, seed: int, others: Sequence[Recording], out: Path) -> None:
+def tpe(oracle: Oracle, seed: int, experience: Experience | None, out: Path) -> None:
     """Optuna's TPE with its own settings; knobs are indexes, points outside the space are pruned unmeasured."""
     import optuna
 
@@ -85,7 +61,7 @@ def tpe(oracle: Oracle, seed: int, others: Sequence[Recording], out: Path) -> No
 
 
 def evolution(
-    oracle: Oracle, seed: int, others: Sequence[Recording], out: Path, *, batch: int = 64, warmup: int = 100
+    oracle: Oracle, seed: int, experience: Experience | None, out: Path, *, batch: int = 64, warmup: int = 100
 ) -> None:
     """MetaSchedule's evolutionary search; see bench.search.evolution."""
     from bench.search.evolution import evolve
@@ -108,7 +84,7 @@ def _per_store(recording: Recording, out: Path) -> Any:
 
 
 def _with(search: Callable[..., None], **options: Any) -> Search:
-    return lambda oracle, seed, others, out: search(oracle, seed, others, out, **options)
+    return lambda oracle, seed, experience, out: search(oracle, seed, experience, out, **options)
 
 
 SEARCHES: dict[str, Search] = {

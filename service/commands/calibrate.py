@@ -1,4 +1,4 @@
-"""``fusetune calibrate``: measure synthetic blocks on a device, teach its cost model, say how good it is."""
+"""``fusetune calibrate``: measure synthetic blocks on a device, teach its cost models, say how good they are."""
 
 from __future__ import annotations
 
@@ -7,15 +7,19 @@ import json
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from db.store import Store, default_url
+from service.commands.pretraining import figures, pretrain
 from tuner.errors import UserError
 from tuner.types import Device
+
+if TYPE_CHECKING:
+    from tuner.measure.runner import Runner
 
 
 def calibrate(args: argparse.Namespace) -> int:
@@ -50,11 +54,16 @@ def _calibrate(args: argparse.Namespace, store: Store, device: Device, console: 
     before = None if args.fresh else store.calibrations.get(device.fingerprint, where)
     samples = [engine.Sample.from_json(s) for s in before.samples] if before else []
     spent = before.seconds if before else 0.0
+    kernels = 0 if device.simulated else args.kernels
     console.print(f"{len(samples)} blocks are known." if samples else f"Calibrating {device.name}: {device.model}.",
                   highlight=False)  # fmt: skip
     began = time.monotonic()
     try:
-        _measure(args, store, device, samples, spent, console)
+        with _runner(device, args.seed) as runner:
+            _measure(args, store, device, samples, spent, console, runner)
+            if kernels:
+                left = None if args.seconds is None else max(0.0, args.seconds - (time.monotonic() - began))
+                pretrain(store, device, runner, kernels, args.fresh, left, console)
     except KeyboardInterrupt:
         console.print("[yellow]Stopped; going on with what was measured.[/]")
     spent += time.monotonic() - began
@@ -74,18 +83,24 @@ def _calibrate(args: argparse.Namespace, store: Store, device: Device, console: 
         "device": device.to_json(), "toolchain": where, "machine": machine.to_json(), "seconds": round(spent, 3),
         "samples": len(samples), "failed": sum(s.seconds is None for s in samples), "quality": quality,
         "roofline": model.roofline.parameters, "points": [] if checked is None else engine.points(samples, checked),
+        "knobs": figures(store, device, kernels) if kernels else None,
     }  # fmt: skip
 
 
 def _measure(
-    args: argparse.Namespace, store: Store, device: Device, samples: list[Any], spent: float, console: Console
-) -> None:
-    """Measure what of the design is not known yet, storing as it goes; ``samples`` grows."""
+    args: argparse.Namespace, store: Store, device: Device, samples: list[Any], spent: float, console: Console,
+    runner: Runner,
+) -> None:  # fmt: skip
+    """Measure what of the design is not known yet, storing as it goes; ``samples`` grows.
+
+    Where knobs are to be tried, too, half of the time is left for that.
+    """
     from tuner.search import calibration as engine
 
     known = {s.design for s in samples}
     wanted = [pair for pair in engine.designed(device, args.blocks) if pair[0] not in known]
     began = saved = time.monotonic()
+    share = 1.0 if device.simulated or not args.kernels else BLOCKS_SHARE
     where = engine.place(device)
 
     def save() -> None:
@@ -95,8 +110,8 @@ def _measure(
 
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"),
                TimeRemainingColumn())  # fmt: skip
-    with Progress(*columns, console=console, transient=True) as bar, _runner(device, args.seed) as runner:
-        task = bar.add_task("measuring", total=len(wanted))
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("measuring blocks", total=len(wanted))
         try:
             for sample in engine.measure(wanted, runner):
                 samples.append(sample)
@@ -104,13 +119,14 @@ def _measure(
                 if time.monotonic() - saved > SAVE_SECONDS:
                     saved = time.monotonic()
                     save()
-                if args.seconds is not None and time.monotonic() - began > args.seconds:
+                if args.seconds is not None and time.monotonic() - began > share * args.seconds:
                     break
         finally:
             save()
 
 
 SAVE_SECONDS = 2.0  # what a kill may cost
+BLOCKS_SHARE = 0.5  # of the time for blocks, where knobs are tried, too
 
 
 def _runner(device: Device, seed: int) -> Any:
@@ -180,10 +196,29 @@ def _show(console: Console, facts: dict[str, Any]) -> None:
         for k, share in quality["recall"].items():
             if share is not None:
                 table.add_row(f"best {k} found among the best {k}", f"{share:.0%}")
+    if facts["knobs"] is not None:
+        _add_knobs(table, facts["knobs"])
     console.print(table)
     console.print("Figures are of workloads that the model had not seen.", highlight=False)
 
 
+def _add_knobs(table: Table, knobs: dict[str, Any]) -> None:
+    quality = knobs["quality"]
+    table.add_section()
+    table.add_row("kernels whose knobs were tried", str(knobs["kernels"]))
+    table.add_row("trials", str(knobs["trials"]))
+    if knobs["failed"]:
+        table.add_row("of these failed", str(knobs["failed"]))
+    if quality["reason"] is not None:
+        table.add_row("quality", "too few to say")
+        return
+    table.add_row("median error", f"{quality['median_error']:.1%}")
+    for key, text in _RECALL:
+        if quality[key] is not None:
+            table.add_row(text, f"{quality[key]:.0%}")
+
+
+_RECALL = (("top1", "best knobs are those predicted best"), ("top8", "best knobs among the 8 predicted best"))
 _FIGURES = (
     ("median_error", "median error"),
     ("p90_error", "90% of errors below"),

@@ -66,6 +66,7 @@ def _tune(args: argparse.Namespace, device: Device, place: OnCluster | None) -> 
     from tuner.clock import Clock  # the engine brings TVM: bad options are refused before
     from tuner.output import check_writable
     from tuner.plan.describe import describe
+    from tuner.search.experience import load_experience
     from tuner.search.samples import load_samples
     from tuner.session import Session
     from tuner.simulated import SimulatedSession
@@ -93,6 +94,7 @@ def _tune(args: argparse.Namespace, device: Device, place: OnCluster | None) -> 
                     session = Session(
                         spec, args.model, device, out, trials, watch, inputs, baselines=not args.no_baselines,
                         search=not known, clock=clock, turn=drive.turn, samples=load_samples(store, device),
+                        experience=load_experience(store, device),
                     )  # fmt: skip
                     if place is not None:
                         session.runner, session.models = place.runner, place.models

@@ -105,6 +105,7 @@ def _drive(a: Assignment, store: Store) -> int:
     from tuner.events import Curve
     from tuner.measure.device import toolchain
     from tuner.plan.describe import describe
+    from tuner.search.experience import load_experience
     from tuner.search.samples import load_samples
     from tuner.session import Session
     from tuner.types import Device, JobState
@@ -133,7 +134,7 @@ def _drive(a: Assignment, store: Store) -> int:
                 JobStore(store, claim, device, toolchain(), describe),
                 watch=lambda progress: lease.watch(progress, curve.points),
                 retry=job.retries, clock=clock, curve=curve, turn=lease.turn,
-                external=False, samples=load_samples(store, device),
+                external=False, samples=load_samples(store, device), experience=load_experience(store, device),
             )  # fmt: skip
             if a.cluster is None:
                 _find_roof(store, device, lease, clock)

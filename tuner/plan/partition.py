@@ -17,11 +17,10 @@ import numpy as np
 from tuner.errors import InternalError
 from tuner.plan.layout import PLAIN
 from tuner.plan.plan import Block, Plan
-from tuner.plan.space import BlockOption, PlanSpace
+from tuner.plan.space import Demands, PlanSpace
 
 Table = np.ndarray  # seconds, [questions, cores]; NaN = unknown, inf = failed
 WIDEST = 20_000
-_Demands = frozenset[tuple[str, str]]  # (tensor, layout wanted)
 
 
 @dataclass(frozen=True)
@@ -55,11 +54,11 @@ class _Step:
 
     seconds: float  # so far
     block: int  # laid last; -1 at the start
-    before: tuple[int, _Demands] | None  # the state before it
+    before: tuple[int, Demands] | None  # the state before it
 
 
 # Layers left (bit set) -> what is wanted of them -> how that was reached.
-_Bucket = dict[int, dict[_Demands, _Step]]
+_Bucket = dict[int, dict[Demands, _Step]]
 
 
 class _Chooser:
@@ -86,7 +85,7 @@ class _Chooser:
                     rest = left & ~block.mask
                     target = buckets[rest.bit_length()].setdefault(rest, {})
                     for demands, step in steps.items():
-                        extra, following = self._hand_over(demands, block)
+                        extra, following = self._hand_over(demands, index)
                         total = step.seconds + self._cost[block.question] + extra
                         known = target.get(following)
                         if known is None or total < known.seconds:
@@ -98,9 +97,9 @@ class _Chooser:
         return self._walk(buckets, final), ends[final], self._exact
 
     @staticmethod
-    def _walk(buckets: list[_Bucket], final: _Demands) -> tuple[int, ...]:
+    def _walk(buckets: list[_Bucket], final: Demands) -> tuple[int, ...]:
         blocks: list[int] = []
-        state: tuple[int, _Demands] = (0, final)
+        state: tuple[int, Demands] = (0, final)
         while True:
             step = buckets[state[0].bit_length()][state[0]][state[1]]
             if step.before is None:
@@ -128,26 +127,33 @@ class _Chooser:
             kept.setdefault(left, {})[demands] = bucket[left][demands]
         return kept
 
-    def _undominated(self, steps: dict[_Demands, _Step]) -> dict[_Demands, _Step]:
+    def _undominated(self, steps: dict[Demands, _Step]) -> dict[Demands, _Step]:
         """A state is out when a cheaper one, even if all it wants beyond had to be converted, costs no more."""
-        kept: dict[_Demands, _Step] = {}
+        kept: dict[Demands, _Step] = {}
         for demands, step in sorted(steps.items(), key=lambda item: item[1].seconds):
             if not any(other.seconds + self._convert(d - demands) <= step.seconds for d, other in kept.items()):
                 kept[demands] = step
         return kept
 
-    def _hand_over(self, demands: _Demands, block: BlockOption) -> tuple[float, _Demands]:
+    def _hand_over(self, demands: Demands, index: int) -> tuple[float, Demands]:
         """Seconds of layout changes that this block settles, and what is wanted of the blocks before it.
 
         A tensor is converted once for all that want it so.
         """
         if not self._several:
             return 0.0, demands
+        known = self._space.handed_over
+        if (index, demands) not in known:
+            known[index, demands] = self._handed_over(demands, index)
+        return known[index, demands]
+
+    def _handed_over(self, demands: Demands, index: int) -> tuple[float, Demands]:
+        block = self._space.blocks[index]
         writes = block.writes
         seconds = self._convert((n, v) for n, v in demands if n in writes and writes[n] != v)
         return seconds, frozenset(d for d in demands if d[0] not in writes).union(block.reads.items())
 
-    def _inputs(self, demands: _Demands) -> float:
+    def _inputs(self, demands: Demands) -> float:
         """The model's inputs come plain."""
         return self._convert(d for d in demands if d[1] != PLAIN)
 

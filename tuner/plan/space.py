@@ -73,6 +73,9 @@ class BlockQuestion:
         return self.variant.template
 
 
+Demands = frozenset[tuple[str, str]]  # (tensor, layout wanted of it)
+
+
 @dataclass(frozen=True)
 class PlanSpace:
     """All that may be decided about a Graph on a device. Made by ``plan_space``."""
@@ -118,6 +121,11 @@ class PlanSpace:
         if question not in self._bound:
             self._bound[question] = workload_of(self.graph, self.questions[question].layers)
         return self._bound[question]
+
+    @cached_property
+    def handed_over(self) -> dict[tuple[int, Demands], tuple[float, Demands]]:
+        """What ``tuner.plan.partition`` keeps from one of its runs for the next: it does not depend on times."""
+        return {}
 
     def workload(self, question: int) -> Graph:
         """The canonical workload of a question."""

@@ -8,13 +8,15 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from cost_model.boosted import BoostedTrees
+from tuner.search.experience import Experience
 from tuner.search.knobs import KnobSearch
 from tuner.types import Candidate, Trial
 
 BATCH = 24  # candidates per round
 SHARES = 6  # questions that share a round
 SETTLED = 0.004  # of the model's time: less than this to win means the search is done
-RETRAIN = 1.3  # growth of the samples at which the model learns anew
+RETRAIN = 1.3  # growth of the samples at which the model learns anew, ...
+SHARE = 50  # ... and by one in so many of those known before: fitting to many takes longer
 
 
 @dataclass
@@ -23,7 +25,8 @@ class Allocation:
 
     searches: dict[str, KnobSearch]  # record key -> search; those of weight 0 only teach the model
     model: BoostedTrees
-    learned: int = 0  # samples the model knows
+    experience: Experience | None = None  # what the model knows before anything is measured
+    learned: int = 0  # samples of these searches that the model knows
     predictions: list[tuple[float, float]] = field(default_factory=list)  # (predicted, measured) log-seconds
     _predicted: dict[str, float] = field(default_factory=dict)
 
@@ -33,7 +36,7 @@ class Allocation:
         if unknown:
             found = [c for s in unknown for c in s.propose(4 if s.results else 1, self.model)]
             return found[:count]
-        self._learn()
+        self.learn()
         gains = sorted(((s.gain(self.model), k) for k, s in self.searches.items() if s.left), reverse=True)
         if not gains or sum(g for g, _ in gains) < SETTLED * self.total:
             return []
@@ -74,11 +77,14 @@ class Allocation:
         leaders = (s for s in self.searches.values() if s.best and (s.rival is None or s.best[1] <= s.rival))
         return sum(s.weight * s.best[1] for s in leaders if s.best)
 
-    def _learn(self) -> None:
+    def learn(self) -> None:
+        """Teach the model anew if enough was told since it last learned."""
         known = sum(len(s.results) for s in self.searches.values())
-        if self.model.trained and known < self.learned * RETRAIN:
+        more = 0 if self.experience is None else len(self.experience) // SHARE
+        if self.model.trained and known < self.learned * RETRAIN + more:
             return
-        pairs = [p for p in (s.samples() for s in self.searches.values()) if len(p[1])]
+        before = [] if self.experience is None else [self.experience.besides(self.searches)]
+        pairs = [p for p in (*before, *(s.samples() for s in self.searches.values())) if len(p[1])]
         if not pairs:
             return
         self.model.update(np.concatenate([f for f, _ in pairs]), np.concatenate([t for _, t in pairs]))

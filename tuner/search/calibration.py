@@ -13,6 +13,7 @@ from cost_model.block_model import BlockModel
 from cost_model.machine import Machine
 from cost_model.quality import Quality, held_out, judge
 from cost_model.synthetic import COUNT, BlockDesign, design
+from tuner.graph.ir import Graph
 from tuner.measure.device import toolchain
 from tuner.measure.runner import Runner
 from tuner.plan.plan import IMPORTED
@@ -210,7 +211,18 @@ def _candidate(
 def _served(block: BlockDesign, device: Device) -> Candidate | None:
     """With the first template that serves the whole block, its default knobs and the layouts that it likes best."""
     from tuner.kernels.registry import template  # brings TVM
-    from tuner.search.served import Served
+
+    found = served(block, device)
+    if found is None:
+        return None
+    workload, layouts, name = found
+    maker = template(name)
+    return _candidate(block, maker.name, maker.version, layouts, maker.space(workload, layouts, device).default, "fp32")
+
+
+def served(block: BlockDesign, device: Device) -> tuple[Graph, dict[str, str], str] | None:
+    """The block's workload, the layouts that the first template likes best, and its name; None where none serves it."""
+    from tuner.search.served import Served  # brings TVM
 
     graph = synthetic_graph(block)
     layers = tuple(x.id for x in graph.layers)
@@ -220,6 +232,4 @@ def _served(block: BlockDesign, device: Device) -> Candidate | None:
     bound, variant = workload_of(graph, layers), variants[0]
     layouts = {bound.canonical[n]: v for n, v in {**variant.reads, **variant.writes}.items()}
     layouts = dict.fromkeys((*bound.workload.inputs, *bound.workload.outputs), "plain") | layouts
-    maker = template(variant.template)
-    knobs = maker.space(bound.workload, layouts, device).default
-    return _candidate(block, maker.name, maker.version, layouts, knobs, "fp32")
+    return bound.workload, layouts, variant.template

@@ -100,9 +100,8 @@ def examine_knobs(searches: Iterable[KnobSearch]) -> Figures:
         known = known[:: -(-len(known) * len(searches) // MOST_TRIALS) or 1]
         points = [knobs for knobs, _ in known]
         features = Features(search.workload, search.candidate.template, search.candidate.cores, search.device)
-        target = np.log([seconds for _, seconds in known]) - features.expected(points)
         rows.append(features.rows(points))
-        targets.append(target - np.median(target))
+        targets.append(features.targets(points, np.log([seconds for _, seconds in known])))
         question += [number] * len(points)
         names += [search.candidate.workload_hash] * len(points)
     count, found = len(names), len(set(names))

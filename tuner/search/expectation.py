@@ -20,6 +20,7 @@ L2, L3, MEMORY = 32.0, 12.0, 4.0  # bytes a cycle that reach one core
 COPY = 10.0  # bytes a cycle at which a task copies its part of the image, zeros around it
 LAUNCH = 3000.0  # cycles to start and end a parallel region
 TASK = 200.0  # cycles per task besides
+COUNTED = ("oc_t", "reg_n", "rows", "order", "stream")  # knobs that it looks at
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,12 @@ def conv_terms(c: ConvFacts, knobs: Mapping[str, int], cores: int, device: Devic
 
 
 def conv_seconds(c: ConvFacts, knobs: Mapping[str, int], cores: int, device: Device) -> float:
-    compute, near, far, waiting = conv_terms(c, knobs, cores, device)
+    return seconds_of(conv_terms(c, knobs, cores, device), cores)
+
+
+def seconds_of(terms: tuple[float, ...], cores: int) -> float:
+    """Of what ``conv_terms`` gave."""
+    compute, near, far, waiting = terms
     return (LAUNCH + (max(compute, near) + far + waiting) / cores) / CLOCK
 
 

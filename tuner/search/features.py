@@ -17,7 +17,7 @@ from tuner.graph.ir import Graph, Layer
 from tuner.kernels.base import Space
 from tuner.kernels.conv_shape import ConvShape
 from tuner.search.chain import ChainFacts
-from tuner.search.expectation import CLOCK, ISSUE, ConvFacts, conv_seconds, conv_terms
+from tuner.search.expectation import CLOCK, COUNTED, ISSUE, ConvFacts, conv_terms, seconds_of
 from tuner.types import Device
 
 TEMPLATES = ("conv2d", "conv2d_pool", "depthwise", "dense", "matmul", "pool", "elementwise", "concat", "channels",
@@ -43,6 +43,7 @@ class Features:
         self._chain = ChainFacts.of(workload, device) if template == "conv_chain" else None
         self._conv = _conv_facts(workload, template) if self._chain is None else None
         kind = float(TEMPLATES.index(template)) if template in TEMPLATES else -1.0
+        self._known: dict[tuple[int, ...], tuple[float, ...]] = {}  # COUNTED of knobs -> terms of the analytic model
         self._base = [
             kind, log2(1 + ops), log2(1 + moved), log2((1 + ops) / (1 + moved)), float(len(workload.layers)),
             float(cores), *self._shape,
@@ -65,8 +66,22 @@ class Features:
         return np.asarray([self._expect(self._conv, p) for p in points])
 
     def _expect(self, conv: ConvFacts, knobs: Mapping[str, int]) -> float:
-        tiled = "m" not in knobs and "oc_t" in knobs and "reg_n" in knobs
-        return log(conv_seconds(conv, knobs, self._cores, self._device)) if tiled else self._ideal
+        return log(seconds_of(self._cycles(conv, knobs), self._cores)) if _tiled(knobs) else self._ideal
+
+    def _cycles(self, conv: ConvFacts, knobs: Mapping[str, int]) -> tuple[float, ...]:
+        """The terms of the analytic model; rows and expectations ask for the same points."""
+        key = tuple(knobs.get(name, 0) for name in COUNTED)
+        if key not in self._known:
+            self._known[key] = conv_terms(conv, knobs, self._cores, self._device)
+        return self._known[key]
+
+    def targets(self, points: Sequence[Mapping[str, int]], log_seconds: Sequence[float] | np.ndarray) -> np.ndarray:
+        """What the shared model learns of points of one question ``[points]``: log-seconds over expected seconds.
+
+        The median is taken off: how fast a question is as a whole, its own measurements tell at once.
+        """
+        beyond = np.asarray(log_seconds) - self.expected(points)
+        return np.asarray(beyond - np.median(beyond))
 
     def places(self, points: Sequence[Mapping[str, int]], space: Space) -> np.ndarray:
         """``[points, coordinates]`` for distances between points: each knob's position among its values."""
@@ -76,14 +91,19 @@ class Features:
 
     def _terms(self, knobs: Mapping[str, int]) -> list[float]:
         """Parts of the analytic model, as shares of its computing time."""
-        if self._conv is None or "m" in knobs or "oc_t" not in knobs or "reg_n" not in knobs:
+        if self._conv is None or not _tiled(knobs):
             return [NAN] * 3
-        compute, near, far, waiting = conv_terms(self._conv, knobs, self._cores, self._device)
+        compute, near, far, waiting = self._cycles(self._conv, knobs)
         return [near / compute, far / compute, waiting / compute]
 
     def rows(self, points: Sequence[Mapping[str, int]]) -> np.ndarray:
         """``[points, columns]`` in float32."""
         return np.asarray([self.row(p) for p in points], dtype=np.float32)
+
+
+def _tiled(knobs: Mapping[str, int]) -> bool:
+    """Whether they are those of a direct convolution in register tiles."""
+    return "m" not in knobs and "oc_t" in knobs and "reg_n" in knobs
 
 
 def _derived(

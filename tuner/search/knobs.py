@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import log
 from statistics import median
@@ -53,24 +53,42 @@ class KnobSearch:
     results: dict[str, float | None] = field(default_factory=dict)  # knob key -> median seconds; None = failed
 
     def __post_init__(self) -> None:
-        points = self.space.points if self.space.bound <= LISTED else ()
-        self._points = list(points) if len(points) <= WHOLE else []
-        self._index = {_key(p): i for i, p in enumerate(self._points)}
-        self._open = np.ones(len(self._points), dtype=bool)  # which points were never tried
         self._knobs: dict[str, dict[str, int]] = {}
         self._samples: dict[str, list[float]] = {}
         self._finals: Counter[str] = Counter()  # knob key -> how often it was measured again
-        self._features = Features(self.workload, self.candidate.template, self.candidate.cores, self.device)
-        self._posterior = Posterior(self._features, self.space)
         self._told = 0  # trials so far
         self._every: Points | None = None  # arrays of all points of a listed space, made when first needed
         self._belief: tuple[tuple[int, int], Belief] | None = None  # about these, for (model version, trials told)
         self._residuals: tuple[tuple[int, int], Residuals] | None = None  # what own results say beyond the model
         self._asked: tuple[int, Points] | None = None  # model version, what Optuna proposed then; large spaces only
 
+    # Made when first used: of many questions nothing is ever known.
+
+    @cached_property
+    def _points(self) -> list[dict[str, int]]:
+        """All points of a space that is ranked whole; of larger ones none."""
+        points = self.space.points if self.space.bound <= LISTED else ()
+        return list(points) if len(points) <= WHOLE else []
+
+    @cached_property
+    def _index(self) -> dict[str, int]:
+        return {_key(p): i for i, p in enumerate(self._points)}
+
+    @cached_property
+    def _open(self) -> np.ndarray:
+        """Which of the points were never tried; ``tell`` keeps it up to date."""
+        return np.asarray([key not in self.results for key in self._index], dtype=bool)
+
+    @cached_property
+    def _features(self) -> Features:
+        return Features(self.workload, self.candidate.template, self.candidate.cores, self.device)
+
+    @cached_property
+    def _posterior(self) -> Posterior:
+        return Posterior(self._features, self.space)
+
     @cached_property
     def _study(self) -> optuna.Study:
-        """Made when first used: of many questions nothing is ever known."""
         return optuna.create_study(sampler=optuna.samplers.TPESampler(seed=self.seed, n_startup_trials=8))
 
     # what is known ------------------------------------------------------------------------------------------------
@@ -90,7 +108,7 @@ class KnobSearch:
         samples = self._samples[key]
         self.results[key] = median(samples) if samples else None
         self._knobs[key] = knobs
-        if key in self._index:
+        if "_open" in self.__dict__ and key in self._index:
             self._open[self._index[key]] = False
 
     @property
@@ -165,8 +183,7 @@ class KnobSearch:
         return [points[i] for i in belief.choose(limit, RANKING)]
 
     def with_knobs(self, knobs: Mapping[str, int]) -> Candidate:
-        data = self.candidate.to_json() | {"knobs": dict(knobs)}
-        return Candidate.from_json(data)
+        return replace(self.candidate, knobs=dict(knobs))
 
     def scores(self, points: list[dict[str, int]], model: BoostedTrees, optimism: float = RANKING) -> np.ndarray:
         """Log-seconds of points: the model's mean minus ``optimism`` standard deviations."""
@@ -230,14 +247,12 @@ class KnobSearch:
     def samples(self) -> tuple[np.ndarray, np.ndarray]:
         """(features, targets) of everything tried; failures count as clearly worse than the worst measured.
 
-        Targets are log-seconds over expected seconds, their median taken off: what the shared model learns is how
-        points of one question compare; how fast a question is as a whole, its own measurements tell at once.
+        Targets are those of ``Features.targets``: how points of one question compare.
         """
         if self.best is None:
             return self._features.rows([]).reshape(0, 0), np.zeros(0)
         points = [self._knobs[k] for k in self.results]
-        targets = self._log_seconds(FAILED_PENALTY) - self._features.expected(points)
-        return self._features.rows(points), targets - np.median(targets)
+        return self._features.rows(points), self._features.targets(points, self._log_seconds(FAILED_PENALTY))
 
     def _log_seconds(self, penalty: float) -> np.ndarray:
         """Of everything tried; failures count as ``penalty`` worse than the worst measured."""

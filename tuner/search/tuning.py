@@ -12,6 +12,7 @@ from tuner.clock import Clock
 from tuner.measure.runner import Runner
 from tuner.plan.describe import describe
 from tuner.search.allocation import BATCH, Allocation
+from tuner.search.experience import Experience
 from tuner.search.knobs import KnobSearch
 from tuner.search.questions import Question
 from tuner.store import TrialStore
@@ -36,6 +37,7 @@ class Tuning:
     seed: int = 0
     fresh: bool = False  # what other jobs measured does not count
     retry: bool = False  # measure again what failed in this job for a reason that may be gone
+    experience: Experience | None = None  # what other kernels of the device taught about knobs
     clock: Clock = field(default_factory=Clock)
     turn: Turn = alone
     trials: list[Trial] = field(default_factory=list)  # known ones first, then this job's
@@ -59,7 +61,7 @@ class Tuning:
             for search in question.searches.values():
                 searches[search.candidate.record_key] = search
         self._every = searches
-        self.allocation = Allocation(self._mains(), BoostedTrees(seed=self.seed))
+        self.allocation = Allocation(self._mains(), BoostedTrees(seed=self.seed), self.experience)
 
     def add(self, *questions: Question, unknown: bool = True) -> None:
         """Ask more questions; what this job or the store knows of them is taken in. Their knobs are not searched.

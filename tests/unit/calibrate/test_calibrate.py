@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import xml.etree.ElementTree as ET
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -12,15 +12,20 @@ import pytest
 
 from db.store import Store
 from service.cli import main
+from service.commands import calibrate as command
 from service.exports.calibration import plots
 from service.exports.drawing.plots import Axis, Dots, Line, Plot
-from tuner.measure.device import devices
+from tuner.measure.device import detect_cpu, devices
+from tuner.measure.runner import Runner
 from tuner.search import calibration as engine
+from tuner.search import pretraining
 from tuner.search.blocks import block_rows
+from tuner.search.experience import load_experience
 from tuner.search.samples import load_samples
 from tuner.search.synthetic import synthetic_workload
 from tuner.simulate.machine import times
 from tuner.simulate.spec import load
+from tuner.types import Candidate, Device, Purpose, Trial
 
 SIM = "sim:mlu100"
 DEVICE = devices(SIM)
@@ -140,6 +145,81 @@ class TestCommand:
         model = engine.load_model(store, DEVICE)
         assert model is not None
         assert model.samples == len(found.samples)
+
+
+class Formula(Runner):
+    """Answers at once, by the knobs."""
+
+    def __init__(self) -> None:
+        self.asked: list[Candidate] = []
+
+    def run(
+        self, candidates: Iterable[Candidate], purpose: Purpose = Purpose.SEARCH,
+        best_seconds: Mapping[str, float] | None = None,
+    ) -> Iterator[Trial]:  # fmt: skip
+        for candidate in candidates:
+            self.asked.append(candidate)
+            yield Trial(candidate, samples=(1e-4 * (1 + sum(candidate.knobs.values()) % 7),) * 3)
+
+    def devices(self) -> tuple[Device, ...]:
+        return ()
+
+    def close(self) -> None:
+        return None
+
+
+class TestKnobs:
+    """On this machine's processor; nothing is built or measured."""
+
+    @pytest.fixture
+    def runner(self, store: Store, monkeypatch: pytest.MonkeyPatch) -> Formula:
+        here = detect_cpu()
+        store.devices.put(here)
+        store.devices.measured(here.fingerprint, peak_flops=1e11, bandwidth=1e10)
+        runner = Formula()
+        monkeypatch.setattr(command, "_runner", lambda *_: runner)
+        return runner
+
+    def calibrate(self, url: str, *options: str) -> int:
+        return main(["calibrate", "--db", url, "--blocks", "3", *options])
+
+    def test_what_was_tried_is_known_to_every_job(self, url: str, store: Store, runner: Formula) -> None:
+        assert load_experience(store, detect_cpu()) is None
+        assert self.calibrate(url, "--kernels", "6") == 0
+        experience = load_experience(store, detect_cpu())
+        wanted = list(pretraining.candidates(detect_cpu(), 6))
+        assert experience is not None
+        assert len(experience) == len(wanted) == len(runner.asked) - 3
+
+    def test_it_says_how_good_the_model_is(self, url: str, runner: Formula, capsys: pytest.CaptureFixture[str]) -> None:
+        assert self.calibrate(url, "--kernels", "6", "--json") == 0
+        knobs = json.loads(capsys.readouterr().out)["knobs"]
+        assert knobs["trials"] == len(runner.asked) - 3
+        assert knobs["quality"]["samples"] == knobs["trials"]
+        assert self.calibrate(url, "--kernels", "6") == 0
+        assert "whose knobs were tried" in capsys.readouterr().out
+
+    def test_a_second_run_goes_on_and_a_fresh_one_starts_again(self, url: str, runner: Formula) -> None:
+        assert self.calibrate(url, "--kernels", "2") == 0
+        first = len(runner.asked)
+        assert self.calibrate(url, "--kernels", "4") == 0
+        knobs = runner.asked[3:]  # the first three are blocks
+        assert len({c.key for c in knobs}) == len(knobs) > first - 3
+        every = len(runner.asked)
+        assert self.calibrate(url, "--kernels", "4", "--fresh") == 0
+        assert len(runner.asked) == 2 * every
+
+    def test_a_budget_takes_some_of_both(self, url: str, runner: Formula) -> None:
+        assert self.calibrate(url, "--seconds", "0.000001") == 0
+        assert len(runner.asked) == 2
+
+    def test_without_kernels_blocks_alone(
+        self, url: str, store: Store, runner: Formula, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert self.calibrate(url, "--kernels", "0", "--json") == 0
+        assert json.loads(capsys.readouterr().out)["knobs"] is None
+        assert len(runner.asked) == 3
+        assert load_experience(store, detect_cpu()) is None
 
 
 class TestEngine:

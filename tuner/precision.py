@@ -1,21 +1,29 @@
-"""Precisions that a CPU is tuned for, and which templates store their weights in them. Standard library only.
+"""Precisions that a CPU is tuned for, and which templates compute in them. Standard library only.
 
-In "bf16" a job may store the weights of dense layers and convolutions as bfloat16. Products and sums stay float32.
+In "bf16" a job may store the weights of dense layers and convolutions as bfloat16 (kernels of precision "bf16", on any
+CPU), and on CPUs with the instruction for it multiply bfloat16 by bfloat16 (kernels of precision "bf16-dot"). Sums stay
+float32.
 """
 
 from __future__ import annotations
 
 from tuner.errors import UserError
 
-FP32, BF16 = "fp32", "bf16"
+FP32, BF16, BF16_DOT = "fp32", "bf16", "bf16-dot"
 PRECISIONS = (FP32, BF16)
 ACCURACY = {FP32: 1e-4, BF16: 2e-2}  # usual limit on max|y-ref| / max|ref| of a whole model
 LOWERED = {name: f"{name}_{BF16}" for name in ("conv2d", "conv2d_pool", "dense")}  # template -> its twin in bf16
+DOTTED = {"conv2d": "conv2d_dot"}  # template -> its twin in bf16-dot
+DOT_FEATURE = "avx512_bf16"  # of the CPUs that have the instruction
+ROUNDING = (*LOWERED.values(), *DOTTED.values())  # all templates that round
+ALLOWED = {FP32: (FP32,), BF16: (FP32, BF16, BF16_DOT)}  # a job's precision -> those of kernels it may use
 _OF_GPUS = ("fp16", "tf32")
 
 
 def precision_of(template: str) -> str:
-    """What a template, by name, stores its weights in."""
+    """What a template, by name, computes in."""
+    if template in DOTTED.values():
+        return BF16_DOT
     return BF16 if template in LOWERED.values() else FP32
 
 

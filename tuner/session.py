@@ -36,7 +36,7 @@ from tuner.measure.runner import Runner
 from tuner.output import check_writable, install
 from tuner.plan.legality import validate
 from tuner.plan.plan import Plan
-from tuner.precision import BF16, LOWERED
+from tuner.precision import BF16, DOT_FEATURE, ROUNDING
 from tuner.report import Outcome, make_report
 from tuner.search.courses import AsBegun, Course, Foreseen, Planned, course
 from tuner.search.examination import examined
@@ -219,7 +219,10 @@ class Session:
         cores, limit = self.device.cores, self.spec.accuracy
         with self._turn("what bf16 costs in accuracy"):
             try:
-                found = choose_layers(model.graph, model.weights, self._inputs, limit, cores, scratch)
+                found = choose_layers(
+                    model.graph, model.weights, self._inputs, limit, cores, scratch,
+                    operands=DOT_FEATURE in self.device.features,
+                )  # fmt: skip
             except CandidateError as error:
                 raise InternalError(f"What bf16 costs could not be measured: {error}", code="not-verified") from error
         if found.kept:
@@ -300,8 +303,9 @@ class Session:
     @property
     def _renounced(self) -> tuple[tuple[str, ...], ...]:
         """Templates that a plan does without to become exact enough: none at first, then more."""
-        lowered = tuple(LOWERED.values())
-        return ((), lowered, (*lowered, *LESS_EXACT)) if self.spec.precision == BF16 else ((), LESS_EXACT)
+        if self.spec.precision != BF16:
+            return ((), LESS_EXACT)
+        return ((), ROUNDING, (*ROUNDING, *LESS_EXACT))
 
     @property
     def _compare_seconds(self) -> float:

@@ -14,6 +14,7 @@ TEMPLATES = {
     "concat": 2,
     "conv2d": 4,
     "conv2d_bf16": 1,
+    "conv2d_dot": 1,
     "conv2d_pool": 2,
     "conv2d_pool_bf16": 1,
     "conv2d_prologue": 1,
@@ -30,7 +31,7 @@ TEMPLATES = {
     "slice": 1,
     "softmax": 2,
     "transpose": 1,
-    "winograd": 1,
+    "winograd": 2,
 }
 
 

@@ -49,8 +49,9 @@ _FLAWS = """() => {
 
 def settled(page: Page) -> None:
     """Wait until all that loads by itself is there: parts far down do once they come near the window."""
+    page.bring_to_front()  # pages behind another may be drawn a minute later, or never
     for section in page.locator("main section:visible").all():
-        section.scroll_into_view_if_needed()
+        section.evaluate("(section) => section.scrollIntoView()")
     expect(page.locator('main [aria-busy="true"]:visible')).to_have_count(0, timeout=PATIENCE)
     page.wait_for_load_state("networkidle")
     page.evaluate("() => scrollTo(0, 0)")

@@ -20,8 +20,8 @@ def _torture(folder: Path, kills: int, seed: int, db: str | None = None) -> None
 
 
 @pytest.mark.timeout(900)
-def test_five_random_kills(tmp_path: Path) -> None:
-    _torture(tmp_path, kills=5, seed=int(os.environ.get("FUSETUNE_KILL_SEED", "3")))
+def test_three_random_kills(tmp_path: Path) -> None:
+    _torture(tmp_path, kills=3, seed=int(os.environ.get("FUSETUNE_KILL_SEED", "3")))
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ from tuner.build.objects import KernelObject, Objects, compile_kernel
 from tuner.errors import CandidateError
 from tuner.types import Candidate, Device
 
-SPILLS = 40  # vector moves to or from the stack beyond which a kernel is never among the fastest
+SPILLS = 15  # vector moves to or from the stack between products, beyond which a kernel is never among the fastest
 
 
 def build_kernel(

@@ -13,7 +13,10 @@ from tuner.errors import InternalError
 
 _COMPILERS = ("cc", "gcc", "clang")
 _DEBUG = re.compile(r"^\s*\.(?:file\s+\d|loc\s).*$", re.M)  # line numbers: Debian's assembler cannot read LLVM's form
+_LABEL = re.compile(r"^\.?\w+:", re.M)
 _SPILL = re.compile(r"^\s*v?mov[au]p[sd]\b.*(?:%zmm\d+, .*\(%r[sb]p\)|\(%r[sb]p\), %zmm\d+)", re.M)
+_PRODUCT = re.compile(r"^\s*v(?:fn?m(?:add|sub)\w*p[sd]|dpbf16ps)\b.*%zmm", re.M)
+_OTHER = re.compile(r"^\s*v(?:add|sub|mul)p[sd]\b.*%zmm", re.M)
 
 
 @cache
@@ -41,8 +44,7 @@ def link(objects: list[Path], library: Path) -> None:
 
 
 def emit_object(module: Any, path: Path) -> int:
-    """Write a compiled kernel as the object file ``path``; how often its code moves a vector register to or from the
-    stack.
+    """Write a compiled kernel as the object file ``path``; returns how often it ``spills``.
 
     The assembly is emitted once and serves both as what is counted and as what is assembled; without an assembler the
     object is written directly and the count is -1 (unknown).
@@ -52,9 +54,20 @@ def emit_object(module: Any, path: Path) -> int:
         command = [assembler, "-o", str(path), "-"]
         done = subprocess.run(command, input=_DEBUG.sub("", text), capture_output=True, text=True, check=False)
         if done.returncode == 0:
-            return len(_SPILL.findall(text))
+            return spills(text)
     module.write_to_file(str(path))  # no assembler, or one too old for this processor
     return -1
+
+
+def spills(assembly: str) -> int:
+    """How often stretches of code that hardly do anything but multiply and add move a vector register to or from the
+    stack.
+
+    Those are the loops over input channels, which decide what a kernel costs. What is run once per tile, such as
+    Winograd's transforms (36 values at a time) and the layers behind a convolution, may spill and still be the fastest.
+    """
+    stretches = _LABEL.split(assembly)
+    return sum(len(_SPILL.findall(s)) for s in stretches if len(_PRODUCT.findall(s)) > 2 * len(_OTHER.findall(s)))
 
 
 def assemble(module: Any, library: Path) -> None:

@@ -29,7 +29,7 @@ class KernelObject:
     symbol: str
     args: tuple[Arg, ...]
     packs: Mapping[str, Pack]
-    spills: int  # how often its code moves a vector register to or from the stack; -1 = not known
+    spills: int  # how often its products move a vector register to or from the stack; -1 = not known
 
     def binary(self, library: Path) -> KernelBinary:
         """The kernel as it is in a library that this object was linked into."""

@@ -74,12 +74,13 @@ class KernelTemplate(ABC):
     process on any machine gives the same kernel. ``name`` and ``version`` are part of every record's identity: raise
     ``version`` whenever ``build`` changes its code for the same arguments. A template may refuse in ``build`` with
     CandidateError; it never builds a wrong kernel. Where ``precision`` is "bf16" its kernels compute, in float32, with
-    weights rounded to bfloat16 (``tuner.plan.bf16.weight_names`` says which), and are held against that.
+    weights rounded to bfloat16 (``tuner.plan.bf16.weight_names`` says which), where it is "bf16-dot" what these weights
+    are multiplied with is rounded, too; they are held against that.
     """
 
     name: str
     version: int = 1
-    precision: str = FP32  # what its kernels store weights in; other precisions than fp32 serve such jobs alone
+    precision: str = FP32  # what its kernels multiply; other precisions than fp32 serve such jobs alone
 
     @abstractmethod
     def accepts(self, workload: Graph, layouts: Layouts, device: Device) -> bool:

@@ -300,7 +300,7 @@ class ConvBuilder:
         co_o, co_t = sch.split(co, [None, k["oc_t"]])
         outer = [n, co_o, y_o] if k["order"] == 0 else [n, y_o, co_o]
         sch.reorder(*outer, *inner, x_i, co_t, ci)
-        task = parallelise(sch, sch.fuse(*outer), cores, self.device.cores)
+        task = parallelise(sch, sch.fuse(*self.shared(outer)), cores, self.device.cores, even=self.even)
         sch.compute_at(acc, task if k["stream"] else inner[-1], preserve_unit_loops=True)
         if padded:
             self.place_copy(sch, task, cores)
@@ -317,6 +317,12 @@ class ConvBuilder:
                 lambda n, c, p, i: (n, c, self._pixel(p) // s.ow, self._pixel(p) % s.ow, i),
                 assume_injective_transform=True,  # pixels that are computed twice are written twice, and equal
             )  # fmt: skip
+
+    even = False  # whether tasks must be dealt out without a condition
+
+    def shared(self, outer: Sequence[Any]) -> Sequence[Any]:
+        """Those of the outer loops whose iterations are tasks."""
+        return outer
 
     def place_copy(self, sch: Any, task: Any, cores: int) -> None:
         """Copy the image before all tasks where its pixels form one row; else what a task needs inside that task."""

@@ -8,6 +8,7 @@ from tuner.errors import UserError
 from tuner.graph.ir import Graph
 from tuner.kernels.base import KernelTemplate, Layouts
 from tuner.kernels.conv2d import Conv2d, Conv2dBf16
+from tuner.kernels.conv2d_dot import Conv2dDot
 from tuner.kernels.conv2d_pool import Conv2dPool, Conv2dPoolBf16
 from tuner.kernels.conv2d_prologue import Conv2dPrologue
 from tuner.kernels.conv_chain import ConvChain
@@ -22,7 +23,7 @@ from tuner.kernels.softmax import Softmax
 from tuner.kernels.transpose import Transpose
 from tuner.kernels.windowed import Depthwise, Pool
 from tuner.kernels.winograd import Winograd
-from tuner.precision import FP32
+from tuner.precision import ALLOWED, FP32
 from tuner.types import Device
 
 TEMPLATES: tuple[KernelTemplate, ...] = (
@@ -30,7 +31,7 @@ TEMPLATES: tuple[KernelTemplate, ...] = (
     Softmax(), LayerNorm(), Gather(), Transpose(), Slice(),
     Winograd(),
     ConvChain(), Conv2dPrologue(),
-    Conv2dBf16(), Conv2dPoolBf16(), DenseBf16(),
+    Conv2dBf16(), Conv2dPoolBf16(), DenseBf16(), Conv2dDot(),
 )  # fmt: skip
 BY_NAME = {template.name: template for template in TEMPLATES}
 
@@ -46,5 +47,5 @@ def serving(
     workload: Graph, layouts: Layouts, device: Device, precision: str = FP32
 ) -> Iterator[KernelTemplate]:  # fmt: skip
     """The templates that accept this workload with these layouts, best first; those of float32 in any precision."""
-    allowed = {FP32, precision}
+    allowed = ALLOWED[precision]
     return (t for t in TEMPLATES if t.precision in allowed and t.accepts(workload, layouts, device))

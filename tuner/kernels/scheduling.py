@@ -21,10 +21,11 @@ def schedule_of(module: tvm.IRModule) -> Schedule:
     return Schedule(module, debug_mask="none")
 
 
-def parallelise(sch: Schedule, loop: Any, cores: int, device_cores: int) -> Any:
+def parallelise(sch: Schedule, loop: Any, cores: int, device_cores: int, *, even: bool = False) -> Any:
     """Spread ``loop`` over ``cores`` of the device's cores; returns the loop that runs inside one chunk.
 
-    One core means no parallel launch at all; all cores leave the chunking to TVM's runtime (contiguous, even).
+    One core means no parallel launch at all; all cores leave the chunking to TVM's runtime (contiguous, even). With
+    ``even`` no condition comes into the loop: all chunks are of one length, on fewer cores if it does not divide.
     """
     if cores == 1:
         return loop
@@ -36,7 +37,7 @@ def parallelise(sch: Schedule, loop: Any, cores: int, device_cores: int) -> Any:
     # A chunk that cuts through an inner loop makes indices that TVM cannot prove affine; it then refuses to vectorise.
     length = next(
         n for n in range(-(-extent // cores), extent + 1)
-        if n == extent or all(n % s == 0 or s % n == 0 for s in strides)
+        if n == extent or (all(n % s == 0 or s % n == 0 for s in strides) and not (even and extent % n))
     )  # fmt: skip
     outer, inner = sch.split(loop, [-(-extent // length), length])
     sch.parallel(outer)

@@ -30,6 +30,7 @@ from tuner.types import Device
 
 class Winograd(KernelTemplate):
     name = "winograd"
+    version = 2
 
     def accepts(self, workload: Graph, layouts: Layouts, device: Device) -> bool:
         conv = anchored(workload, frozenset({"Conv"}), layouts)

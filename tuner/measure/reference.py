@@ -20,9 +20,10 @@ import numpy as np
 
 from tuner.errors import CandidateError
 from tuner.graph.ir import Constant, Graph, Tensor
+from tuner.measure.operands import rounding_operands
 from tuner.measure.options import MeasureOptions
-from tuner.plan.bf16 import rounded, weight_names
-from tuner.precision import BF16, FP32
+from tuner.plan.bf16 import dotted_names, rounded, weight_names
+from tuner.precision import BF16_DOT, FP32
 
 _BLOCK = 1048573  # random numbers that are really drawn (4 MB); prime, so that repeats never line up with rows
 _FED = 1 << 20  # bytes from which a weight is fed to ONNX Runtime in place instead of copied into the model
@@ -76,7 +77,8 @@ def make_reference(
         workload: a canonical graph; constants without a value are weights, drawn from N(0, 1/fan_in).
         to_onnx: (graph, arrays of its constants) -> onnx.ModelProto.
         threads: for ONNX Runtime.
-        precision: "bf16": weights that kernels store so are rounded, so that these are held against what they mean.
+        precision: of the kernels that are held against it. "bf16": weights that such kernels store so are rounded;
+            "bf16-dot": so is what they are multiplied with.
 
     Raises:
         CandidateError(code="no-reference"): ONNX Runtime cannot run the workload.
@@ -92,10 +94,11 @@ def make_reference(
         block = rng.standard_normal(_BLOCK, np.float32)
         for tensor in types:
             _draw(workload, tensor, arrays[tensor.name], rng, block)
-        if precision == BF16:
+        if precision != FP32:
             for name in weight_names(workload):
                 arrays[name][...] = rounded(arrays[name])
-        outputs = _run(workload, arrays, to_onnx, threads)
+        operands = dotted_names(workload) if precision == BF16_DOT else []
+        outputs = _run(workload, arrays, lambda *given: rounding_operands(to_onnx(*given), operands), threads)
         out_index = _layout([(n, a.shape, a.dtype.name) for n, a in outputs.items()])
         for name, array in _map(building / "outputs.bin", out_index, "w+").items():
             array[...] = outputs[name]

@@ -1,8 +1,9 @@
-"""What storing weights as bfloat16 costs a model in accuracy, before any kernel is built.
+"""What computing with bfloat16 costs a model in accuracy, before any kernel is built.
 
-Kernels in bf16 compute in float32 with rounded weights. So does ONNX Runtime when it is given rounded weights: the
-error that a choice of layers makes is measured with it, in a process of its own, and layers are taken out of the
-choice, those with the largest effect first, until the error keeps within the job's limit.
+Kernels in bf16 compute in float32 with rounded weights, those in bf16-dot round what they multiply these with as well.
+So does ONNX Runtime when it is given rounded weights and a model that rounds in front of its convolutions: the error
+that a choice of layers makes is measured with it, in a process of its own, and layers are taken out of the choice,
+those with the largest effect first, until the error keeps within the job's limit.
 """
 
 from __future__ import annotations
@@ -19,13 +20,15 @@ from tuner.build.verify import compare, softmax_outputs
 from tuner.graph.ir import Graph
 from tuner.measure.contest import Contestant, run_once
 from tuner.measure.contestants import Engine
-from tuner.plan.bf16 import rounded, weight_names, weights_of
+from tuner.measure.operands import rounding_operands
+from tuner.plan.bf16 import dotted_names, rounded, weight_names, weights_of
 from tuner.search.lowering import computation
 
 SHARE = 0.75  # of the limit that rounding may use; the rest is for what float32 itself rounds
 TRIES = 5  # choices measured before all weights stay float32
 _SAFER = 0.8  # how much smaller the expected error must be at each further try
 _CHOICE = "fusetune.rounded"  # the input that says which weights to round, by number
+_SWITCH = "fusetune.operands"  # the input of the model that says which layers round what they multiply
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -56,7 +59,8 @@ class Rounding:
 class RoundedModel(Engine):
     """ONNX Runtime on a model some of whose weights are rounded, anew for each set of inputs.
 
-    ``options["weights"]`` names them; an input besides the model's own, ``_CHOICE``, holds numbers in that list.
+    ``options["weights"]`` names them; an input besides the model's own, ``_CHOICE``, holds numbers in that list. Layers
+    whose weights are in ``options["operands"]`` round what they multiply those with, too.
     """
 
     def load(self, inputs: Arrays) -> None:
@@ -65,6 +69,9 @@ class RoundedModel(Engine):
 
         model = onnx.load(str(self.path))
         names = list(self.options["weights"])
+        self._operands = list(self.options["operands"])
+        if self._operands:
+            rounding_operands(model, self._operands, _SWITCH)
         self._weights = {i.name: onnx.numpy_helper.to_array(i) for i in model.graph.initializer if i.name in names}
         others = [i for i in model.graph.initializer if i.name not in names]
         del model.graph.initializer[:]
@@ -85,6 +92,8 @@ class RoundedModel(Engine):
         if chosen != self._used[0]:
             self._used = chosen, {n: rounded(a) if n in chosen else a for n, a in self._weights.items()}
         fed = {n: a for n, a in inputs.items() if n != _CHOICE} | dict(self._used[1])
+        if self._operands:
+            fed[_SWITCH] = np.asarray([name in chosen for name in self._operands])
         return lambda: self._session.run(None, fed)
 
     def outputs(self, result: Any) -> dict[str, np.ndarray]:
@@ -92,8 +101,9 @@ class RoundedModel(Engine):
 
 
 def choose_layers(
-    graph: Graph, weights: Arrays, inputs: Sequence[Arrays], limit: float, threads: int, folder: Path
-) -> Rounding:
+    graph: Graph, weights: Arrays, inputs: Sequence[Arrays], limit: float, threads: int, folder: Path,
+    *, operands: bool = False,
+) -> Rounding:  # fmt: skip
     """Which layers' weights may be rounded so that the model keeps ``limit``.
 
     Args:
@@ -101,6 +111,7 @@ def choose_layers(
         inputs: sets of its inputs; effects of single computations are measured on the first.
         limit: on max|y-ref| / max|ref| of the whole model against float32.
         folder: for the model as a file.
+        operands: convolutions round what they multiply with their weights, too.
 
     Raises CandidateError (``contestant-failed``) when ONNX Runtime cannot run the model.
     """
@@ -111,7 +122,7 @@ def choose_layers(
     allowed = SHARE * limit
     if not groups:
         return Rounding(allowed, 0.0, 0.0, {}, frozenset(), ())
-    with _Runs(graph, weights, groups, threads, folder) as runs:
+    with _Runs(graph, weights, groups, threads, folder, dotted_names(graph) if operands else []) as runs:
         return _chosen(runs, inputs, allowed)
 
 
@@ -154,9 +165,11 @@ class _Runs:
     """The model as a file, and errors of choices of computations."""
 
     def __init__(
-        self, graph: Graph, weights: Arrays, groups: Mapping[str, Sequence[str]], threads: int, folder: Path
-    ) -> None:
+        self, graph: Graph, weights: Arrays, groups: Mapping[str, Sequence[str]], threads: int, folder: Path,
+        operands: Sequence[str],
+    ) -> None:  # fmt: skip
         self.groups = groups
+        self._operands = list(operands)
         self._graph, self._weights, self._threads, self._path = graph, weights, threads, folder / "rounding.onnx"
         self._names = weight_names(graph)
         number = {name: i for i, name in enumerate(self._names)}
@@ -180,7 +193,9 @@ class _Runs:
         numbers = [sorted({i for g in choice for i in self._numbers[g]}) for choice in ([], *choices)]
         fed = [{**one, _CHOICE: np.asarray(chosen, np.int64)} for chosen in numbers for one in inputs]
         kind = f"{RoundedModel.__module__}:{RoundedModel.__name__}"
-        model = Contestant("ONNX Runtime with rounded weights", kind, self._path, {"weights": self._names})
+        model = Contestant(
+            "ONNX Runtime with rounded weights", kind, self._path, {"weights": self._names, "operands": self._operands}
+        )
         found = run_once(model, fed, self._threads)
         each = len(inputs)
         sets = [found[at : at + each] for at in range(0, len(found), each)]

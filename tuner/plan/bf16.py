@@ -10,6 +10,7 @@ import numpy as np
 
 from tuner.graph.ir import Constant, Graph, Layer
 
+OPSET = 13  # of ONNX, from which an operand can be rounded in a model
 STEP = 2.0**-8  # largest relative change of a normal number by rounding
 _SLICE = 1 << 22  # numbers rounded at a time: temporary arrays stay small
 _RANKS = {"Conv": 4, "Gemm": 2, "MatMul": 2}  # of the weights of operators that have kernels in bf16
@@ -46,6 +47,12 @@ def weights_of(graph: Graph, layer: Layer) -> Constant | None:
         return None
     depthwise = layer.op == "Conv" and layer.attr("group", 1) > 1 and constant.shape[1] == 1
     return None if depthwise else constant
+
+
+def dotted_names(graph: Graph) -> list[str]:
+    """Those of convolutions: a kernel in bf16-dot multiplies them with rounded numbers. None in an old opset."""
+    found = (c.name for x in graph.layers if x.op == "Conv" and (c := weights_of(graph, x)) is not None)
+    return list(dict.fromkeys(found)) if graph.opset >= OPSET else []
 
 
 def weight_names(graph: Graph) -> list[str]:

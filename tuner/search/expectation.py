@@ -40,11 +40,17 @@ class ConvFacts:
     bordered: bool = False  # zeros around the image
     flat: bool = False  # its pixels are tiled as one long row; see ConvShape.flat
     prepared: float = 0.0  # bytes of the image that are copied before all tasks
+    pairs: bool = False  # products of bfloat16, two at a time
+
+    @property
+    def bytes(self) -> float:
+        """Of each operand of a product."""
+        return 2.0 if self.pairs else 4.0
 
     @property
     def image(self) -> float:
-        """Bytes of the input."""
-        return 4.0 * self.ic * self.groups * self.h * self.w
+        """Bytes of the input as the tasks read it."""
+        return self.bytes * self.ic * self.groups * self.h * self.w
 
     def copied(self, channels: float, rows: int, reg_n: int) -> float:
         """Bytes that a task of so many output channels copies before it computes; 0 where the image serves as it is.
@@ -71,17 +77,18 @@ def conv_terms(c: ConvFacts, knobs: Mapping[str, int], cores: int, device: Devic
     steps = ceil(width / reg_n)
     bands = ceil(steps / rows) if c.flat else ceil(height / rows)
     chunks = ceil(c.oc / (lanes * oc_t))
-    tasks, tiles = chunks * bands, chunks * steps * height
+    tasks, tiles = (chunks if order < 2 else 1) * bands, chunks * steps * height
     depth = c.ic * c.kh * c.kw
+    instructions = depth * c.bytes / 4  # of an accumulator
 
     accumulators = oc_t * reg_n
     step = max(accumulators / ISSUE, (oc_t + reg_n) / ISSUE, LATENCY)
     step += SPILL * max(0, accumulators + 4 - device.registers)
-    compute = tiles * depth * step
+    compute = tiles * instructions * step
     if stream:  # accumulators are put down and taken up again for each slice of input channels
         compute += tiles * ceil(c.ic / (stream * lanes)) * accumulators
 
-    chunk = 4.0 * lanes * oc_t * depth  # bytes of the weights that a task reads, tile by tile
+    chunk = c.bytes * lanes * oc_t * depth  # bytes of the weights that a task reads, tile by tile
     again = chunk * min(1.0, stream * lanes / c.ic) if stream else chunk
     near = 0.0 if again <= device.l1 / 2 else tiles * chunk / (L2 if again <= device.l2 / 2 else L3)
 

@@ -16,13 +16,14 @@ from tuner.graph.costs import layer_cost
 from tuner.graph.ir import Graph, Layer
 from tuner.kernels.base import Space
 from tuner.kernels.conv_shape import ConvShape
+from tuner.precision import DOTTED
 from tuner.search.chain import ChainFacts
 from tuner.search.expectation import CLOCK, COUNTED, ISSUE, ConvFacts, conv_terms, seconds_of
 from tuner.types import Device
 
 TEMPLATES = ("conv2d", "conv2d_pool", "depthwise", "dense", "matmul", "pool", "elementwise", "concat", "channels",
              "lrn", "softmax", "winograd", "layer_norm", "gather", "transpose", "conv_chain", "conv2d_bf16",
-             "conv2d_pool_bf16", "dense_bf16")  # fmt: skip
+             "conv2d_pool_bf16", "dense_bf16", "conv2d_dot")  # fmt: skip
 KNOBS = ("oc_t", "reg_n", "reg_m", "rows", "order", "stream", "unroll", "m", "bh", "bw", "scheme", "parts", "oc_a",
          "reg_a", "oc_b", "reg_b")  # fmt: skip
 SIDE = 2.0  # length of a space along each knob, for distances between points
@@ -121,10 +122,10 @@ def _derived(
     steps = ceil(width / reg_n)
     per_row = ceil(steps / rows) if conv.flat else ceil(height / rows)
     tasks = ceil(oc / (lanes * oc_t)) * per_row
-    weights = lanes * oc_t * (ic / groups) * kh * kw * 4
+    weights = lanes * oc_t * (ic / groups) * kh * kw * conv.bytes
     lines = ceil(rows * reg_n / ow) if conv.flat else rows
     pixels = rows * reg_n if conv.flat and kh == kw == 1 else (lines * stride + kh - 1) * (ow * stride + kw - 1)
-    inputs = ic * pixels * 4
+    inputs = ic * pixels * conv.bytes
     return [
         float(oc_t * reg_n),
         1 / oc_t + 1 / reg_n,
@@ -160,10 +161,12 @@ def _conv_facts(workload: Graph, template: str) -> ConvFacts | None:
     conv = _conv(workload)
     if conv is None:
         return None
+    pairs = template in DOTTED.values()
     s = replace(ConvShape.of(workload, conv), rows_kept=template.startswith("conv2d_pool"))
     return ConvFacts(
         ic=s.ic / s.groups, h=s.h, w=s.w, oc=s.oc, oh=s.oh, ow=s.ow, kh=s.kh, kw=s.kw, stride=s.stride[0],
-        groups=s.groups, bordered=any(s.pads), flat=s.flat, prepared=float(s.copied),
+        groups=s.groups, bordered=any(s.pads), flat=s.flat,
+        prepared=4.0 * s.n * s.ic * s.h * s.w if pairs else float(s.copied), pairs=pairs,
     )  # fmt: skip
 
 

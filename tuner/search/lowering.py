@@ -10,7 +10,7 @@ from tuner.graph.ir import Graph, Layer
 from tuner.plan.bf16 import weights_of
 from tuner.plan.plan import Plan
 from tuner.plan.workload import workload_of
-from tuner.precision import FP32, precision_of
+from tuner.precision import ALLOWED, BF16, DOTTED, FP32, LOWERED, precision_of
 
 FEW = 16  # results per output channel up to which streaming the weights decides how long a layer takes
 
@@ -39,12 +39,23 @@ def streams(workload: Graph) -> bool:
     return False
 
 
+def twin(workload: Graph, planned: str, served: Collection[str]) -> str | None:
+    """The template that a block begins with until anything is measured, where one that rounds is faster at sight.
+
+    ``planned``: its template in float32; ``served``: those that may be used. Products of bfloat16 take half the time
+    everywhere; weights that are widened before use pay where streaming them decides.
+    """
+    if DOTTED.get(planned) in served:
+        return DOTTED[planned]
+    return LOWERED[planned] if LOWERED.get(planned) in served and streams(workload) else None
+
+
 def check_plan(plan: Plan, precision: str) -> None:
     """Raise UserError (``bad-plan``) when a plan has blocks in a precision that was not asked for."""
     for block in plan.blocks:
-        if precision_of(block.template) not in (FP32, precision):
+        if precision_of(block.template) not in ALLOWED[precision]:
             raise UserError(
-                f"The plan stores weights of block {'+'.join(block.layers)} in {precision_of(block.template)} "
+                f"The plan rounds weights of block {'+'.join(block.layers)} to bfloat16 "
                 f"(template {block.template}), and the job is in {precision}.",
-                code="bad-plan", hint=f"Ask for --precision {precision_of(block.template)}, or change the template.",
+                code="bad-plan", hint=f"Ask for --precision {BF16}, or change the template.",
             )  # fmt: skip

@@ -15,7 +15,7 @@ from cost_model.synthetic import BlockDesign, design
 from tuner.graph.ir import Graph
 from tuner.kernels.base import Space
 from tuner.kernels.registry import serving, template
-from tuner.precision import LOWERED
+from tuner.precision import FP32
 from tuner.search.calibration import served
 from tuner.search.examination import Figures, examine_knobs
 from tuner.search.knobs import LISTED, KnobSearch
@@ -49,12 +49,12 @@ def _of_layer(block: BlockDesign, device: Device, points: int) -> Iterator[Candi
     workload, layouts, _ = found
     for maker in serving(workload, layouts, device):
         space = maker.space(workload, layouts, device)
-        if maker.name in LOWERED.values() or not 1 < space.bound <= LISTED:
+        if not 1 < space.bound <= LISTED:
             continue
         for knobs in _drawn(space, points, Random(f"{block} {maker.name}")):
             yield Candidate(
                 workload=workload.to_json(), workload_hash=workload.hash, layouts=layouts, template=maker.name,
-                template_version=maker.version, knobs=knobs, cores=device.cores, precision="fp32",
+                template_version=maker.version, knobs=knobs, cores=device.cores, precision=FP32,
             )  # fmt: skip
 
 

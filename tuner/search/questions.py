@@ -12,9 +12,8 @@ from tuner.kernels.registry import serving, template
 from tuner.plan.joins import free_blocks
 from tuner.plan.plan import IMPORTED, VIEW, Block, Plan
 from tuner.plan.workload import workload_of
-from tuner.precision import LOWERED
 from tuner.search.knobs import KnobSearch
-from tuner.search.lowering import precision_for, streams
+from tuner.search.lowering import precision_for, twin
 from tuner.types import Candidate, Device
 
 
@@ -40,7 +39,7 @@ class Question:
     planned: int  # cores the plan gave it before anything was measured
     uses: int = 0  # blocks of the plan it stands for
     layers: list[tuple[str, ...]] = field(default_factory=list)
-    lowered: bool = False  # until anything is measured, the planned template's twin in bf16 is the answer
+    twin: str | None = None  # the planned template's in bf16, if that is the answer until anything is measured
 
     @property
     def main(self) -> KnobSearch:
@@ -71,10 +70,10 @@ class Question:
         return Answer(name, knobs, cores, seconds)
 
     def unmeasured(self, without: Collection[str] = ()) -> Answer:
-        """What it is as long as nothing was measured: the planned template's default, or that of its twin in bf16."""
-        if self.lowered and (twin := LOWERED[self.template]) not in without:
-            space = next(s.space for (name, _), s in self.searches.items() if name == twin)
-            return Answer(twin, space.default, self.planned, None)
+        """What it is as long as nothing was measured: the planned template's default, or that of its twin."""
+        if self.twin is not None and self.twin not in without:
+            space = next(s.space for (name, _), s in self.searches.items() if name == self.twin)
+            return Answer(self.twin, space.default, self.planned, None)
         return Answer(self.template, self.space.default, self.planned, None)
 
     def settle(self, cores: int) -> None:
@@ -175,7 +174,6 @@ def question_of(
         allowed = precision_for(workload, precision, exact)
         makers += [t for t in serving(workload, layouts, device, allowed) if t.name != planned_template]
     names = {maker.name for maker in makers}
-    lowered = LOWERED.get(planned_template) in names and streams(workload)
     spaces = [maker.space(workload, layouts, device) for maker in makers]
     searches = {}
     for maker, space in zip(makers, spaces, strict=True):
@@ -186,7 +184,8 @@ def question_of(
                 residency=residency,
             )  # fmt: skip
             searches[maker.name, count] = KnobSearch(candidate, workload, space, device, seed)
-    return Question(workload, layouts, planned_template, spaces[0], searches, planned, lowered=lowered)
+    first = twin(workload, planned_template, names)
+    return Question(workload, layouts, planned_template, spaces[0], searches, planned, twin=first)
 
 
 def answered(plan: Plan, asked: Asked, without: Collection[str] = ()) -> Plan:

@@ -52,7 +52,11 @@ def test_a_job_succeeds_and_its_answer_is_known_from_then_on(server: House) -> N
     assert (again.state, again.reused, again.answered_by) == (JobState.SUCCEEDED, True, job.id)
     assert server.store.jobs.files(again.id).keys() == files.keys()
 
-    twin = server.wait(server.submit(server.upload(seed=1)), ended)  # other weights, the same kernels
+
+@pytest.mark.slow
+def test_the_same_kernels_with_other_weights_are_known(server: House) -> None:
+    job = server.wait(server.submit(server.upload()), ended)
+    twin = server.wait(server.submit(server.upload(seed=1)), ended)
     assert twin.state is JobState.SUCCEEDED
     assert not twin.reused
     assert twin.reused_trials == job.measured

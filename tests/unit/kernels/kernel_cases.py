@@ -14,11 +14,12 @@ import tvm
 
 from tuner.graph.ir import Constant, Graph, Layer, Tensor, freeze_attrs
 from tuner.kernels.base import Kernel, KernelTemplate
+from tuner.kernels.registry import BY_NAME
 from tuner.measure.device import cpu_features
 from tuner.plan.bf16 import rounded, weight_names
 from tuner.plan.layout import PLAIN, block_of, blocked, to_logical, to_physical
 from tuner.plan.workload import workload_of
-from tuner.precision import BF16
+from tuner.precision import BF16_DOT, DOT_FEATURE, DOTTED, FP32
 from tuner.types import Device
 
 TOLERANCE = 1e-5  # max|y - ref| / max|ref| in float32
@@ -32,12 +33,19 @@ def device(lanes: int, registers: int, mcpu: str) -> Device:
 
 
 DEVICES = {"v2": device(4, 16, "x86-64-v2"), "v3": device(8, 16, "x86-64-v3"), "v4": device(16, 32, "x86-64-v4")}
+DOT = {"dot": replace(device(16, 32, "cooperlake"), features=(DOT_FEATURE,))}  # it multiplies bfloat16
+
+
+def machines_of(template: str) -> dict[str, Device]:
+    """By name, those that a template is tested on."""
+    return DOT if template in DOTTED.values() else DEVICES
 
 
 def runs_here(machine: Device) -> bool:
     """Whether this processor executes the machine's code."""
-    needed = {"v2": set(), "v3": {"avx2", "fma"}, "v4": {"avx512f", "avx512bw", "avx512dq", "avx512vl"}}
-    return needed[machine.mcpu[-2:]] <= set(cpu_features())
+    wide = {"avx512f", "avx512bw", "avx512dq", "avx512vl"}
+    needed = {"x86-64-v2": set(), "x86-64-v3": {"avx2", "fma"}, "x86-64-v4": wide, "cooperlake": {*wide, DOT_FEATURE}}
+    return needed[machine.mcpu] <= set(cpu_features())
 
 
 @dataclass
@@ -535,6 +543,19 @@ def not_depthwise(
     return drawn
 
 
+def accepted(
+    template: str, draw: Callable[[np.random.Generator, Device], Case]
+) -> Callable[[np.random.Generator, Device], Case]:
+    """Cases that the template takes."""
+
+    def drawn(rng: np.random.Generator, machine: Device) -> Case:
+        while not BY_NAME[template].accepts((case := draw(rng, machine)).workload, case.layouts, machine):
+            pass
+        return case
+
+    return drawn
+
+
 GENERATORS: Mapping[str, Callable[[np.random.Generator, Device], Case]] = {
     "conv2d": conv2d_case, "conv2d_pool": conv2d_pool_case, "depthwise": depthwise_case, "dense": dense_case,
     "matmul": matmul_case, "pool": pool_case, "elementwise": elementwise_case, "concat": concat_case,
@@ -542,7 +563,7 @@ GENERATORS: Mapping[str, Callable[[np.random.Generator, Device], Case]] = {
     "conv_chain": conv_chain_case,
     "layer_norm": layer_norm_case, "gather": gather_case, "transpose": transpose_case,
     "conv2d_bf16": not_depthwise(conv2d_case), "conv2d_pool_bf16": conv2d_pool_case, "dense_bf16": dense_case,
-    "slice": slice_case, "conv2d_prologue": conv2d_prologue_case,
+    "conv2d_dot": accepted("conv2d_dot", conv2d_case), "slice": slice_case, "conv2d_prologue": conv2d_prologue_case,
 }  # fmt: skip
 
 
@@ -587,8 +608,13 @@ def call(kernel: Kernel, function: Any, case: Case, inputs: Mapping[str, np.ndar
 
 
 def meant(case: Case, precision: str) -> dict[str, np.ndarray]:
-    """The numbers that kernels in this precision compute with: in bf16, weights rounded to the nearest."""
-    lowered = weight_names(case.workload) if precision == BF16 else []
+    """The numbers that kernels in this precision compute with: in bf16, weights rounded to the nearest.
+
+    In bf16-dot the convolution's input, too, which no layer behind it reads here.
+    """
+    lowered = weight_names(case.workload) if precision != FP32 else []
+    if precision == BF16_DOT:
+        lowered.append(case.workload.layers[0].inputs[0])
     return {**case.values, **{n: rounded(case.values[n]) for n in lowered}}
 
 

@@ -1,0 +1,172 @@
+"""Direct convolution whose products are of bfloat16, two at a time (AVX512-BF16), and whose sums are float32.
+
+As ``conv2d``, with pairs of input channels side by side in image and weights. The image is rounded while it is copied:
+before all tasks, or (``order`` 2, of 1x1 convolutions) by each task for its own pixels, all output channels of which it
+then computes, so that what it reads stays in its core's cache.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from tvm import te, tirx
+
+from tuner.graph.ir import Graph, Layer
+from tuner.kernels import dot
+from tuner.kernels import math as fast
+from tuner.kernels.base import Kernel, Knobs, Layouts, Space
+from tuner.kernels.conv2d import Conv2d, ConvBuilder
+from tuner.kernels.conv_shape import ConvShape
+from tuner.kernels.conv_weights import groups_of, pack_weights
+from tuner.kernels.scheduling import module_of, parallelise, schedule_of
+from tuner.kernels.views import Chan
+from tuner.plan.bf16 import OPSET, weights_of
+from tuner.plan.layout import block_of
+from tuner.precision import BF16_DOT, DOT_FEATURE
+from tuner.types import Device
+
+_OWN = 2  # the value of ``order`` with which tasks round their own pixels
+
+
+class Conv2dDot(Conv2d):
+    name = "conv2d_dot"
+    version = 1
+    precision = BF16_DOT
+
+    def accepts(self, workload: Graph, layouts: Layouts, device: Device) -> bool:
+        if DOT_FEATURE not in device.features or device.lanes != dot.LANES or workload.opset < OPSET:
+            return False
+        if not super().accepts(workload, layouts, device):
+            return False
+        conv = _conv(workload)
+        shape, block = ConvShape.of(workload, conv), block_of(layouts[conv.inputs[0]])
+        if weights_of(workload, conv) is None or not shape.flat:
+            return False
+        window = groups_of(shape, device.lanes)
+        return window.in_blocks(block) and block % 2 == 0 if block else shape.groups == 1
+
+    def space(self, workload: Graph, layouts: Layouts, device: Device) -> Space:
+        shape = ConvShape.of(workload, _conv(workload))
+        found = super().space(workload, layouts, device)
+        knobs = {**found.knobs, "stream": [0], "order": [0, 1, *([_OWN] if _listed(shape) else [])]}
+        block = block_of(layouts[_conv(workload).inputs[0]]) or 2
+
+        def even(k: Knobs) -> bool:
+            """Whether all tasks have as many tiles: TVM places no instruction under a condition."""
+            return -(-shape.oh * shape.ow // k["reg_n"]) % k["rows"] == 0
+
+        def fits(k: Knobs) -> bool:
+            return even(k) and groups_of(shape, device.lanes * k["oc_t"]).in_blocks(block) and found.rule(k)
+
+        first = {**found.default, "stream": 0}
+        rows = max(r for r in knobs["rows"] if r <= max(first["rows"], knobs["rows"][0]) and even({**first, "rows": r}))
+        return Space(knobs, {**first, "rows": rows}, fits)
+
+    def build(self, workload: Graph, layouts: Layouts, knobs: Knobs, cores: int, device: Device) -> Kernel:
+        return _Builder(workload, layouts, knobs, device, self.precision).kernel(cores)
+
+
+def _conv(workload: Graph) -> Layer:
+    return next(x for x in workload.layers if x.op == "Conv")
+
+
+def _listed(shape: ConvShape) -> bool:
+    """Whether the image is copied as a list of the pixels that count: each serves one tap alone."""
+    return (shape.kh, shape.kw) == (1, 1) and not any(shape.pads)
+
+
+class _Builder(ConvBuilder):
+    """``conv2d``'s kernel with a rounded image, and the instruction in its innermost loops."""
+
+    def kernel(self, cores: int) -> Kernel:
+        acc = self._products(self._image())
+        tensors, args = self.body.finish(self.output(acc))
+        module = module_of(tensors)
+        sch = schedule_of(module)
+        self.schedule(sch, cores, padded=True)
+        return Kernel(module, sch, args, self.body.packs)
+
+    # expressions -----------------------------------------------------------------------------------------------
+
+    @property
+    def _block(self) -> int:
+        """Channels side by side in the rounded image; even."""
+        return block_of(self.body.input(self.conv.inputs[0]).layout) or 2
+
+    def _image(self) -> te.Tensor:
+        """The rounded image [n, channel block, column of the sums, pair, 2], or with rows, columns and a border."""
+        s, block, data = self.shape, self._block, self.body.input(self.conv.inputs[0])
+        blocks = -(-s.ic // block)
+        if _listed(s):
+
+            def pixel(n: Any, c: Any, column: Any, i: Any, j: Any) -> Any:
+                channel, p = Chan(c, i * 2 + j, block), self._pixel(column)
+                return fast.to_bf16(data.at((n, channel, p // s.ow * s.stride[0], p % s.ow * s.stride[1])))
+
+            return te.compute((s.n, blocks, self._cols(), block // 2, 2), pixel, name="pad")
+        top, left, _, _ = s.pads
+
+        def bordered(n: Any, c: Any, y: Any, x: Any, i: Any, j: Any) -> Any:
+            inside = tirx.all(y >= top, y < s.h + top, x >= left, x < s.w + left)
+            value = fast.to_bf16(data.at((n, Chan(c, i * 2 + j, block), y - top, x - left)))
+            return tirx.if_then_else(inside, value, tirx.const(0, "uint16"))
+
+        return te.compute((s.n, blocks, *s.reach, block // 2, 2), bordered, name="pad")
+
+    def _products(self, image: te.Tensor) -> te.Tensor:
+        s, ob, window, block = self.shape, self.ob, self.window, self._block
+        shape, pack = pack_weights(s, ob, window, block)
+        *outer, channels, lanes = shape
+        shape = (*outer, channels // 2, lanes, 2)
+        steps = (("reshape", [*outer, channels // 2, 2, lanes]), ("transpose", [0, 1, 2, 3, 4, 6, 5]), ("bf16",))
+        weights = self.body.constant(self.conv.inputs[1], shape, replace(pack, steps=(*pack.steps, *steps)), "uint16")
+        axes = [te.reduce_axis((0, e), n) for e, n in zip((shape[1], s.kh, s.kw, channels // 2, 2), _AXES, strict=True)]
+        ico, kh, kw, icp, pair = axes
+
+        def product(n: Any, o: Any, _: Any, x: Any, i: Any) -> Any:
+            c = window.first(o) // block + ico
+            if _listed(s):
+                value = image(n, c, x, icp, pair)
+            else:
+                p = self._pixel(x)
+                y = p // s.ow * s.stride[0] + kh * s.dilation[0]
+                value = image(n, c, y, p % s.ow * s.stride[1] + kw * s.dilation[1], icp, pair)
+            return fast.from_bf16(value) * fast.from_bf16(weights(o, ico, kh, kw, icp, i, pair))
+
+        dims = (s.n, -(-s.oc // ob), 1, self._cols(), ob)
+        return te.compute(dims, lambda *p: te.sum(product(*p), axis=axes), name="acc")
+
+    # schedule --------------------------------------------------------------------------------------------------
+
+    even = True  # TVM places no instruction under one
+
+    def shared(self, outer: Sequence[Any]) -> Sequence[Any]:
+        return outer[:-1] if self.knobs["order"] == _OWN else outer
+
+    def place_copy(self, sch: Any, task: Any, cores: int) -> None:
+        copy = sch.get_sblock("pad")
+        if self.knobs["order"] == _OWN:
+            sch.compute_at(copy, task, preserve_unit_loops=True)
+        else:
+            parallelise(sch, sch.fuse(*sch.get_loops(copy)[:3]), cores, self.device.cores)
+        sch.vectorize(sch.fuse(*sch.get_loops(copy)[-2:]))
+
+    def schedule_accumulation(self, sch: Any, acc: Any) -> None:
+        *_, col, lane, ico, kh, kw, icp, pair = sch.get_loops(acc)
+        vector, lane = sch.split(lane, [None, dot.LANES])
+        sch.reorder(ico, kh, kw, icp, col, vector, lane, pair)
+        sch.unroll(col)
+        sch.unroll(vector)
+        if self.shape.kw > 1:
+            sch.unroll(kw)
+        init = sch.decompose_reduction(acc, ico)
+        *_, init_col, init_vector, init_lane = sch.get_loops(init)
+        for loop in (init_col, init_vector):
+            sch.unroll(loop)
+        sch.vectorize(init_lane)
+        dot.dot_pairs(sch, sch.get_loops("out")[0], sch.get_loops("acc_update")[-2])
+
+
+_AXES = ("ico", "kh", "kw", "icp", "pair")

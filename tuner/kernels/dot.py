@@ -1,0 +1,79 @@
+"""The instruction that adds products of pairs of bfloat16 to 16 float32 sums (AVX512-BF16), as a tensor intrinsic.
+
+TVM turns every bfloat16 of a function into bits before it calls LLVM, so that LLVM's own intrinsic cannot be named
+there: operands go through as 32-bit integers, a pair each, into a function that LLVM reads from text and inlines.
+"""
+
+# mypy: disable-error-code="valid-type"
+# TVM's script language names buffers where Python has types.
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+LANES = 16
+SOURCE = """
+declare <16 x float> @llvm.x86.avx512bf16.dpbf16ps.512(<16 x float>, <32 x bfloat>, <32 x bfloat>)
+define <16 x float> @fusetune_dpbf16ps(<16 x float> %c, <16 x i32> %a, <16 x i32> %b) alwaysinline nounwind readnone {
+  %x = bitcast <16 x i32> %a to <32 x bfloat>
+  %y = bitcast <16 x i32> %b to <32 x bfloat>
+  %r = call <16 x float> @llvm.x86.avx512bf16.dpbf16ps.512(<16 x float> %c, <32 x bfloat> %x, <32 x bfloat> %y)
+  ret <16 x float> %r
+}
+"""
+
+
+def dot_pairs(sch: Any, outermost: Any, lane: Any) -> None:
+    """Replace loops ``lane`` (16 sums) and the one inside it (a pair) by the instruction.
+
+    The loops' block adds widened(a[pair]) * widened(b[lane, pair]) to sums in scope "local". ``outermost``: a loop
+    around all of it, to which the text for LLVM is tied.
+    """
+    sch.tensorize(lane, _registered())
+    sch.annotate(outermost, "pragma_import_llvm", SOURCE)
+
+
+@cache
+def _registered() -> str:
+    """Name of the intrinsic, which TVM knows from now on."""
+    from tvm.s_tir import TensorIntrin
+    from tvm.script import tirx as T
+
+    @T.prim_func(s_tir=True)
+    def meaning(
+        a: T.Buffer((2,), "uint16", offset_factor=1),
+        b: T.Buffer((16, 2), "uint16", offset_factor=1),
+        c: T.Buffer((16,), "float32", offset_factor=1, scope="local"),
+    ) -> None:
+        with T.sblock("root"):
+            T.reads(c[0:16], a[0:2], b[0:16, 0:2])
+            T.writes(c[0:16])
+            for i in T.serial(0, 16):
+                for k in T.serial(0, 2):
+                    with T.sblock("update"):
+                        vi, vk = T.axis.remap("SR", [i, k])
+                        c[vi] = c[vi] + T.reinterpret(
+                            "float32", T.shift_left(T.Cast("uint32", a[vk]), T.uint32(16))
+                        ) * T.reinterpret("float32", T.shift_left(T.Cast("uint32", b[vi, vk]), T.uint32(16)))
+
+    @T.prim_func(s_tir=True)
+    def instruction(
+        a: T.Buffer((2,), "uint16", offset_factor=1),
+        b: T.Buffer((16, 2), "uint16", offset_factor=1),
+        c: T.Buffer((16,), "float32", offset_factor=1, scope="local"),
+    ) -> None:
+        with T.sblock("root"):
+            T.reads(c[0:16], a[0:2], b[0:16, 0:2])
+            T.writes(c[0:16])
+            c[T.ramp(T.int32(0), 1, 16)] = T.call_pure_extern(
+                "float32x16",
+                "fusetune_dpbf16ps",
+                c.vload([0], dtype="float32x16"),
+                T.broadcast(T.reinterpret(a.vload([0], "uint16x2"), dtype="int32"), 16),
+                T.reinterpret(b.vload([0, 0], dtype="uint16x32"), dtype="int32x16"),
+            )
+
+    name = "fusetune_dot_bf16"
+    TensorIntrin.register(name, meaning, instruction, override=True)
+    return name

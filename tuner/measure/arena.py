@@ -1,4 +1,4 @@
-"""Memory that kernels are measured on: aligned buffers, and weights that are as cold as in a running model."""
+"""Memory that kernels are measured on: weights, inputs and outputs that are as cold as in a running model."""
 
 from __future__ import annotations
 
@@ -50,13 +50,14 @@ class Copies:
         ]
 
 
-class WeightArena:
-    """Keeps the packed weights of one kernel in so many copies that going round them exceeds the caches.
+class Arena:
+    """Keeps arrays of one kernel in so many copies that going round them exceeds the caches.
 
     Which caches is up to the model: where all its weights fit into the last-level cache, a kernel finds its own there,
-    but not in nearer ones, through which the other layers have passed since. Filling writes more than those caches
-    hold, so that the copies written first have left them again when they are read. The copies, and whose turn it is,
-    stay for the next candidate that packs the same weights the same way.
+    but not in nearer ones, through which the other layers have passed since. The same holds for what it reads and
+    writes: called over and over on the same buffers it would find them where no model leaves them. Filling writes more
+    than those caches hold, so that the copies written first have left them again when they are read. The copies, and
+    whose turn it is, stay for the next candidate that wants the same arrays.
     """
 
     def __init__(self, sizes: Mapping[str, int]) -> None:

@@ -24,7 +24,7 @@ from tuner.measure.operands import rounding_operands
 from tuner.plan.bf16 import dotted_names, rounded, weight_names, weights_of
 from tuner.search.lowering import computation
 
-SHARE = 0.75  # of the limit that rounding may use; the rest is for what float32 itself rounds
+SHARE = 0.9  # of the limit that rounding may use; the rest is for what float32 itself rounds
 TRIES = 5  # choices measured before all weights stay float32
 _SAFER = 0.8  # how much smaller the expected error must be at each further try
 _CHOICE = "fusetune.rounded"  # the input that says which weights to round, by number

@@ -20,7 +20,7 @@ import numpy as np
 
 from tuner.build.binary import Arg, KernelBinary
 from tuner.errors import CandidateError
-from tuner.measure.arena import Copies, WeightArena, aligned, residencies
+from tuner.measure.arena import Arena, Copies, residencies
 from tuner.measure.contention import Gauge, kernel_burst
 from tuner.measure.options import MeasureOptions
 from tuner.measure.reference import Reference, load_reference, max_rel_error
@@ -83,7 +83,8 @@ class _Measurer:
         self._to_tensor = to_tensor
         self._references: OrderedDict[str, Reference] = OrderedDict()
         self._arrays = _Kept(_KEPT_BYTES)
-        self._arena = WeightArena(residencies(device.l2, device.l3))
+        sizes = residencies(device.l2, device.l3)
+        self._weights, self._activations = Arena(sizes), Arena({"cache": sizes["cache"]})
 
     def handle(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """``request``: reference (folder), binary, residency, final, best_seconds, floor (of the gauge, if known).
@@ -93,8 +94,8 @@ class _Measurer:
         binary = KernelBinary.from_json(request["binary"])
         reference = self._reference(request["reference"])
         function = self._load(binary.library)[binary.symbol]
-        weights = self._pack(binary, reference, request)
-        bind = _Bound(self, binary, reference, weights)
+        weights, activations = self._pack(binary, reference, request), self._lay_out(binary, reference)
+        bind = _Bound(self._to_tensor, binary, weights, activations)
         error, message = self._verify(function, bind, reference)
         if not error <= self._options.tolerance:
             return {"wrong": message, "error": error if error < _WRONG else None}
@@ -129,17 +130,37 @@ class _Measurer:
 
         packs = {n: p.to_json() for n, p in binary.packs.items()}
         key = json.dumps([str(reference.folder), names, packs])
-        return self._arena.copies(key, packed, request["residency"])
+        return self._weights.copies(key, packed, request["residency"])
+
+    def _lay_out(self, binary: KernelBinary, reference: Reference) -> Copies:
+        """Inputs and outputs, in as many copies as make them leave a core's own caches between two uses."""
+        args = [a for a in binary.args if a.role != "constant"]
+
+        def laid() -> list[np.ndarray]:
+            arrays = []
+            for arg in args:
+                if arg.role == "output":
+                    array = np.zeros(arg.shape, arg.dtype)
+                    _check(arg, array, physical_shape(reference.outputs[arg.name].shape, arg.layout))
+                else:
+                    array = to_physical(reference.inputs[arg.name], arg.layout)
+                    _check(arg, array)
+                arrays.append(array)
+            return arrays
+
+        key = json.dumps([str(reference.folder), [[a.name, a.role, a.layout, list(a.shape), a.dtype] for a in args]])
+        return self._activations.copies(key, laid, "cache")
 
     def _verify(self, function: Any, bind: _Bound, reference: Reference) -> tuple[float, str]:
         bind.refresh(1)
-        for buffer in bind.outputs.values():
+        outputs = bind.outputs[0]
+        for buffer in outputs.values():
             buffer.view(np.uint8).fill(0xFF)  # NaN in every floating-point format: what is not written shows
         function(*bind.calls[0])
         worst, message = 0.0, ""
         for arg in bind.output_args:
             truth = reference.outputs[arg.name]
-            got = bind.outputs[arg.name]
+            got = outputs[arg.name]
             shape = physical_shape(truth.shape, arg.layout)
             if shape == truth.shape or shape[1] * shape[-1] == truth.shape[1]:  # no padding: compare as it lies
                 key = ("truth", str(reference.folder), arg.name, arg.layout)
@@ -191,45 +212,36 @@ class _Measurer:
 
 
 class _Bound:
-    """A kernel's buffers, and the arguments of its next calls."""
+    """A kernel's buffers, and the arguments of its next calls, each on the copies that were used longest ago."""
 
-    def __init__(self, owner: _Measurer, binary: KernelBinary, reference: Reference, weights: Copies) -> None:
-        self._tensor = owner._to_tensor
-        self._weights = weights
-        self.outputs: dict[str, np.ndarray] = {}
+    def __init__(
+        self, to_tensor: Callable[..., Any], binary: KernelBinary, weights: Copies, activations: Copies
+    ) -> None:
+        self._tensor, self._args = to_tensor, binary.args
+        self._copies = {True: weights, False: activations}  # by whether an argument is a constant
+        self._held: dict[tuple[bool, int], list[Any]] = {}  # tensors of a copy
         self.output_args = [a for a in binary.args if a.role == "output"]
-        self._fresh: list[tuple[np.ndarray, np.ndarray]] = []  # input buffer, what is copied into it
-        self._fixed: list[Any] = []  # tensors in call order, None for constants
-        keep = owner._arrays
-        for index, arg in enumerate(binary.args):
-            if arg.role == "constant":
-                self._fixed.append(None)
-                continue
-            buffer = keep.get((index, arg.shape, arg.dtype), partial(aligned, arg.shape, np.dtype(arg.dtype)))
-            if arg.role == "output":
-                self.outputs[arg.name] = buffer
-                _check(arg, buffer, physical_shape(reference.outputs[arg.name].shape, arg.layout))
-            else:
-                key = ("input", str(reference.folder), arg.name, arg.layout)
-                master = keep.get(key, partial(to_physical, reference.inputs[arg.name], arg.layout))
-                _check(arg, master)
-                self._fresh.append((buffer, master))
-            self._fixed.append(self._tensor(buffer))
-        self._held: dict[int, list[Any]] = {}  # copy of the weights -> its tensors
+        self.outputs: list[dict[str, np.ndarray]] = []  # of each of the next calls
         self.calls: list[list[Any]] = []
 
     def refresh(self, calls: int) -> None:
-        """Write the inputs anew, as the layer before would have, and line up the next copies of the weights."""
-        for buffer, master in self._fresh:
-            np.copyto(buffer, master)
-        self.calls[:] = [self._arguments() for _ in range(calls)]
+        """Line up the next copies."""
+        turns = [{kind: copies.take() for kind, copies in self._copies.items()} for _ in range(calls)]
+        self.calls[:] = [self._arguments(turn) for turn in turns]
+        self.outputs[:] = [self._outputs(turn[False]) for turn in turns[:1]]
 
-    def _arguments(self) -> list[Any]:
-        copy = self._weights.take()
-        if copy not in self._held:
-            self._held[copy] = [self._tensor(a) for a in self._weights.arrays(copy)]
-        constants = iter(self._held[copy])
-        return [next(constants) if t is None else t for t in self._fixed]
+    def _arguments(self, turn: Mapping[bool, int]) -> list[Any]:
+        for key in turn.items():
+            if key not in self._held:
+                kind, copy = key
+                self._held[key] = [self._tensor(a) for a in self._copies[kind].arrays(copy)]
+        rest = {kind: iter(self._held[kind, copy]) for kind, copy in turn.items()}
+        return [next(rest[arg.role == "constant"]) for arg in self._args]
+
+    def _outputs(self, copy: int) -> dict[str, np.ndarray]:
+        arrays = self._copies[False].arrays(copy)
+        named = [a for a in self._args if a.role != "constant"]
+        return {arg.name: array for arg, array in zip(named, arrays, strict=True) if arg.role == "output"}
 
 
 def _check(arg: Arg, array: np.ndarray, shape: tuple[int, ...] | None = None) -> None:

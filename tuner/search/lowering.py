@@ -39,6 +39,11 @@ def streams(workload: Graph) -> bool:
     return False
 
 
+def needless(workload: Graph, planned: str, served: Collection[str]) -> str | None:
+    """The template that is not worth asking: one that widens weights where their products could be of bfloat16."""
+    return LOWERED.get(planned) if DOTTED.get(planned) in served and not streams(workload) else None
+
+
 def twin(workload: Graph, planned: str, served: Collection[str]) -> str | None:
     """The template that a block begins with until anything is measured, where one that rounds is faster at sight.
 

@@ -13,7 +13,7 @@ from tuner.plan.joins import free_blocks
 from tuner.plan.plan import IMPORTED, VIEW, Block, Plan
 from tuner.plan.workload import workload_of
 from tuner.search.knobs import KnobSearch
-from tuner.search.lowering import precision_for, twin
+from tuner.search.lowering import needless, precision_for, twin
 from tuner.types import Candidate, Device
 
 
@@ -174,6 +174,7 @@ def question_of(
         allowed = precision_for(workload, precision, exact)
         makers += [t for t in serving(workload, layouts, device, allowed) if t.name != planned_template]
     names = {maker.name for maker in makers}
+    makers = [maker for maker in makers if maker.name != needless(workload, planned_template, names)]
     spaces = [maker.space(workload, layouts, device) for maker in makers]
     searches = {}
     for maker, space in zip(makers, spaces, strict=True):

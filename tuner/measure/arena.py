@@ -9,6 +9,7 @@ import numpy as np
 
 _ALIGN = 64  # bytes: a cache line, and what kernels may assume
 _MOST = 256 << 20  # bytes of an arena, however large the last-level cache
+_COPIES = 4096  # of tiny arrays, beyond which keeping count costs more memory than they do
 _NEAR = 8  # times what a core's own cache holds: what was in it has left it
 
 
@@ -80,7 +81,7 @@ class Arena:
         for array in arrays:
             like.append((slot, array.shape, array.dtype))
             slot += -(-array.nbytes // _ALIGN) * _ALIGN
-        count = max(1, -(-size // slot)) if slot else 1
+        count = min(max(1, -(-size // slot)), _COPIES) if slot else 1
         slots = self._room(count * slot)[: count * slot].reshape(count, slot)
         for (at, _, _), array in zip(like, arrays, strict=True):
             slots[0, at : at + array.nbytes] = np.ascontiguousarray(array).reshape(-1).view(np.uint8)

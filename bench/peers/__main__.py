@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bench.peers import ablation, models, tables
-from bench.peers.measure import metaschedule_row, peers_row
+from bench.peers.measure import BF16, FLOAT32, metaschedule_row, peers_row
 from bench.peers.plot import plot
 from bench.peers.rows import Key, Row, Rows, fill, read_rows
 from bench.sections import RESULTS, write_section
@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.render:
         render(options, read_rows(lines), RESULTS)
         return 0
-    fine = fill(lines, wanted(options), lambda key: measure(key, options.rounds, options.out), retry=options.retry)
+    fine = fill(lines, wanted(options), lambda key: measure(key, options), retry=options.retry)
     return int(not fine)
 
 
@@ -45,12 +45,15 @@ def wanted(options: argparse.Namespace) -> list[Key]:
     return [("peers", m, t, seconds) for t in options.threads for m in options.models or models.MODELS]
 
 
-def measure(key: Key, rounds: int, out: Path) -> Row:
+def measure(key: Key, options: argparse.Namespace) -> Row:
     """The row of this key."""
     mode, model, threads, seconds = key
     if mode.startswith(ablation.MODE):
-        return ablation.ablation_row(mode.removeprefix(ablation.MODE), model, threads, seconds, rounds, out)
-    return (metaschedule_row if mode == "metaschedule" else peers_row)(model, threads, seconds, rounds)
+        variant = mode.removeprefix(ablation.MODE)
+        return ablation.ablation_row(variant, model, threads, seconds, options.rounds, options.out)
+    if mode == "metaschedule":
+        return metaschedule_row(model, threads, seconds, options.rounds)
+    return peers_row(model, threads, seconds, options.rounds, options.peers)
 
 
 def render(options: argparse.Namespace, rows: Rows, path: Path) -> None:
@@ -86,6 +89,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     cores = len(os.sched_getaffinity(0))
     parser = argparse.ArgumentParser(prog="python -m bench.peers", description=__doc__.partition("\n")[0])
     parser.add_argument("--models", type=_words, help="comma-separated; default: all of the mode")
+    parser.add_argument("--peers", type=_words, default=[*FLOAT32, BF16], help=f"of {','.join((*FLOAT32, BF16))}")
     parser.add_argument("--threads", type=_numbers, default=sorted({1, cores}, reverse=True), help="default: all, 1")
     parser.add_argument("--seconds", type=float, default=900.0, help="tuning budget of a model")
     parser.add_argument("--rounds", type=int, default=15, help="turns of each contestant")
@@ -98,6 +102,8 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if unknown := [m for m in options.models or () if m not in models.MODELS]:
         parser.error(f"there is no model {unknown[0]!r}; known are: {', '.join(models.MODELS)}")
+    if unknown := [p for p in options.peers if p not in (*FLOAT32, BF16)]:
+        parser.error(f"there is no peer {unknown[0]!r}; known are: {', '.join((*FLOAT32, BF16))}")
     if not all(0 < t <= cores for t in options.threads):
         parser.error(f"--threads takes numbers from 1 to {cores}")
     return options

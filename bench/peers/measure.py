@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.peers import metaschedule, models
+from bench.peers.rows import LOWERED
 from bench.peers.sidebyside import BenchReport, bench
 from bench.tuning import summary, tune
 from tuner.errors import FusetuneError
@@ -29,21 +30,31 @@ BF16 = "openvino-bf16"
 _BF16_FEATURES = {"avx512_bf16", "amx_bf16"}  # without them bf16 is emulated, which nobody would use
 
 
-def peers_row(model: str, threads: int, seconds: float, rounds: int) -> dict[str, Any]:
-    """Tune with no trials and with a budget, then time both and all peers. What failed stands in ``error``."""
+def peers_row(
+    model: str, threads: int, seconds: float, rounds: int, peers: Sequence[str] = (*FLOAT32, BF16)
+) -> dict[str, Any]:  # fmt: skip
+    """Tune with no trials and with a budget, then time both and the peers. What failed stands in ``error``.
+
+    Where the processor has bf16 arithmetic, and the peer that uses it takes part, ours is tuned in bf16, too.
+    """
     row: dict[str, Any] = {**_head("peers", model, threads, seconds), "rounds": rounds}
     problems: list[str] = []
     with _folder() as folder, confined(threads) as device:
         path = models.write(model, folder / f"{model}.onnx")
         wanted = {"tuned": ["--seconds", f"{seconds:g}"], "default": ["--trials", "0"]}
+        able = bool(_BF16_FEATURES & set(device.features))
+        if able and BF16 in peers:
+            wanted[LOWERED] = ["--seconds", f"{seconds:g}", "--precision", "bf16"]
         artifacts, tunings = _tuned(path, folder, wanted, seconds, problems)
-        peers = [*FLOAT32, *([BF16] if _BF16_FEATURES & set(device.features) else [])]
-        report = bench(path, artifacts, peers, threads=threads, rounds=rounds)
+        chosen = [name for name in peers if able or name != BF16]
+        report = bench(path, artifacts, chosen, threads=threads, rounds=rounds, lowered=[LOWERED])
         roof = measure_roof(device)
         graph = import_model(path, disabled=SLICING).graph
-    ours = {name: ratios_over(report, name) for name in artifacts}
+    ours = {name: ratios_over(report, name) for name in artifacts if name != LOWERED}
+    lowered = ratio(report.result, LOWERED, BF16) if LOWERED in artifacts else None
     return row | {
         "tuning": tunings.get("tuned"), "default": tunings.get("default"), "bench": report.to_json(), "ratios": ours,
+        "lowered": None if lowered is None else {**asdict(lowered), "tuning": tunings[LOWERED]},
         "roof": asdict(roof), "bound_ms": 1e3 * bound(graph, roof, device), "error": "; ".join(problems) or None,
     }  # fmt: skip
 

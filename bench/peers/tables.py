@@ -6,11 +6,13 @@ from collections.abc import Mapping, Sequence
 
 from bench.peers.measure import BF16, FLOAT32
 from bench.peers.rows import (
+    LOWERED,
     Key,
     Row,
     Rows,
     best_peer,
     circumstances,
+    entries,
     failure,
     geometric_mean,
     line,
@@ -20,8 +22,9 @@ from bench.peers.rows import (
 from bench.results import disturbed
 
 _COLUMNS = (
-    "model", "threads", "tuned ms", "default ms", *(f"{name} ms" for name in (*FLOAT32, BF16)), "best float32 peer",
+    "model", "threads", "tuned ms", "default ms", *(f"{name} ms" for name in FLOAT32), "best float32 peer",
     "tuned x over it (95%, rounds)", "default x over it", "of the roofline", "tuning s", "error",
+    f"{LOWERED} ms", f"{BF16} ms", "bf16 x over it (95%, rounds)", "errors in bf16: ours, its",
 )  # fmt: skip
 PLOT = "peers/peers.svg"
 
@@ -34,15 +37,16 @@ def comparison(keys: Sequence[Key], rows: Rows, command: str) -> str:
         "",
         circumstances(command, found),
         "",
-        "Milliseconds are medians over rounds of interleaved turns, batch 1, float32 but for the column bf16, "
-        "which only a processor with bf16 arithmetic has. *default* = greedy fusion, no search. *x* = the latency "
-        "of the best float32 peer over ours, paired within rounds, with the paired 95% interval: above 1 we are "
-        "faster. *torch* = PyTorch eager, *torch-compile* = with weights frozen, both on the graph as our cleaning "
-        "passes leave it. *tvm* = TVM's default pipeline, untuned. *of the roofline* = the time that the layers' "
-        "operations take at the measured peak, and their weights from memory where they exceed the last-level "
-        "cache, over our latency; Winograd's algorithm does fewer operations and may exceed 100%. *error* = max|y "
-        "- ref| / max|ref| against ONNX Runtime, the final softmax looked through. Rows for one thread are "
-        "measured on one core.",
+        "Milliseconds are medians over rounds of interleaved turns, batch 1, float32 but for the last columns, "
+        "which only a processor with bf16 arithmetic has; a dash is for who took no part (`--peers`). *default* = "
+        "greedy fusion, no search. *x* = the latency of the best float32 peer over ours, paired within rounds, with "
+        "the paired 95% interval: above 1 we are faster. *torch* = PyTorch eager, *torch-compile* = with weights "
+        "frozen, both on the graph as our cleaning passes leave it. *tvm* = TVM's default pipeline, untuned. *of the "
+        "roofline* = the time that the layers' operations take at the measured peak, and their weights from memory "
+        "where they exceed the last-level cache, over our latency; Winograd's algorithm does fewer operations and "
+        "may exceed 100%. *error* = max|y - ref| / max|ref| against ONNX Runtime, the final softmax looked through. "
+        f"*{LOWERED}* = tuned for as long with `--precision bf16` and its usual limit on the error; the last *x* is "
+        "over OpenVINO in bf16. Rows for one thread are measured on one core.",
         "",
         line(_COLUMNS),
         line([":--", *["--:"] * (len(_COLUMNS) - 1)]),
@@ -120,7 +124,7 @@ def _cells(key: Key, row: Row | None) -> list[str]:
     head = [_marked(key[1], row), str(key[2])]
     if row is None or not row.get("bench"):
         return [*head, "not measured" if row is None else "failed", *[""] * (len(_COLUMNS) - 3)]
-    times = [_time(row, name) for name in ("tuned", "default", *FLOAT32, BF16)]
+    times = [_time(row, name) for name in ("tuned", "default", *FLOAT32)]
     best, default = best_peer(row), best_peer(row, "default")
     ours = milliseconds(row, "tuned")
     error = (row["tuning"] or {}).get("max_rel_error")
@@ -132,7 +136,15 @@ def _cells(key: Key, row: Row | None) -> list[str]:
         "–" if ours is None else f"{row['bound_ms'] / ours:.0%}",
         number((row["tuning"] or {}).get("seconds"), 0),
         "–" if error is None else f"{error:.0e}",
+        _time(row, LOWERED), _time(row, BF16), _interval(row.get("lowered")),
+        ", ".join(_error(row, name) for name in (LOWERED, BF16)),
     ]  # fmt: skip
+
+
+def _error(row: Row, name: str) -> str:
+    """Against ONNX Runtime on the bench's own inputs."""
+    found = next((r["max_rel_error"] for r in entries(row) if r["name"] == name), None)
+    return "–" if found is None else f"{found:.0e}"
 
 
 def _time(row: Row, name: str) -> str:
@@ -165,6 +177,8 @@ def _sums(keys: Sequence[Key], rows: Rows) -> list[str]:
             )
             if default:
                 text += f", of the defaults {geometric_mean([r['median'] for r in default]):.2f}"
+            if lowered := [r["lowered"]["median"] for r in mine if r.get("lowered")]:
+                text += f"; in bf16 over OpenVINO's {geometric_mean(lowered):.2f} ({len(lowered)} models)"
             lines += ["", f"{text}."]
     return lines
 

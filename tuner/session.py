@@ -26,6 +26,7 @@ from tuner.graph.ir import Graph
 from tuner.graph.load import ImportedModel, import_model
 from tuner.inputs import Inputs
 from tuner.measure.contest import Contestant, ContestResult, TurnOptions, ratio
+from tuner.measure.contest_result import fastest
 from tuner.measure.device import toolchain
 from tuner.measure.local import LocalRunner
 from tuner.measure.machine import MachineState, Reading
@@ -314,15 +315,14 @@ class Session:
         return compare_seconds(self._known_seconds.get("default"), blocks, left)
 
     def _winner(self, result: ContestResult, steps: Mapping[str, Any]) -> str:
-        """The fastest of tuned, greedy and default as measured whole; a whole that failed cannot win."""
-        ranked = [(result[n].median, n) for n in ("tuned", "greedy", "default") if n in steps]
-        timed = [(seconds, n) for seconds, n in ranked if seconds is not None]
-        if not timed:
+        """The fastest of tuned, greedy and default as measured whole, in turns; a whole that failed cannot win."""
+        winner = fastest(result, [n for n in ("tuned", "greedy", "default") if n in steps])
+        if winner is None:
             failure = result["default"].failure
             raise InternalError(
                 f"The built model does not run: {failure.message if failure else 'it was not timed'}", code="no-result"
             )
-        return min(timed)[1]
+        return winner
 
     def _verify(self, model: ImportedModel, folder: Path) -> Verification:
         self._say(Stage.COMPARE, "checking the result against ONNX Runtime")

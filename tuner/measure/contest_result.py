@@ -115,6 +115,20 @@ def ratio(result: ContestResult, ours: str, other: str) -> Ratio | None:
     return interval([b.seconds / a.seconds for a, b in counting]) if counting else None
 
 
+def fastest(result: ContestResult, names: Sequence[str]) -> str | None:
+    """Of these contestants the one that beats the last of them by most, round by round; None if none was timed.
+
+    Medians of all of a contestant's turns would compare what ran at different moments: where neighbours slow the machine
+    for a while, they slow one contestant's turns and not another's.
+    """
+    timed = {name: seconds for name in names if (seconds := result[name].median) is not None}
+    if not timed:
+        return None
+    last = list(timed)[-1]
+    over = {name: ratio(result, name, last) for name in timed}
+    return max(timed, key=lambda n: found.median if (found := over[n]) else timed[last] / timed[n])
+
+
 def interval(values: Sequence[float]) -> Ratio:
     """Median of ``values`` (at least one) and its 95% confidence interval from order statistics.
 

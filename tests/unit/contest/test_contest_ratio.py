@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tuner.errors import UserError
-from tuner.measure.contest_result import Contestant, ContestResult, Ratio, Standing, Turn, interval, ratio
+from tuner.measure.contest_result import Contestant, ContestResult, Ratio, Standing, Turn, fastest, interval, ratio
 
 
 def standing(name: str, *turns: Turn) -> Standing:
@@ -90,3 +90,23 @@ def test_a_contestant_without_turns_has_no_times() -> None:
 def test_unknown_names_are_refused() -> None:
     with pytest.raises(UserError, match="'b'"):
         result(standing("a", *turns([1.0])))["b"]
+
+
+def test_the_fastest_wins_its_rounds_whatever_the_medians_say() -> None:
+    """The host is twice as slow in some rounds, and ours lost its turns in two of the fast ones."""
+    default = standing("default", *turns([4.0, 4.0, 4.0, 8.0, 8.0]))
+    tuned = standing("tuned", *turns([9.0, 9.0, 3.0, 6.0, 6.0], disturbed=(0, 1)))
+    both = result(tuned, default)
+    assert default.median is not None and tuned.median is not None and default.median < tuned.median
+    assert fastest(both, ["tuned", "default"]) == "tuned"
+
+
+def test_what_was_not_timed_cannot_win() -> None:
+    both = result(standing("tuned"), standing("greedy", *turns([2.0])), standing("default", *turns([1.0])))
+    assert fastest(both, ["tuned", "greedy", "default"]) == "default"
+    assert fastest(result(standing("tuned"), standing("default")), ["tuned", "default"]) is None
+
+
+def test_without_a_round_in_common_medians_decide() -> None:
+    slow, quick = standing("default", Turn(0, (2.0,))), standing("tuned", Turn(1, (1.0,)))
+    assert fastest(result(quick, slow), ["tuned", "default"]) == "tuned"

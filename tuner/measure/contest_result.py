@@ -118,8 +118,8 @@ def ratio(result: ContestResult, ours: str, other: str) -> Ratio | None:
 def fastest(result: ContestResult, names: Sequence[str]) -> str | None:
     """Of these contestants the one that beats the last of them by most, round by round; None if none was timed.
 
-    Medians of all of a contestant's turns would compare what ran at different moments: where neighbours slow the machine
-    for a while, they slow one contestant's turns and not another's.
+    Medians of all of a contestant's turns would compare what ran at different moments: neighbours who slow the machine
+    for a while slow one contestant's turns and not another's.
     """
     timed = {name: seconds for name in names if (seconds := result[name].median) is not None}
     if not timed:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from cli_tools import conv_net, fusetune, here
 
-from tuner.precision import LOWERED
+from tuner.precision import ROUNDING, precision_of
 
 pytestmark = pytest.mark.alone
 
@@ -30,15 +30,14 @@ def test_a_whole_model_says_what_bf16_costs(home: Path) -> None:
     checks, rounding = report["verification"], report["rounding"]
     assert checks["passed"] and checks["limit"] == 2e-2 and checks["max_rel_error"] < 2e-2
     assert rounding["allowed"] < 2e-2 and rounding["error_of_all"] > 0 and rounding["kept_fp32"] == []
-    blocks = [b for b in report["blocks"] if b["precision"] == "bf16"]
-    assert {b["template"] for b in report["blocks"]} & set(LOWERED.values()) == {b["template"] for b in blocks}
+    blocks = [b for b in report["blocks"] if b["precision"] != "fp32"]
+    assert {b["template"] for b in report["blocks"]} & set(ROUNDING) == {b["template"] for b in blocks}
+    assert all(b["precision"] == precision_of(b["template"]) for b in report["blocks"])
     parameters = json.loads((home / "out" / "manifest.json").read_text())["parameters"]
     assert sum(p["dtype"] == "uint16" for p in parameters) == len(blocks)
-    precisions = {
-        (t["candidate"]["template"] in LOWERED.values(), t["candidate"]["precision"])
-        for t in map(json.loads, (home / "out" / "trials.jsonl").read_text().splitlines())
-    }
-    assert precisions <= {(True, "bf16"), (False, "fp32")} and (True, "bf16") in precisions
+    tried = [json.loads(line)["candidate"] for line in (home / "out" / "trials.jsonl").read_text().splitlines()]
+    assert all(c["precision"] == precision_of(c["template"]) for c in tried)
+    assert {c["template"] for c in tried} & set(ROUNDING)
     ran = fusetune(home, "run", "out", "--output", "out.npz")
     assert ran.code == 0, ran.err
     with np.load(home / "out.npz") as arrays:

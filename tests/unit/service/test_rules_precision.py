@@ -47,12 +47,12 @@ def test_a_job_is_repeated_with_what_is_not_as_usual() -> None:
 
 def test_a_report_says_what_bf16_costs() -> None:
     report: dict[str, Any] = json.loads(REPORT.read_text())
-    assert not {"Weights in bf16", "Top-1 class"} & {what for what, *_ in trust(report)}
+    assert not {"In bf16", "Top-1 class"} & {what for what, *_ in trust(report)}
     report["rounding"] = ROUNDING
     report["verification"] |= {"top1": {"agree": 2, "of": 3}}
     report["blocks"] = [b | {"precision": "fp32"} for b in report["blocks"]]
     report["blocks"][0]["precision"] = "bf16"
     facts = {what: (value, note) for what, value, note in trust(report)}
     assert facts["Top-1 class"][0] == "the same in 2 of 3"
-    value, note = facts["Weights in bf16"]
+    value, note = facts["In bf16"]
     assert value.startswith("1 of ") and "2 layers keep float32" in note

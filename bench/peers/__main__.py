@@ -19,6 +19,7 @@ from bench.peers.plot import plot
 from bench.peers.rows import Key, Row, Rows, fill, read_rows
 from bench.sections import RESULTS, write_section
 
+EVERY = [*FLOAT32, BF16]  # peers
 METASCHEDULE = ("squeezenet", "resnet18", "mobilenetv2")
 SECTIONS = ("peers", "peers:metaschedule", "peers:ablation")  # of RESULTS.md
 
@@ -59,13 +60,14 @@ def measure(key: Key, options: argparse.Namespace) -> Row:
 def render(options: argparse.Namespace, rows: Rows, path: Path) -> None:
     """Write the three sections into ``path``, and the plot of the rows on all threads if there are any."""
     given = f"--seconds {options.seconds:g} --rounds {options.rounds}"
+    among = "" if options.peers == EVERY else f" --peers {','.join(options.peers)}"
     options.models, options.ablation, options.metaschedule = None, False, False
     keys = wanted(options)
     most = max(options.threads)
     for name, text in zip(
         SECTIONS,
         (
-            tables.comparison(keys, rows, f"`python -m bench.peers {given}`"),
+            tables.comparison(keys, rows, f"`python -m bench.peers {given}{among}`"),
             tables.metaschedule(
                 [("metaschedule", m, most, options.seconds) for m in METASCHEDULE], rows,
                 f"`python -m bench.peers --metaschedule {given}`",
@@ -89,7 +91,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     cores = len(os.sched_getaffinity(0))
     parser = argparse.ArgumentParser(prog="python -m bench.peers", description=__doc__.partition("\n")[0])
     parser.add_argument("--models", type=_words, help="comma-separated; default: all of the mode")
-    parser.add_argument("--peers", type=_words, default=[*FLOAT32, BF16], help=f"of {','.join((*FLOAT32, BF16))}")
+    parser.add_argument("--peers", type=_words, default=EVERY, help=f"of {','.join(EVERY)}")
     parser.add_argument("--threads", type=_numbers, default=sorted({1, cores}, reverse=True), help="default: all, 1")
     parser.add_argument("--seconds", type=float, default=900.0, help="tuning budget of a model")
     parser.add_argument("--rounds", type=int, default=15, help="turns of each contestant")
@@ -102,8 +104,8 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if unknown := [m for m in options.models or () if m not in models.MODELS]:
         parser.error(f"there is no model {unknown[0]!r}; known are: {', '.join(models.MODELS)}")
-    if unknown := [p for p in options.peers if p not in (*FLOAT32, BF16)]:
-        parser.error(f"there is no peer {unknown[0]!r}; known are: {', '.join((*FLOAT32, BF16))}")
+    if unknown := [p for p in options.peers if p not in EVERY]:
+        parser.error(f"there is no peer {unknown[0]!r}; known are: {', '.join(EVERY)}")
     if not all(0 < t <= cores for t in options.threads):
         parser.error(f"--threads takes numbers from 1 to {cores}")
     return options

@@ -76,7 +76,9 @@ def run(args: argparse.Namespace) -> int:
     """``fusetune run``: one call of an artifact; outputs as .npz or as a summary."""
     from service.commands.tune import read_array
     from tuner.build.artifact import load
+    from tuner.build.runtime_only import runtime_only
 
+    runtime_only()
     model = load(args.artifact)
     random = np.random.default_rng(args.seed)
     inputs = {name: read_array(name, path) for name, path in args.input}

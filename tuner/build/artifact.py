@@ -36,12 +36,13 @@ To run it, Python with apache-tvm is enough:
     folder = "."
     manifest = json.load(open(folder + "/manifest.json"))
     os.environ["TVM_NUM_THREADS"] = str(manifest["cores"])
+    os.environ["TVM_USE_RUNTIME_LIB"] = "1"  # 3 MB of code instead of the whole compiler
     import tvm, tvm_ffi
-    from tvm import relax
+    from tvm.runtime.vm import VirtualMachine
     blob = np.memmap(folder + "/params.bin", np.uint8, "c")
     view = lambda p: blob[p["offset"] : p["offset"] + p["bytes"]].view(p["dtype"]).reshape(p["shape"])
     params = tvm_ffi.convert([tvm.runtime.from_dlpack(view(p)) for p in manifest["parameters"]])
-    vm = relax.VirtualMachine(tvm.runtime.load_module(folder + "/model.so"), tvm.cpu())
+    vm = VirtualMachine(tvm.runtime.load_module(folder + "/model.so"), tvm.cpu())
     inputs = [np.zeros(i["shape"], i["dtype"]) for i in manifest["inputs"]]  # your data here
     output = vm["main"](*[tvm.runtime.tensor(x) for x in inputs], params)
 
@@ -78,7 +79,7 @@ class LoadedModel:
     """An artifact ready to run; ``run`` takes arrays by input name and gives arrays by output name."""
 
     manifest: Mapping[str, Any]
-    machine: Any  # tvm.relax.VirtualMachine
+    machine: Any  # tvm.runtime.vm.VirtualMachine
     parameters: Any
 
     def prepare(self, inputs: Mapping[str, np.ndarray]) -> Any:
@@ -147,14 +148,14 @@ def load(folder: Path, *, check: bool = True) -> LoadedModel:
     os.environ["TVM_NUM_THREADS"] = str(manifest["cores"])  # TVM alone would halve the cores on x86
     import tvm
     import tvm_ffi
-    from tvm import relax
+    from tvm.runtime.vm import VirtualMachine
 
     blob = np.memmap(folder / "params.bin", np.uint8, "c")
     tensors = [
         tvm.runtime.from_dlpack(blob[p["offset"] : p["offset"] + p["bytes"]].view(p["dtype"]).reshape(p["shape"]))
         for p in manifest["parameters"]
     ]
-    machine = relax.VirtualMachine(tvm.runtime.load_module(str(folder / "model.so")), tvm.cpu())
+    machine = VirtualMachine(tvm.runtime.load_module(str(folder / "model.so")), tvm.cpu())
     return LoadedModel(manifest, machine, tvm_ffi.convert(tensors))
 
 

@@ -55,15 +55,15 @@ class Arena:
     """Keeps arrays of one kernel in so many copies that going round them exceeds the caches.
 
     Which caches is up to the model: where all its weights fit into the last-level cache, a kernel finds its own there,
-    but not in nearer ones, through which the other layers have passed since. The same holds for what it reads and
-    writes: called over and over on the same buffers it would find them where no model leaves them. Filling writes more
-    than those caches hold, so that the copies written first have left them again when they are read. The copies, and
-    whose turn it is, stay for the next candidate that wants the same arrays.
+    but not in nearer ones, through which the other layers have passed since. Filling writes more than those caches
+    hold, so that the copies written first have left them again when they are read. The copies, and whose turn it is,
+    stay for the next candidate that wants the same arrays.
     """
 
-    def __init__(self, sizes: Mapping[str, int]) -> None:
-        """``sizes`` in bytes, by residency: what to touch between two uses of one copy."""
+    def __init__(self, sizes: Mapping[str, int], most: int = _COPIES) -> None:
+        """``sizes`` in bytes, by residency: what to touch between two uses of one copy. ``most``: copies at most."""
         self._sizes = {name: min(size, _MOST) for name, size in sizes.items()}
+        self._most = most
         self._memory = np.empty(0, np.uint8)
         self._key: tuple[str, str] | None = None
         self._copies: Copies
@@ -81,7 +81,7 @@ class Arena:
         for array in arrays:
             like.append((slot, array.shape, array.dtype))
             slot += -(-array.nbytes // _ALIGN) * _ALIGN
-        count = min(max(1, -(-size // slot)), _COPIES) if slot else 1
+        count = min(max(1, -(-size // slot)), self._most) if slot else 1
         slots = self._room(count * slot)[: count * slot].reshape(count, slot)
         for (at, _, _), array in zip(like, arrays, strict=True):
             slots[0, at : at + array.nbytes] = np.ascontiguousarray(array).reshape(-1).view(np.uint8)

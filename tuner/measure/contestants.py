@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from tuner.build.runtime_only import runtime_only
 from tuner.errors import CandidateError
 
 Arrays = Mapping[str, np.ndarray]
@@ -49,8 +50,8 @@ class Artifact(Engine):
 
     def __init__(self, path: Path, options: Mapping[str, Any], threads: int) -> None:
         super().__init__(path, options, threads)
+        runtime_only()
         _package("tvm")
-        import_module("tvm.relax")
 
     def load(self, inputs: Arrays) -> None:
         from tuner.build.artifact import load

@@ -28,6 +28,9 @@ from tuner.measure.timing import LoadMeter, Sample, Wanted, calls_per_sample, ke
 from tuner.plan.layout import physical_shape, to_logical, to_physical
 from tuner.types import Device
 
+_SETS = (
+    3  # of inputs and outputs: a model reads what was written just before, where memory was used shortly before that
+)
 _KEPT_BYTES = 1 << 30  # of physical inputs and of buffers, together
 _WRONG = float("inf")
 CONTENDED = 1.7  # times longer that calls take at most on contended cores
@@ -84,7 +87,7 @@ class _Measurer:
         self._references: OrderedDict[str, Reference] = OrderedDict()
         self._arrays = _Kept(_KEPT_BYTES)
         sizes = residencies(device.l2, device.l3)
-        self._weights, self._activations = Arena(sizes), Arena({"cache": sizes["cache"]})
+        self._weights, self._activations = Arena(sizes), Arena({"cache": sizes["cache"]}, _SETS)
 
     def handle(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """``request``: reference (folder), binary, residency, final, best_seconds, floor (of the gauge, if known).
@@ -133,7 +136,7 @@ class _Measurer:
         return self._weights.copies(key, packed, request["residency"])
 
     def _lay_out(self, binary: KernelBinary, reference: Reference) -> Copies:
-        """Inputs and outputs, in as many copies as make them leave a core's own caches between two uses."""
+        """Inputs and outputs, in copies: called on the same ones over and over, a kernel finds them too near."""
         args = [a for a in binary.args if a.role != "constant"]
 
         def laid() -> list[np.ndarray]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 import textwrap
 from collections.abc import Mapping
 from dataclasses import replace
@@ -238,3 +240,26 @@ def test_binaries_survive_json_with_all_kinds_of_packing() -> None:
     packs: Mapping[str, Pack] = {"c0": Pack(steps)}
     binary = KernelBinary("a.so", "main", (Arg("i0", "input", (1, 2), "float32", "NCHW8c"),), packs)
     assert KernelBinary.from_json(json.loads(json.dumps(binary.to_json()))) == binary
+
+
+def test_running_takes_the_runtime_alone(built: Path, net: tuple[Graph, Weights]) -> None:
+    """No compiler in memory, and no PyTorch, which TVM's bindings import where they find it."""
+    code = """
+        import sys, numpy as np
+        from pathlib import Path
+        from tuner.build.runtime_only import runtime_only
+        runtime_only()
+        from tuner.build.artifact import load
+        model = load(Path("."))
+        np.savez("alone.npz", **model.run({"x": np.load("x.npy")}))
+        loaded = open("/proc/self/maps").read()
+        assert "libtvm_runtime" in loaded and "libtvm_compiler" not in loaded and "libtorch" not in loaded
+    """
+    inputs = feeds(net[0], 7)
+    np.save(built / "x.npy", inputs["x"])
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)], cwd=built, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    with np.load(built / "alone.npz") as found:
+        agree({"y": found["y"]}, onnxruntime_outputs(*net, inputs))

@@ -16,7 +16,6 @@ LOWERED = {name: f"{name}_{BF16}" for name in ("conv2d", "conv2d_pool", "dense")
 DOTTED = {"conv2d": "conv2d_dot"}  # template -> its twin in bf16-dot
 DOT_FEATURE = "avx512_bf16"  # of the CPUs that have the instruction
 ROUNDING = (*LOWERED.values(), *DOTTED.values())  # all templates that round
-ALLOWED = {FP32: (FP32,), BF16: (FP32, BF16, BF16_DOT)}  # a job's precision -> those of kernels it may use
 _OF_GPUS = ("fp16", "tf32")
 
 
@@ -25,6 +24,11 @@ def precision_of(template: str) -> str:
     if template in DOTTED.values():
         return BF16_DOT
     return BF16 if template in LOWERED.values() else FP32
+
+
+def allowed_in(precision: str) -> tuple[str, ...]:
+    """Precisions of the kernels that a job in ``precision`` may use."""
+    return (FP32, BF16, BF16_DOT) if precision == BF16 else (FP32, precision)
 
 
 def check_precision(precision: str, *, simulated: bool = False) -> None:

@@ -143,7 +143,7 @@ def _cells(key: Key, row: Row | None) -> list[str]:
 
 def _error(row: Row, name: str) -> str:
     """Against ONNX Runtime on the bench's own inputs."""
-    found = next((r["max_rel_error"] for r in entries(row) if r["name"] == name), None)
+    found = next((r.get("max_rel_error") for r in entries(row) if r["name"] == name), None)
     return "–" if found is None else f"{found:.0e}"
 
 

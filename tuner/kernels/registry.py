@@ -23,7 +23,7 @@ from tuner.kernels.softmax import Softmax
 from tuner.kernels.transpose import Transpose
 from tuner.kernels.windowed import Depthwise, Pool
 from tuner.kernels.winograd import Winograd
-from tuner.precision import ALLOWED, FP32
+from tuner.precision import FP32, allowed_in
 from tuner.types import Device
 
 TEMPLATES: tuple[KernelTemplate, ...] = (
@@ -47,5 +47,5 @@ def serving(
     workload: Graph, layouts: Layouts, device: Device, precision: str = FP32
 ) -> Iterator[KernelTemplate]:  # fmt: skip
     """The templates that accept this workload with these layouts, best first; those of float32 in any precision."""
-    allowed = ALLOWED[precision]
+    allowed = allowed_in(precision)
     return (t for t in TEMPLATES if t.precision in allowed and t.accepts(workload, layouts, device))

@@ -76,6 +76,10 @@ class Arena:
             self._key = (key, residency)
         return self._copies
 
+    def forget(self) -> None:
+        """Make the arrays anew when they are next wanted: somebody has written to what is only to be read."""
+        self._key = None
+
     def _fill(self, arrays: list[np.ndarray], size: int) -> Copies:
         like, slot = [], 0
         for array in arrays:

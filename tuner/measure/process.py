@@ -18,7 +18,7 @@ import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tuner.types import Failure, FailureKind
 
@@ -187,7 +187,7 @@ class Child:
         return self._memory_in_use() - self._base > self._memory
 
     def _memory_in_use(self) -> int:
-        return sum(map(_anonymous, [self.pid, *_descendants(self.pid)]))
+        return _memory(self.pid)
 
     def _tail(self) -> str:
         size = os.fstat(self._stderr).st_size
@@ -221,24 +221,43 @@ def _signal_name(number: int) -> str:
         return f"signal {number}"
 
 
-def _anonymous(pid: int) -> int:
-    """Bytes of memory of a process that no file backs; 0 when it is gone. Mapped references do not count."""
+class _Pages(NamedTuple):
+    mapped: int
+    anonymous: int
+
+
+def _memory(pid: int, parent: _Pages | None = None) -> int:
+    """Bytes of memory that no file backs, of a process and all that it started. Mapped references do not count.
+
+    Between fork and exec a process has its parent's memory, which counts once: on a busy machine that may take long.
+    """
+    held = _pages(pid)
+    own = held.anonymous
+    if parent is not None and held.mapped == parent.mapped:
+        own = max(0, own - parent.anonymous)
+    return own * _PAGE + sum(_memory(child, held) for child in _children(pid))
+
+
+def _pages(pid: int) -> _Pages:
+    """Zeros when it is gone."""
     try:
-        resident, shared = Path(f"/proc/{pid}/statm").read_bytes().split()[1:3]
+        mapped, resident, shared = map(int, Path(f"/proc/{pid}/statm").read_bytes().split()[:3])
     except (OSError, ValueError):
-        return 0
-    return (int(resident) - int(shared)) * _PAGE
+        return _Pages(0, 0)
+    return _Pages(mapped, resident - shared)
 
 
 def _descendants(pid: int) -> list[int]:
     """Children, grandchildren and so on of a process, as far as the kernel tells."""
+    return [one for child in _children(pid) for one in (child, *_descendants(child))]
+
+
+def _children(pid: int) -> list[int]:
     found: list[int] = []
-    try:
+    with contextlib.suppress(OSError):
         for task in os.listdir(f"/proc/{pid}/task"):
             found += map(int, Path(f"/proc/{pid}/task/{task}/children").read_text().split())
-    except OSError:
-        return found
-    return found + [deeper for child in tuple(found) for deeper in _descendants(child)]
+    return found
 
 
 def _oom_kills() -> int:

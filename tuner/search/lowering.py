@@ -10,7 +10,7 @@ from tuner.graph.ir import Graph, Layer
 from tuner.plan.bf16 import weights_of
 from tuner.plan.plan import Plan
 from tuner.plan.workload import workload_of
-from tuner.precision import ALLOWED, BF16, DOTTED, FP32, LOWERED, precision_of
+from tuner.precision import BF16, DOTTED, FP32, LOWERED, allowed_in, precision_of
 
 FEW = 16  # results per output channel up to which streaming the weights decides how long a layer takes
 
@@ -58,7 +58,7 @@ def twin(workload: Graph, planned: str, served: Collection[str]) -> str | None:
 def check_plan(plan: Plan, precision: str) -> None:
     """Raise UserError (``bad-plan``) when a plan has blocks in a precision that was not asked for."""
     for block in plan.blocks:
-        if precision_of(block.template) not in ALLOWED[precision]:
+        if precision_of(block.template) not in allowed_in(precision):
             raise UserError(
                 f"The plan rounds weights of block {'+'.join(block.layers)} to bfloat16 "
                 f"(template {block.template}), and the job is in {precision}.",

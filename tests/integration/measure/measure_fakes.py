@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import subprocess
@@ -59,6 +60,7 @@ BODIES = {
     "eat": "for (;;) { char *p = malloc(1 << 22); memset(p, 1, 1 << 22); usleep(2000); }",
     "exit": "_exit(3);",
     "bad_alloc": r'fputs("terminate called after throwing an instance of std::bad_alloc\n", stderr); abort();',
+    "clobbers": "for (long i = 0; i < n; ++i) { y[i] = x[i] * w[i]; x[i] = w[i] = 0; }",
     "chatty": 'for (long i = 0; i < n; ++i) y[i] = x[i] * w[i]; printf("{}\\n"); fflush(stdout);',
 }
 SOURCE = r"""
@@ -108,6 +110,12 @@ def build(candidate: Candidate, device: Device, library: Path) -> KernelBinary:
     elif what == "build_littering_hang":
         library.with_suffix(".o").touch()
         time.sleep(1000)
+    elif what == "build_slow_fork":
+        fork = library.with_suffix(".fork.so")
+        compile_c("#include <unistd.h>\nvoid slow(void) { if (!vfork()) { usleep(300000); _exit(0); } }", fork)
+        hoard = bytearray(80 << 20)
+        ctypes.CDLL(str(fork)).slow()
+        del hoard
     elif what == "build_slow":
         time.sleep(0.3)
     source = SOURCE % (n, BODIES[what if not what.startswith("build_") else "good"])

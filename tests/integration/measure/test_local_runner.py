@@ -96,6 +96,17 @@ def test_libraries_are_given_back_after_their_measurement(runner: LocalRunner) -
     assert ".so" not in "".join(line for line in maps.splitlines() if str(runner._scratch.path) in line)
 
 
+def test_memory_that_a_fork_shares_counts_once(runner: LocalRunner) -> None:
+    assert [t.failure for t in runner.run([candidate("build_slow_fork")])] == [None]
+
+
+def test_a_kernel_that_writes_to_its_inputs_does_not_harm_the_next(runner: LocalRunner) -> None:
+    trials = list(runner.run(candidate(what, i) for i, what in enumerate(["good", "clobbers", "good", "good"])))
+    assert [t.failure is None for t in trials if t.candidate.template == "good"] == [True] * 3
+    (bad,) = (t.failure for t in trials if t.candidate.template == "clobbers")
+    assert bad is not None and bad.kind is FailureKind.WRONG and "writes to its input i0" in bad.message
+
+
 def test_a_hint_stops_hopeless_candidates_but_never_finalists(make_runner: Callable[..., LocalRunner]) -> None:
     runner = make_runner(replace(OPTIONS, foreign_load=100.0, retake_factor=0.0))
     c = candidate("good", n=200_000)

@@ -60,11 +60,19 @@ def test_the_best_peer_is_the_fastest_in_float32_that_is_not_ours() -> None:
 def test_a_line_has_times_ratio_share_of_the_roofline_and_tuning_time() -> None:
     found = comparison(row(), names="a")
     assert (
-        "| a | 2 | 5.00 | 8.00 | 7.00 | 6.00 | missing | – | 90.00 | 3.00 | openvino | 1.20 (1.10–1.30, 15) | 0.75 "
-        "| 40% | 321 | 2e-06 |"
+        "| a | 2 | 5.00 | 8.00 | 7.00 | 6.00 | missing | – | 90.00 | openvino | 1.20 (1.10–1.30, 15) | 0.75 | 40% "
+        "| 321 | 2e-06 | – | 3.00 | – | –, – |"
     ) in found
     assert "`cmd`, then `--render`; 2026-01-02, on Some CPU, tvm-0.27." in found
     assert f"- a (2 threads): torch: {MISSING}" in found
+
+
+def test_a_line_ends_with_what_was_measured_in_bf16() -> None:
+    lowered = row(lowered=ratio(1.5, 1.4, 1.6))
+    lowered["bench"]["rows"][4]["max_rel_error"] = 0.04
+    lowered["bench"]["rows"].append(entry("tuned-bf16", 2.0, precision="bf16") | {"max_rel_error": 0.005})
+    (found,) = (x for x in comparison(lowered, names="a") if x.startswith("| a "))
+    assert found.endswith("| 2.00 | 3.00 | 1.50 (1.40–1.60, 15) | 5e-03, 4e-02 |")
 
 
 def test_what_is_missing_or_failed_is_marked_not_left_out() -> None:
@@ -165,7 +173,7 @@ def test_every_mode_asks_for_its_rows(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
     asked: list[Key] = []
 
-    def measure(key: Key, rounds: int, out: Path) -> dict[str, Any]:
+    def measure(key: Key, options: Any) -> dict[str, Any]:
         asked.append(key)
         return {**row(key[1], key[2]), "mode": key[0], "budget": key[3]}
 

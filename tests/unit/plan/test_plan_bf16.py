@@ -90,4 +90,7 @@ def test_a_plan_in_another_precision_is_refused() -> None:
     check_plan(plan, BF16)
     with pytest.raises(UserError, match="bf16") as caught:
         check_plan(plan, FP32)
+    for of_gpus in ("fp16", "tf32"):
+        with pytest.raises(UserError, match=of_gpus):
+            check_plan(plan, of_gpus)
     assert caught.value.code == "bad-plan" and "--precision bf16" in caught.value.hint

@@ -135,8 +135,9 @@ def _parser() -> argparse.ArgumentParser:
 
     worker = commands.add_parser("worker", help="join a cluster, to build and measure there", allow_abbrev=False)
     worker.add_argument("--cluster", required=True, metavar="HOST:PORT", help="address of the cluster's head")
-    worker.add_argument("--device", default="auto", metavar="NAME", help="measure on: auto (default), cpu, none")
-    worker.add_argument("--name", metavar="NAME", help="what users call the device (default cpu)")
+    worker.add_argument("--device", default="auto", metavar="NAME",
+                        help="measure on: cpu, gpu, none; auto = what there is (default)")  # fmt: skip
+    worker.add_argument("--name", metavar="NAME", help="what users call the device (default cpu or gpu)")
     worker.add_argument("--builders", type=_natural, metavar="N", help="kernels built side by side (default: cores)")
     worker.set_defaults(run=_lazy("service.commands.worker", "worker"))
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 class Clock:
     """Seconds of work: those of earlier runs of the same job count, time spent waiting does not.
 
-    Read from any thread; ``stopped`` is for one thread at a time and does not nest.
+    Read from any thread; ``stopped`` is for one thread at a time, and nests.
     """
 
     def __init__(self, already: float = 0.0) -> None:
@@ -25,6 +25,9 @@ class Clock:
     @contextmanager
     def stopped(self) -> Iterator[None]:
         """The clock stands still inside."""
+        if self._halted is not None:
+            yield
+            return
         began = time.monotonic()
         self._halted = began - self._origin
         try:

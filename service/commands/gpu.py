@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
@@ -16,13 +16,17 @@ from db.store import Store, default_url
 from service.commands.gpu_trials import GpuTrials
 from service.commands.live import Live, stop_on_interrupt
 from service.commands.spec import job_spec
+from service.dispatch.waiting import waiting
 from service.rules import check_cores
 from tuner.errors import DeviceError, UserError
 from tuner.types import Device, JobSpec
 
+if TYPE_CHECKING:
+    from tuner.measure.cluster.place import OnCluster
+
 HERE = "gpu"  # the device that stands for the GPU of this machine
 HEAVIEST = 15  # kernels in the closing table
-_MEANINGLESS = ("plan", "memory_limit", "input", "cluster")  # for a build that measures nothing
+_MEANINGLESS = ("plan", "memory_limit", "input")  # for GPUs
 
 
 def tune(args: argparse.Namespace) -> int:
@@ -31,7 +35,7 @@ def tune(args: argparse.Namespace) -> int:
         return build_only(args)
     if args.results:
         raise UserError("--results means nothing without --build-only.", code="bad-option")
-    if args.device == HERE:
+    if args.device == HERE and args.cluster is None:
         return here(args)
     from service.commands import tune as measuring
 
@@ -49,6 +53,8 @@ def build_only(args: argparse.Namespace) -> int:
     device = devices(args.device)
     if device.kind != CUDA:
         raise UserError(f"--build-only is for GPUs, and {device.name} is none.", code="not-a-gpu")
+    if args.cluster is not None:
+        raise UserError("--cluster means nothing with --build-only.", code="bad-option")
     spec = _spec(args, device, "with --build-only")
 
     from tuner.gpu.build_only import BuildOnly
@@ -71,14 +77,20 @@ def build_only(args: argparse.Namespace) -> int:
 
 
 def here(args: argparse.Namespace) -> int:
-    """The command for the GPU of this machine: rounds of building on the CPU and measuring on the GPU.
+    """The command for the GPU of this machine. Raises DeviceError for one that is absent or cannot be used."""
+    from tuner.measure.device import devices
 
-    Raises UserError for options that do not apply, DeviceError for a GPU that is absent or cannot be used.
+    return on_gpu(args, devices(HERE))
+
+
+def on_gpu(args: argparse.Namespace, device: Device, place: OnCluster | None = None) -> int:
+    """The command for a GPU of this machine or of a cluster: rounds of building here and measuring there.
+
+    Raises UserError for options that do not apply.
     """
-    from tuner.measure.device import devices, toolchain
+    from tuner.measure.device import toolchain
 
-    device = devices(HERE)
-    spec = _spec(args, device, f"on {HERE}")
+    spec = _spec(args, device, f"on {device.name}")
 
     from tuner.gpu.rounds import Rounds
 
@@ -86,6 +98,9 @@ def here(args: argparse.Namespace) -> int:
     console = Console(stderr=args.json)
     with Store.open(args.db or default_url()) as store, Live(console, spec.budget) as live:
         job = Rounds(spec, args.model, device, out, live, GpuTrials(store, device, toolchain()))
+        if place is not None:
+            job.measure, job.time = place.gpu.measure, place.gpu.time
+            place.waiting = waiting(lambda said: console.print(said, highlight=False))
         stop_on_interrupt(job.stop, console, "what there is")
         report = job.run()
     if args.json:

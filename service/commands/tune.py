@@ -51,7 +51,11 @@ def _tune_there(args: argparse.Namespace) -> int:
         for each in devices:
             store.devices.put(each)
     with closing(OnCluster(args.cluster, choose(devices, args.device))) as place:
-        return _tune(args, place.device, place)
+        if place.device.kind == "cpu":
+            return _tune(args, place.device, place)
+        from service.commands.gpu import on_gpu
+
+        return on_gpu(args, place.device, place)
 
 
 def _tune(args: argparse.Namespace, device: Device, place: OnCluster | None) -> int:

@@ -119,9 +119,10 @@ def _drive(a: Assignment, store: Store) -> int:
     with Drive(store, job, claim, lease=a.lease, elapsed=lambda: clock.seconds, lost=_die) as lease:
         try:
             model = _model(blobs, job.spec.model, job.model_name, Path(a.work))
+            place = None if a.cluster is None else _place(a.cluster, device, lease, clock)
             if device.kind == on_gpu.CUDA:
                 watch = partial(lease.watch, curve=curve.points)
-                report, out = on_gpu.tune(job.spec, model, device, store, claim, watch, lease.turn)
+                report, out = on_gpu.tune(job.spec, model, device, store, claim, watch, lease.turn, place)
                 lease.say("packing the downloads")
                 store.queue.finish(
                     claim, JobState.SUCCEEDED, report=report, files=on_gpu.keep(out, blobs),
@@ -136,10 +137,9 @@ def _drive(a: Assignment, store: Store) -> int:
                 retry=job.retries, clock=clock, curve=curve, turn=lease.turn,
                 external=False, samples=load_samples(store, device), experience=load_experience(store, device),
             )  # fmt: skip
-            if a.cluster is None:
-                _find_roof(store, device, lease, clock)
-            else:
-                _move(session, a.cluster, lease, clock)
+            _find_roof(store, device, lease, clock, place)
+            if place is not None:
+                session.runner, session.models, session.elsewhere = place.runner, place.models, True
             session.runner = watched(session.runner, store, toolchain())
             report = session.run()
             _raise_roof(store, device, report)
@@ -179,13 +179,12 @@ def _pause(store: Any, claim: Any, reason: str) -> int:
     return 0
 
 
-def _move(session: Any, cluster: Mapping[str, Any], lease: Any, clock: Any) -> None:
-    """Have the session measure in a cluster."""
+def _place(cluster: Mapping[str, Any], device: Any, lease: Any, clock: Any) -> Any:
+    """The cluster as the place where this job measures."""
     from service.dispatch.waiting import waiter
     from tuner.measure.cluster.place import OnCluster
 
-    place = OnCluster(cluster["address"], session.device, cluster["settings"], waiter(lease, clock))
-    session.runner, session.models, session.elsewhere = place.runner, place.models, True
+    return OnCluster(cluster["address"], device, cluster["settings"], waiter(lease, clock))
 
 
 def _away(error: BaseException) -> bool:
@@ -204,8 +203,8 @@ def _full(error: BaseException | None) -> bool:
     return False
 
 
-def _find_roof(store: Any, device: Any, lease: Any, clock: Any) -> None:
-    """Measure the device's peak and bandwidth, if nobody has."""
+def _find_roof(store: Any, device: Any, lease: Any, clock: Any, place: Any) -> None:
+    """Measure the device's peak and bandwidth, if nobody has; here, or in the ``place`` where it is."""
     from tuner.errors import DeviceError
     from tuner.measure.roof import measure_roof
 
@@ -215,7 +214,7 @@ def _find_roof(store: Any, device: Any, lease: Any, clock: Any) -> None:
     lease.say("measuring the device's peak and bandwidth, once")
     with clock.stopped(), lease.turn("its peak and bandwidth"):
         try:
-            found = measure_roof(device)
+            found = measure_roof(device) if place is None else place.roof()
         except DeviceError as error:  # nice to know, not needed
             log.warning("%s", error)
             return

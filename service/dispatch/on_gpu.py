@@ -1,4 +1,4 @@
-"""A job on the GPU of the server's machine: rounds of building and measuring (tuner.gpu.rounds) under its lease."""
+"""A job on a GPU of the server's machine or of its cluster: rounds of building and measuring, under the job's lease."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from db.blobs import Blobs
 from db.queue import Claim
@@ -15,6 +15,9 @@ from service.commands.gpu_trials import PROTOCOL
 from service.dispatch.results import JSON, ZIP, packed
 from tuner.events import Watch
 from tuner.types import Device, JobSpec, Trial
+
+if TYPE_CHECKING:
+    from tuner.measure.cluster.place import OnCluster
 
 CUDA = "cuda"  # Device.kind of GPUs
 Files = dict[str, tuple[str, int, str]]  # name -> (sha256, bytes, media type)
@@ -43,15 +46,20 @@ class GpuJobStore:
 
 def tune(
     spec: JobSpec, model: Path, device: Device, store: Store, claim: Claim, watch: Watch,
-    turn: Callable[[str], AbstractContextManager[None]],
+    turn: Callable[[str], AbstractContextManager[None]], place: OnCluster | None = None,
 ) -> tuple[dict[str, Any], Path]:  # fmt: skip
-    """Work on the job; its report, and the artifact's folder. Raises what tuner.gpu.rounds raises."""
+    """Work on the job; its report, and the artifact's folder. Raises what tuner.gpu.rounds raises.
+
+    ``place``: where the GPU is, if it is not here.
+    """
     from tuner.gpu.rounds import Rounds
     from tuner.measure.device import toolchain
 
     out = model.with_suffix(".fusetune")
     spec = replace(spec, strategy="metaschedule")
     rounds = Rounds(spec, model, device, out, watch, GpuJobStore(store, claim, device, toolchain()), turn)
+    if place is not None:
+        rounds.measure, rounds.time = place.gpu.measure, place.gpu.time
     return rounds.run(), out
 
 

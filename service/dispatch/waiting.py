@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
 from service.dispatch.drive import Drive
@@ -23,11 +23,19 @@ def waiter(
         drive.say(message)
         tell(message)
 
+    return waiting(say, clock.stopped)
+
+
+def waiting(
+    say: Callable[[str], None], stopped: Callable[[], AbstractContextManager[None]] = nullcontext
+) -> Callable[[], AbstractContextManager[None]]:  # fmt: skip
+    """A context to wait in, of which ``say`` hears; inside of ``stopped``."""
+
     @contextmanager
-    def waiting() -> Iterator[None]:
+    def wait() -> Iterator[None]:
         say(WAITING)
-        with clock.stopped():
+        with stopped():
             yield
         say(BACK)
 
-    return waiting
+    return wait

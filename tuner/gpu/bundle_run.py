@@ -8,6 +8,7 @@ the device's context costs that child, and the next one goes on behind it.
 from __future__ import annotations
 
 import argparse
+import ctypes
 import hashlib
 import json
 import os
@@ -16,7 +17,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -68,14 +69,15 @@ def read_bundle(folder: Path) -> dict[str, Any]:
 
 def measure(
     folder: Path, limit: float = LIMIT_SECONDS, say: Callable[[str], None] = lambda _: None,
-    until: float = float("inf"),
+    until: float = float("inf"), keys: Collection[str] | None = None,
 ) -> dict[str, Any]:  # fmt: skip
-    """Measure every candidate of a bundle; returns what results.json holds.
+    """Measure every candidate of a bundle, or those with these keys; returns what results.json holds.
 
     Begins none after ``until`` (monotonic seconds): those are left out of the results. Raises Unusable.
     """
     bundle = read_bundle(folder)
-    waiting = [candidate["key"] for candidate in bundle["candidates"]]
+    waiting = [c["key"] for c in bundle["candidates"] if keys is None or c["key"] in keys]
+    count = len(waiting)
     found: dict[str, dict[str, Any]] = {}
     device: dict[str, Any] = {}
     idle = 0  # children in a row that ended before they measured anything
@@ -88,7 +90,7 @@ def measure(
             found[key] = result
             waiting.remove(key)
             took = f"{1e6 * min(result['samples']):.1f} us" if result["samples"] else result["failure"]["message"]
-            say(f"{len(found)} of {len(bundle['candidates'])}: {took}")
+            say(f"{len(found)} of {count}: {took}")
             if time.monotonic() >= until:
                 break
         idle = idle + 1 if len(waiting) == before else 0
@@ -186,8 +188,14 @@ class Lines:
 # what runs in the child ---------------------------------------------------------------------------------------------
 
 
+def die_with_parent() -> None:
+    """Be killed when the thread that started this process ends, kernels that hang included (Linux's prctl)."""
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG in linux/prctl.h
+
+
 def _serve(folder: Path) -> None:
     """Answer keys from stdin with results on stdout."""
+    die_with_parent()
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever else prints must not get between the answers
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from tuner.environment import child_environment
 from tuner.errors import DeviceError
+from tuner.gpu.bundle_run import die_with_parent
 
 LIMIT = 120.0  # s that loading and timing may take; a model that hangs the GPU costs this
 WARM, SAMPLES, SECONDS = 5, 200, 2.0
@@ -66,6 +67,7 @@ def _time(folder: Path) -> dict[str, Any]:
 
 
 def main() -> int:
+    die_with_parent()
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what libraries print must not get between
     try:

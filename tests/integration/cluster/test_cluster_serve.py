@@ -75,6 +75,8 @@ def test_a_job_waits_for_its_device_and_goes_on_when_it_is_back(head: Head, tmp_
                 store.jobs.request(behind, "cancel")
                 until(lambda: job().state is not JobState.RUNNING, 200)
         assert job().state is JobState.SUCCEEDED, job().reason
+        known = store.devices.get(device)
+        assert known is not None and known.peak_flops is not None and known.peak_flops > 1e9
         kept = Counter(t.candidate.key for t in store.trials.mine(id) if t.purpose is not Purpose.FINAL)
         assert max(kept.values()) == 1
     assert processes("service.dispatch.scout") == []

@@ -174,11 +174,15 @@ def test_the_cluster_is_there_only_when_asked_for_and_all_its_members_know_each_
     compose: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     services = compose["services"]
-    asked = {name for name, service in services.items() if "cluster" in service.get("profiles", [])}
-    assert asked == {"keys", "head", "worker"}
+    asked = {
+        profile: {name for name, service in services.items() if profile in service.get("profiles", [])}
+        for profile in ("cluster", "gpu")
+    }
+    assert asked == {"cluster": {"keys", "head", "worker"}, "gpu": {"keys", "head", "gpu-worker"}}
     assert services["server"]["environment"]["FUSETUNE_CLUSTER"] == "${FUSETUNE_CLUSTER:-}"
     assert compose["networks"]["cluster"]["internal"] is True
-    addresses = {name: services[name]["networks"]["cluster"]["ipv4_address"] for name in ("head", "worker", "server")}
+    members = ("head", "worker", "gpu-worker", "server")
+    addresses = {name: services[name]["networks"]["cluster"]["ipv4_address"] for name in members}
     assert set(services["keys"]["command"][1:]) == set(addresses.values())
     script, folder = ROOT / "deploy" / "cluster-keys.sh", tmp_path / "keys"
     folder.mkdir()
@@ -194,8 +198,9 @@ def test_the_cluster_is_there_only_when_asked_for_and_all_its_members_know_each_
         settings(parse("172.30.77.2:6380"), environment)  # refuses what is not safe
         verify = ["openssl", "verify", "-CAfile", folder / "ca.crt", "-verify_ip", address, folder / "node.crt"]
         subprocess.run(verify, check=True, capture_output=True, timeout=60)
-    args = _parser().parse_args(services["worker"]["command"])
-    assert parse(args.cluster) == parse(f"{addresses['head']}:6380")
+    for name in ("worker", "gpu-worker"):
+        args = _parser().parse_args(services[name]["command"])
+        assert parse(args.cluster) == parse(f"{addresses['head']}:6380")
     assert f"--node-ip-address={addresses['head']}" in services["head"]["command"]
     assert "--port=6380" in services["head"]["command"]
     monkeypatch.setenv("FUSETUNE_CLUSTER", args.cluster)
@@ -205,15 +210,26 @@ def test_the_cluster_is_there_only_when_asked_for_and_all_its_members_know_each_
 def test_a_gpu_is_reserved_only_when_asked_for_and_for_what_can_use_it(compose: dict[str, Any]) -> None:
     services = compose["services"]
     reserving = {name for name, service in services.items() if "deploy" in service}
-    assert reserving == {name for name, service in services.items() if service.get("profiles") == ["gpu"]} == {"gpu"}
-    (reserved,) = services["gpu"]["deploy"]["resources"]["reservations"]["devices"]
-    assert (reserved["driver"], reserved["count"], reserved["capabilities"]) == ("nvidia", 1, ["gpu"])
-    args = _parser().parse_args(services["gpu"]["command"])
-    assert services["gpu"]["volumes"][0].endswith(f":{args.bundle}")
+    assert reserving == {"gpu-worker", "bundle"}
+    assert all(services[name]["profiles"] in (["gpu"], ["bundle"]) for name in reserving)
+    for name in reserving:
+        (reserved,) = services[name]["deploy"]["resources"]["reservations"]["devices"]
+        assert (reserved["driver"], reserved["count"], reserved["capabilities"]) == ("nvidia", 1, ["gpu"])
+    assert _parser().parse_args(services["gpu-worker"]["command"]).device == "gpu"
+    args = _parser().parse_args(services["bundle"]["command"])
+    assert services["bundle"]["volumes"][0].endswith(f":{args.bundle}")
+
+
+def test_an_image_of_one_name_is_built_in_one_way_with_extras_that_there_are(compose: dict[str, Any]) -> None:
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-    assert services["gpu"]["build"]["args"]["EXTRAS"] in extras
+    built: dict[str, dict[str, Any]] = {}
+    for service in compose["services"].values():
+        if "build" in service:
+            assert built.setdefault(service["image"], service["build"]) == service["build"]
+    asked = {image: re.sub(r"\$\{\w+:-(.+)\}", r"\1", build["args"]["EXTRAS"]) for image, build in built.items()}
     (usual,) = re.findall(r"^ARG EXTRAS=(\S+)$", DOCKERFILE.read_text(), re.MULTILINE)
-    assert set(usual.split(",")) == {"postgres", "cluster"} <= set(extras)
+    assert asked == {"fusetune-server": usual, "fusetune-gpu": "cluster,gpu"}
+    assert {extra for each in asked.values() for extra in each.split(",")} <= set(extras)
 
 
 def dockerfile(instruction: str) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -62,3 +63,8 @@ def test_the_time_worked_does_not_follow_a_clock_that_is_set(monkeypatch: pytest
     monkeypatch.setattr("time.time", lambda: 0.0)
     with clock.stopped():
         assert 10.0 <= clock.seconds < 11.0
+        with clock.stopped():  # a device is waited for while its peak is measured
+            halted = clock.seconds
+        time.sleep(0.02)
+        assert clock.seconds == halted
+    assert clock.seconds < 11.0

@@ -1,20 +1,25 @@
-"""A cluster as the place where a session measures: its runner, its whole models, and the device they are for."""
+"""A cluster as the place where a job measures: runner and whole models, or bundles for a GPU, and their device."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
 
-from tuner.errors import UserError
+from tuner.errors import CandidateError, DeviceError, UserError
 from tuner.measure.cluster.cluster import Cluster
+from tuner.measure.cluster.conversation import Conversation
+from tuner.measure.cluster.gpu import ClusterGpu
 from tuner.measure.cluster.runner import ClusterRunner
 from tuner.measure.cluster.wholes import ClusterModels
 from tuner.measure.options import MeasureOptions
+from tuner.measure.roof import Roof
 from tuner.types import Device
 
 
 class OnCluster:
-    """What a Session needs to measure on one device of a cluster; whether the device is there need not be known yet.
+    """What a job needs to measure on one device of a cluster; whether the device is there need not be known yet.
+
+    ``models`` and ``runner`` are for a Session, ``gpu`` for Rounds on a GPU.
 
     Args:
         address: of the cluster's head.
@@ -36,15 +41,25 @@ class OnCluster:
         self.device = device
         self.waiting = waiting
         self._address, self._environment = address, environment
-        self.models = ClusterModels(Cluster(address, environment), device, self._wait)
+        self._conversation = Conversation(Cluster(address, environment), device, self._wait)
+        self.models = ClusterModels(self._conversation)
+        self.gpu = ClusterGpu(self._conversation)
 
     def runner(self, device: Device, options: MeasureOptions) -> ClusterRunner:
         """A runner with a connection of its own."""
         return ClusterRunner(Cluster(self._address, self._environment), device, options, self._wait)
 
+    def roof(self) -> Roof:
+        """As ``tuner.measure.roof.measure_roof``."""
+        header = {"what": "roof", "contestants": [], "device": self.device.to_json()}
+        try:
+            return Roof(**self._conversation.ask(header)[0]["roof"])
+        except CandidateError as error:
+            raise DeviceError(error.message, code="no-roof") from error
+
     def close(self) -> None:
         """Leave the cluster. Idempotent."""
-        self.models.close()
+        self._conversation.close()
 
     def _wait(self) -> AbstractContextManager[None]:
         return self.waiting()

@@ -1,18 +1,22 @@
-"""Whole models on this machine for somebody else in the cluster; ``wholes`` is the other side of the conversation."""
+"""Whole models and bundles for a GPU on this machine, for somebody else in the cluster (see ``conversation``)."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from tuner.errors import CandidateError
+from tuner.errors import CandidateError, DeviceError
 from tuner.measure.cluster.arrays import arrays_from_bytes, arrays_to_bytes
 from tuner.measure.cluster.files import Store, clear
 from tuner.measure.cluster.messages import pack
 from tuner.measure.contest import Contestant, TurnOptions, contest, run_once
 from tuner.measure.profile import profile
+from tuner.measure.roof import measure_roof
+from tuner.types import Device
 
 
 class Wholes:
@@ -21,7 +25,10 @@ class Wholes:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._store = Store(folder / "files")
-        self._kinds = {"contest": self._contest, "outputs": self._outputs, "profile": self._profile}
+        self._kinds = {
+            "contest": self._contest, "outputs": self._outputs, "profile": self._profile, "bundle": self._bundle,
+            "timed": self._timed, "roof": self._roof,
+        }  # fmt: skip
 
     def files(self, header: Mapping[str, Any], blob: bytes) -> bytes:
         if "missing" in header:
@@ -73,3 +80,26 @@ class Wholes:
 
     def _profile(self, contestants: list[Contestant], _: Mapping[str, Any], __: bytes) -> bytes:
         return pack({"kernels": profile(contestants[0].path)})
+
+    def _bundle(self, contestants: list[Contestant], header: Mapping[str, Any], _: bytes) -> bytes:
+        from tuner.gpu.bundle_run import Unusable, measure
+
+        try:
+            found = measure(contestants[0].path, until=time.monotonic() + header["seconds"], keys=header["keys"])
+        except Unusable as error:
+            raise CandidateError(str(error), code="contestant-failed") from error
+        return pack({"results": found})
+
+    def _timed(self, contestants: list[Contestant], _: Mapping[str, Any], __: bytes) -> bytes:
+        from tuner.gpu.timing import time_artifact
+
+        try:
+            return pack({"timed": time_artifact(contestants[0].path)})
+        except DeviceError as error:
+            raise CandidateError(error.message, code="contestant-failed", hint=error.hint) from error
+
+    def _roof(self, _: list[Contestant], header: Mapping[str, Any], __: bytes) -> bytes:
+        try:
+            return pack({"roof": asdict(measure_roof(Device.from_json(header["device"])))})
+        except DeviceError as error:
+            raise CandidateError(error.message, code="contestant-failed", hint=error.hint) from error

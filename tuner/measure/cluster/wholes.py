@@ -2,53 +2,33 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from tuner.errors import CandidateError, DeviceError, InternalError
 from tuner.measure.cluster.arrays import arrays_from_bytes, arrays_to_bytes
-from tuner.measure.cluster.cluster import PATIENCE, Answer, Call, Cluster, Member
-from tuner.measure.cluster.files import PIECE, listing
+from tuner.measure.cluster.conversation import Conversation
 from tuner.measure.contest import Contestant, ContestResult, Standing, Turn, TurnOptions
 from tuner.measure.models import Inputs, WholeModels
-from tuner.scratch import Scratch
-from tuner.types import Device, Failure, FailureKind
-
-LOSSES = 3  # machines that may go away under one request
-_WAIT = 0.5  # seconds of one exchange at most
+from tuner.types import Failure, FailureKind
 
 
 class ClusterModels(WholeModels):
-    """Has whole models run on any machine of a cluster that has the device. For one thread.
+    """Has whole models run on any machine of a cluster that has the device. For one thread."""
 
-    ``waiting`` is entered while no such machine is there.
-    """
-
-    def __init__(
-        self, cluster: Cluster, device: Device, waiting: Callable[[], AbstractContextManager[None]] = nullcontext
-    ) -> None:
-        self._cluster, self._device, self._waiting = cluster, device, waiting
-        self._scratch = Scratch()
-
-    def close(self) -> None:
-        """Leave the cluster. Idempotent."""
-        self._cluster.close()
-        self._cluster.dispose()
-        self._scratch.remove()
+    def __init__(self, conversation: Conversation) -> None:
+        self._conversation = conversation
 
     def contest(
         self, contestants: Sequence[Contestant], inputs: Inputs, *, threads: int, rounds: int, seconds: float,
         options: TurnOptions, seed: int,
     ) -> ContestResult:  # fmt: skip
         names, blob = arrays_to_bytes([inputs])
-        said, _ = self._ask({
-            "what": "contest", "contestants": [self._describe(c) for c in contestants], "inputs": names,
+        said, _ = self._conversation.ask({
+            "what": "contest", "contestants": [Conversation.describe(c) for c in contestants], "inputs": names,
             "threads": threads, "rounds": rounds, "seconds": seconds, "options": asdict(options), "seed": seed,
         }, blob)  # fmt: skip
         standings = (_standing(c, s) for c, s in zip(contestants, said["standings"], strict=True))
@@ -58,78 +38,16 @@ class ClusterModels(WholeModels):
         self, contestant: Contestant, inputs: Sequence[Inputs], threads: int
     ) -> list[dict[str, np.ndarray]]:  # fmt: skip
         names, blob = arrays_to_bytes(inputs)
-        header = {"what": "outputs", "contestants": [self._describe(contestant)], "inputs": names, "threads": threads}
-        said, answer = self._ask(header, blob)
+        described = [Conversation.describe(contestant)]
+        header = {"what": "outputs", "contestants": described, "inputs": names, "threads": threads}
+        said, answer = self._conversation.ask(header, blob)
         return arrays_from_bytes(said["outputs"], answer)
 
     def profile(self, folder: Path) -> list[tuple[str, float]] | None:
         artifact = Contestant("artifact", "artifact", folder)
-        said, _ = self._ask({"what": "profile", "contestants": [self._describe(artifact)]}, b"")
+        said, _ = self._conversation.ask({"what": "profile", "contestants": [Conversation.describe(artifact)]})
         kernels = said["kernels"]
         return None if kernels is None else [(symbol, seconds) for symbol, seconds in kernels]
-
-    # the conversation -----------------------------------------------------------------------------------------------
-
-    def _describe(self, contestant: Contestant) -> dict[str, Any]:
-        files, options = listing(contestant.path), dict(contestant.options)
-        return {"name": contestant.name, "kind": contestant.kind, "options": options, "files": files,
-                "path": contestant.path.name, "from": str(contestant.path)}  # fmt: skip
-
-    def _ask(self, header: dict[str, Any], blob: bytes) -> tuple[dict[str, Any], bytes]:
-        reason = ""
-        for _ in range(LOSSES):
-            member = self._member()
-            try:
-                self._send_files(member, header)
-                return self._one(member, "whole", header, blob)
-            except _LostError as error:
-                reason = str(error)
-        raise DeviceError(f"Workers went away {LOSSES} times while they ran whole models: {reason}", code="device-lost")
-
-    def _member(self) -> Member:
-        """A machine with the device; waits for one."""
-        end = time.monotonic() + PATIENCE
-        while not (found := self._cluster.having(self._device)) and time.monotonic() < end:
-            self._cluster.exchange(_WAIT)
-        if not found:
-            with self._waiting():
-                while not (found := self._cluster.having(self._device)):
-                    self._cluster.exchange(_WAIT)
-        return found[0]
-
-    def _send_files(self, member: Member, header: Mapping[str, Any]) -> None:
-        paths = {
-            hash: Path(c["from"]) / name if name else Path(c["from"])
-            for c in header["contestants"] for name, hash in c["files"].items()
-        }  # fmt: skip
-        said, _ = self._one(member, "files", {"missing": list(paths)}, b"")
-        for hash in said["missing"]:
-            size = paths[hash].stat().st_size
-            with paths[hash].open("rb") as file:
-                for offset in range(0, max(size, 1), PIECE):
-                    piece = {"put": hash, "offset": offset, "last": offset + PIECE >= size}
-                    self._one(member, "files", piece, file.read(PIECE))
-
-    def _one(self, member: Member, method: str, header: Mapping[str, Any], blob: bytes) -> tuple[dict[str, Any], bytes]:
-        sent, kept = self._scratch.path / "sent", self._scratch.path / "kept"
-        sent.write_bytes(blob)
-        kept.unlink(missing_ok=True)
-        id = self._cluster.call(Call(member.name, method, header, blob=sent, keep=kept))
-        answer: Answer | None = None
-        while answer is None:
-            answer = next((a for a in self._cluster.exchange(_WAIT) if a.id == id), None)
-        if answer.header is None:
-            raise _LostError(answer.lost)
-        if "broken" in answer.header:
-            raise InternalError(f"A worker cannot measure: {answer.header['broken']}", code="measuring-broken")
-        if "refused" in answer.header:
-            text, hint = answer.header["refused"]
-            raise CandidateError(text, code="contestant-failed", hint=hint)
-        return dict(answer.header), kept.read_bytes() if kept.exists() else b""
-
-
-class _LostError(Exception):
-    """The machine went away."""
 
 
 def _standing(contestant: Contestant, said: Mapping[str, Any]) -> Standing:

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from tuner.environment import one_thread
 from tuner.errors import FusetuneError, UserError
 
 USER_ERROR, FAILURE, INTERRUPTED = 2, 1, 130
@@ -18,6 +19,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code: 0 done, 1 failed, 2 bad input, 130 interrupted."""
     parser = _parser()
     args = parser.parse_args(argv)
+    one_thread()
     try:
         code: int = args.run(args)
         return code

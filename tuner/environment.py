@@ -15,3 +15,12 @@ def child_environment() -> dict[str, str]:
     """
     kept = {name: value for name, value in os.environ.items() if not name.startswith(_SECRET)}
     return kept | {"PYTHONPATH": os.pathsep.join(p or os.getcwd() for p in sys.path)}
+
+
+def one_thread() -> None:
+    """Have this process's linear algebra keep to one thread, as far as it is not loaded yet and nobody said otherwise.
+
+    What deciding multiplies and factorises is small: a second thread costs more than it saves, three times as much
+    where others use the cores, and goes on spinning when something is to be measured.
+    """
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy's and scipy's

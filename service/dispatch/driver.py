@@ -22,6 +22,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from tuner.environment import one_thread
 from tuner.lifeline import hold, read_line
 
 if TYPE_CHECKING:
@@ -63,6 +64,7 @@ class Assignment:
 
 def main() -> int:
     os.nice(NICENESS)
+    one_thread()
     import_module("tuner.session")  # which takes seconds: a driver is started before there is a job for it
     assignment = Assignment.from_line(read_line(sys.stdin.fileno(), "the dispatcher went away"))
     hold(sys.stdin.fileno())  # nothing more is written to it: whatever happens there now is its end

@@ -220,7 +220,8 @@ def _search_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--accuracy", type=_share, default=0.0, metavar="LIMIT",
                         help="largest relative error of the whole model (default 1e-4; in bf16 2e-2)")  # fmt: skip
     parser.add_argument("--plan", type=Path, metavar="PLAN.json", help="a hand-written plan instead of our own")
-    parser.add_argument("--memory-limit", type=_bytes, metavar="BYTES", help="that one candidate may use (e.g. 2G)")
+    parser.add_argument("--memory-limit", type=_bytes, metavar="BYTES",
+                        help="that the tuned model's weights and buffers may take (e.g. 300M)")  # fmt: skip
     parser.add_argument("--seed", type=int, default=0, metavar="N")
     parser.add_argument("--fresh", action="store_true", help="do not use stored records")
 

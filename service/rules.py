@@ -30,8 +30,11 @@ def checked(spec: JobSpec, device: Device | None = None) -> JobSpec:
     if device is not None and device.kind == "cuda":
         _check_on_gpu(spec, device)
     else:
+        simulated = spec.device.startswith(SIMULATED)
         check_strategy(spec.strategy, spec.device)
-        check_precision(spec.precision, simulated=spec.device.startswith(SIMULATED))
+        check_precision(spec.precision, simulated=simulated)
+        if spec.memory_limit is not None and simulated:
+            raise UserError("A memory limit means nothing on simulated devices.", code="bad-memory-limit")
     check_names(spec.disabled_passes)
     if spec.plan is not None:
         Plan.from_json(spec.plan)
@@ -43,7 +46,7 @@ def checked(spec: JobSpec, device: Device | None = None) -> JobSpec:
 
 
 def _check_on_gpu(spec: JobSpec, device: Device) -> None:
-    """Raise UserError: ``unknown-strategy``, ``bad-plan``, ``bad-precision``."""
+    """Raise UserError: ``unknown-strategy``, ``bad-plan``, ``bad-memory-limit``, ``bad-precision``."""
     from tuner.gpu.precision import check_precision as check_on_gpu
     from tuner.gpu.spec import spec_of
 
@@ -52,6 +55,8 @@ def _check_on_gpu(spec: JobSpec, device: Device) -> None:
                         hint=f"They are tuned with {JobSpec.strategy!r} alone.")  # fmt: skip
     if spec.plan is not None:
         raise UserError("Plans by hand are not taken for GPUs.", code="bad-plan", hint="docs/gpu.md says why.")
+    if spec.memory_limit is not None:
+        raise UserError("A memory limit means nothing on GPUs.", code="bad-memory-limit")
     check_on_gpu(spec.precision, spec_of(device))
 
 

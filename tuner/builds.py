@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import time
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
+
+import numpy as np
 
 from tuner.build.assemble import Step, kernels_of
 from tuner.build.export import build_artifact
@@ -13,7 +17,7 @@ from tuner.graph.load import ImportedModel
 from tuner.measure.compiling import compile_ahead
 from tuner.measure.device import toolchain
 from tuner.plan.plan import Plan
-from tuner.types import Device
+from tuner.types import Candidate, Device
 
 
 @dataclass(frozen=True)
@@ -26,6 +30,18 @@ class BuildCost:
     def of(self, share: float) -> float:
         """Of one that has this share of its kernels still to compile."""
         return self.rest + share * self.compiling
+
+
+@dataclass(frozen=True)
+class ModelMemory:
+    """Bytes that a built model takes by itself: what it is made of, without libraries and inputs."""
+
+    weights: int  # as its kernels want them
+    activations: int  # buffers between kernels, and outputs
+
+    @property
+    def bytes(self) -> int:
+        return self.weights + self.activations
 
 
 class Builds:
@@ -43,6 +59,17 @@ class Builds:
 
     def folder(self, name: str) -> Path:
         return self._scratch / name
+
+    def memory(self, name: str) -> ModelMemory:
+        """Of the model that was built into the folder of this name."""
+        manifest = json.loads((self.folder(name) / "manifest.json").read_text())
+        return ModelMemory(sum(e["bytes"] for e in manifest["parameters"]), manifest["memory"]["activations"])
+
+    def weigh(self, candidate: Candidate) -> int:
+        """Bytes of a kernel's packed constants; it is compiled if it was not yet."""
+        kernel = self._objects.compiled(candidate, self._device)
+        constants = (arg for arg in kernel.args if arg.role == "constant")
+        return sum(prod(arg.shape) * np.dtype(arg.dtype).itemsize for arg in constants)
 
     def build(self, plan: Plan, name: str) -> list[Step]:
         """Build a valid plan into the folder of this name, which must be empty or not there; its kernel calls."""

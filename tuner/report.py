@@ -14,6 +14,7 @@ import numpy as np
 from cost_model.quality import rank_correlation
 from tuner.build.assemble import Step
 from tuner.build.verify import Verification
+from tuner.builds import ModelMemory
 from tuner.graph.costs import layer_cost, total_macs
 from tuner.graph.load import ImportedModel
 from tuner.measure.contest import ContestResult, Ratio
@@ -43,6 +44,7 @@ class Outcome:
     ratio: Ratio | None  # ONNX Runtime's latency over ours
     over_greedy: Ratio | None  # with the strategy joint: greedy fusion's latency over that of the plan found
     verification: Verification
+    memory: ModelMemory  # of the exported model
     kernels: Sequence[tuple[str, float]] | None  # (symbol, seconds) inside the running model
     tuning: Tuning | None
     over_default: Ratio | None  # the default plan's latency over that of the plan found
@@ -116,6 +118,7 @@ def make_report(o: Outcome) -> dict[str, Any]:
             "over_greedy_rounds": o.over_greedy.pairs if o.over_greedy else None,
         },
         "verification": o.verification.to_json(),
+        "memory": {**asdict(o.memory), "limit": o.spec.memory_limit},
         "rounding": None if o.rounding is None else o.rounding.to_json(),
         "cost_model": _cost_model(o),
         "prediction": _prediction(o),

@@ -18,9 +18,9 @@ from tuner.allowance import build_seconds, compare_seconds, search_end
 from tuner.build.assemble import Step
 from tuner.build.tuning_log import write_tuning_log
 from tuner.build.verify import Verification, compare, softmax_outputs
-from tuner.builds import Builds
+from tuner.builds import Builds, ModelMemory
 from tuner.clock import Clock
-from tuner.errors import CandidateError, InternalError
+from tuner.errors import CandidateError, InternalError, UserError
 from tuner.events import Curve, Progress, Stage, Watch, silent
 from tuner.graph.ir import Graph
 from tuner.graph.load import ImportedModel, import_model
@@ -39,6 +39,7 @@ from tuner.plan.legality import validate
 from tuner.plan.plan import Plan
 from tuner.precision import BF16, DOT_FEATURE, ROUNDING
 from tuner.report import Outcome, make_report
+from tuner.search.affording import affordable
 from tuner.search.courses import AsBegun, Course, Foreseen, Planned, course
 from tuner.search.examination import examined
 from tuner.search.experience import Experience
@@ -132,6 +133,12 @@ class Session:
         plan, builds = defaults(begun.plan, begun.asked), Builds(model, self.device, scratch)
         with self._turn("the default plan"):
             steps = {"default": self._build(builds, plan, "default")}
+            if excess := self._excess(builds, "default"):
+                raise UserError(
+                    f"Even with default kernels the model takes {excess} bytes more than its limit of "
+                    f"{self.spec.memory_limit}.",
+                    code="memory-limit", hint="Raise --memory-limit.",
+                )  # fmt: skip
             if self.baselines:
                 self._first_look(model, scratch)
         way = self._search(model, begun, builds)
@@ -156,7 +163,8 @@ class Session:
             )
         chosen = plans[winner]
         with self._turn("the finished model"):
-            report = self._report(model, chosen, steps[winner], result, winner, verification, scratch / winner)
+            memory = builds.memory(winner)
+            report = self._report(model, chosen, steps[winner], result, winner, verification, memory, scratch / winner)
         self._export(scratch / winner, chosen, report, way.tuning.trials)
         self._say(Stage.EXPORT, "done", best=report["latency_ms"]["tuned"]["median"] / 1e3, done=1.0)
         return report
@@ -182,18 +190,33 @@ class Session:
         """A plan with the best known kernels, built and verified; None if it is among ``plans`` or never exact enough.
 
         Rounding errors add up over a deep model; where they exceed the limit it does without Winograd kernels, and
-        before that without weights in bf16.
+        before that without weights in bf16. Where it takes too much memory some kernels give way to lighter ones.
         """
+        known = {plan.hash for plan in plans.values()}
         for without in self._renounced:
             tuned = answered(planned.plan, planned.asked, without)
-            if tuned.hash in {plan.hash for plan in plans.values()}:
+            if tuned.hash in known:
                 return None
-            shutil.rmtree(builds.folder(name), ignore_errors=True)
             built = self._build(builds, tuned, name)
+            if excess := self._excess(builds, name):
+                lighter = affordable(planned.asked, excess, builds.weigh, without)
+                if lighter is None:
+                    return None
+                tuned = answered(planned.plan, planned.asked, without, lighter)
+                if tuned.hash in known:
+                    return None
+                built = self._build(builds, tuned, name)
+                if self._excess(builds, name):
+                    return None
             verification = self._verify(model, builds.folder(name))
             if verification.passed:
                 return tuned, built, verification
         return None
+
+    def _excess(self, builds: Builds, name: str) -> int:
+        """Bytes by which a built model exceeds the job's limit on its memory."""
+        limit = self.spec.memory_limit
+        return 0 if limit is None else max(0, builds.memory(name).bytes - limit)
 
     def _plan(self, model: ImportedModel, scratch: Path) -> Planned:
         self._say(Stage.PLAN, f"fusing {len(model.graph.layers)} layers")
@@ -239,13 +262,14 @@ class Session:
     def _build(self, builds: Builds, plan: Plan, name: str) -> list[Step]:
         self._say(Stage.BUILD, f"building the {name} plan")
         before = builds.seconds
+        shutil.rmtree(builds.folder(name), ignore_errors=True)  # of a plan that was not kept
         steps = builds.build(plan, name)
         self._seconds["building"] += builds.seconds - before
         return steps
 
     def _search(self, model: ImportedModel, begun: Planned, builds: Builds) -> Course:
         budget = self.spec.budget
-        options = MeasureOptions(memory_limit=self.spec.memory_limit, seed=self.spec.seed, objects=builds.objects)
+        options = MeasureOptions(seed=self.spec.seed, objects=builds.objects)
         tuning = Tuning(
             distinct(begun.asked), self.device, self.store, self.spec.seed, fresh=self.spec.fresh, retry=self.retry,
             clock=self.clock, turn=self._turn, experience=self.experience,
@@ -338,14 +362,14 @@ class Session:
 
     def _report(
         self, model: ImportedModel, plan: Plan, steps: Sequence[Step], result: ContestResult, winner: str,
-        verification: Verification, folder: Path,
+        verification: Verification, memory: ModelMemory, folder: Path,
     ) -> dict[str, Any]:  # fmt: skip
         began = time.monotonic()
         kernels = self.models.profile(folder)
         self._seconds["measuring"] += time.monotonic() - began
         outcome = Outcome(
             spec=self.spec, model=model, device=self.device, plan=plan, steps=steps, contest=result, winner=winner,
-            ratio=ratio(result, winner, "onnxruntime"), verification=verification, kernels=kernels,
+            ratio=ratio(result, winner, "onnxruntime"), verification=verification, memory=memory, kernels=kernels,
             over_greedy=ratio(result, "tuned", "greedy") if _has(result, "tuned", "greedy") else None,
             over_default=ratio(result, "tuned", "default") if _has(result, "tuned", "default") else None,
             tuning=self._tuning, foreseen=self._foreseen, curve=self.curve.points,

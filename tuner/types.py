@@ -231,7 +231,7 @@ class JobSpec:
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     disabled_passes: tuple[str, ...] = ()
     plan: Mapping[str, Any] | None = None  # a hand-written plan; None = fusetune's own
-    memory_limit: int | None = None  # bytes a candidate may use
+    memory_limit: int | None = None  # bytes that the tuned model's weights and buffers may take
     seed: int = 0
     fresh: bool = False  # do not use stored records
 

@@ -87,6 +87,7 @@ KINDS: Mapping[str, Kind] = {
     "unknown-strategy": Kind(422, "There is no such strategy"),
     "bad-precision": Kind(422, "The precision is not supported"),
     "bad-cores": Kind(422, "The device has not as many cores"),
+    "bad-memory-limit": Kind(422, "The device knows no limit on a model's memory"),
     "bad-plan": Kind(422, "The plan does not fit the model", stage="plan"),
     "unknown-pass": Kind(422, "There is no such cleaning pass", stage="import"),
     "missing-shape": _model("The model leaves the shape of an input open", "Give it under 'shapes'."),

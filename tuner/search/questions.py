@@ -189,14 +189,19 @@ def question_of(
     return Question(workload, layouts, planned_template, spaces[0], searches, planned, twin=first)
 
 
-def answered(plan: Plan, asked: Asked, without: Collection[str] = ()) -> Plan:
-    """The plan with every block's best known template, knobs and cores; blocks whose knobs are given keep them."""
+def answered(
+    plan: Plan, asked: Asked, without: Collection[str] = (), answers: Mapping[tuple[str, ...], Answer] | None = None
+) -> Plan:  # fmt: skip
+    """The plan with every block's best known template, knobs and cores; blocks whose knobs are given keep them.
+
+    ``answers``, by the blocks' layers, are taken instead of the best known ones.
+    """
 
     def change(block: Block) -> Block:
         question = asked.get(block.layers)
         if question is None or block.knobs is not None:
             return block
-        best = question.answer(without)
+        best = question.answer(without) if answers is None else answers[block.layers]
         cores = block.cores if best.seconds is None else best.cores
         return replace(block, template=best.template, knobs=dict(best.knobs), cores=cores)
 

@@ -98,8 +98,9 @@ class JobIn(Input):
         examples=[None],
     )  # fmt: skip
     memory_limit: int | None = Field(
-        default=None, ge=2**20, le=2**50, description="Bytes of memory that one candidate may use.", examples=[2**31]
-    )
+        default=None, ge=2**20, le=2**50,
+        description="Bytes that the tuned model's weights and buffers may take; CPUs only.", examples=[2**31],
+    )  # fmt: skip
     seed: int = Field(default=0, ge=0, le=2**31 - 1, description="Of everything random.", examples=[0])
     fresh: bool = Field(
         default=False, description="Search again although the answer, or a part of it, is known.", examples=[False]
@@ -206,7 +207,7 @@ class SpecOut(Output):
     plan: dict[str, Any] | None = Field(
         description="A hand-written plan; left out (null) in lists of jobs.", examples=[None]
     )
-    memory_limit: int | None = Field(description="Bytes that one candidate may use.", examples=[None])
+    memory_limit: int | None = Field(description="Bytes that the tuned model may take.", examples=[None])
     seed: int = Field(description="Of everything random.", examples=[0])
     fresh: bool = Field(description="Whether known answers were not to be used.", examples=[False])
 

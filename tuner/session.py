@@ -90,6 +90,7 @@ class Session:
         self._machine = Reading.now()
         self._disturbed = 0  # samples that foreign load disturbed
         self.graph: Graph | None = None  # once the model is read
+        self._beside: tuple[str, ...] = ()  # files with weights beside the model
         self._known_seconds: dict[str, float] = {}  # latencies of whole models timed so far
         self._seconds = {"building": 0.0, "measuring": 0.0, "deciding": 0.0}
         self._tuning: Tuning | None = None
@@ -121,7 +122,7 @@ class Session:
         model = import_model(
             self.model, shapes=self.spec.shapes, disabled=self.spec.disabled_passes, external=self.external
         )  # fmt: skip
-        self.graph = model.graph
+        self.graph, self._beside = model.graph, model.beside
         self._inputs = Inputs(model.graph, self.inputs, self.spec.seed).sets
         with tempfile.TemporaryDirectory(prefix="fusetune-") as scratch:
             return self._run(model, Path(scratch))
@@ -316,7 +317,7 @@ class Session:
         self._say(Stage.COMPARE, "timing whole models in turns")
         began = time.monotonic()
         entries = [Contestant(n, "artifact", scratch / n, {} if n != "unoptimised" else {"rounds": 4}) for n in names]
-        entries.append(Contestant("onnxruntime", "onnxruntime", self.model))
+        entries.append(self._onnxruntime)
         result = self.models.contest(
             entries, self._inputs[0], threads=self.device.cores, rounds=10,
             seconds=self._compare_seconds, options=TurnOptions(turn_seconds=0.12), seed=self.spec.seed,
@@ -324,6 +325,10 @@ class Session:
         self._note(result)
         self._seconds["measuring"] += time.monotonic() - began
         return result
+
+    @property
+    def _onnxruntime(self) -> Contestant:
+        return Contestant("onnxruntime", "onnxruntime", self.model, beside=self._beside)
 
     @property
     def _renounced(self) -> tuple[tuple[str, ...], ...]:
@@ -352,9 +357,7 @@ class Session:
         self._say(Stage.COMPARE, "checking the result against ONNX Runtime")
         try:
             if self._reference is None:
-                self._reference = self.models.outputs(
-                    Contestant("onnxruntime", "onnxruntime", self.model), self._inputs, self.device.cores
-                )
+                self._reference = self.models.outputs(self._onnxruntime, self._inputs, self.device.cores)
             ours = self.models.outputs(Contestant("tuned", "artifact", folder), self._inputs, self.device.cores)
         except CandidateError as error:
             raise InternalError(f"The result could not be checked: {error}", code="not-verified") from error
@@ -421,10 +424,7 @@ class Session:
         """Time the default plan and ONNX Runtime shortly, so that a watcher knows early what is to be beaten."""
         self._say(Stage.COMPARE, "timing the default plan and ONNX Runtime")
         began = time.monotonic()
-        entries = [
-            Contestant("default", "artifact", scratch / "default"),
-            Contestant("onnxruntime", "onnxruntime", self.model),
-        ]
+        entries = [Contestant("default", "artifact", scratch / "default"), self._onnxruntime]
         result = self.models.contest(
             entries, self._inputs[0], threads=self.device.cores, rounds=3, seconds=FIRST_LOOK_SECONDS,
             options=TurnOptions(turn_seconds=0.12, patience=0.0), seed=self.spec.seed,

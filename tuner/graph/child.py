@@ -83,6 +83,7 @@ def _clean(request: dict[str, Any], folder: Path) -> dict[str, Any]:
         "sha256": cleaned.sha256,
         "passes": [vars(report) for report in cleaned.reports],
         "declared": dict(cleaned.declared),
+        "beside": list(cleaned.beside),
     }
 
 

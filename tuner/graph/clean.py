@@ -24,6 +24,7 @@ class Cleaned:
     sha256: str  # of the file's bytes
     reports: tuple[PassReport, ...]
     declared: Mapping[str, Dims | None]  # shapes of the inputs as the file has them
+    beside: tuple[str, ...]  # files with weights, as the model names them
 
 
 def clean(
@@ -44,7 +45,7 @@ def clean(
     if enabled:
         work = upgrade_opset(parsed, work)
     seconds = time.perf_counter() - began
-    sha256, declared = parsed.sha256, parsed.declared
+    sha256, declared, beside = parsed.sha256, parsed.declared, parsed.beside
     del parsed
     upgrade = PassReport("upgrade-opset", seconds, layers, len(work.nodes), enabled)
-    return Cleaned(work, sha256, (upgrade, *pipeline.run(work, disabled)), declared)
+    return Cleaned(work, sha256, (upgrade, *pipeline.run(work, disabled)), declared, beside)

@@ -54,6 +54,7 @@ class ImportedModel:
     name: str  # the file's name without ".onnx"; "model" for bytes
     passes: tuple[PassReport, ...] = ()
     declared: Mapping[str, Dims | None] = field(default_factory=dict)  # shapes of the inputs as the file has them
+    beside: tuple[str, ...] = ()  # files with weights below the model's folder
 
 
 def import_model(
@@ -98,7 +99,8 @@ def import_model(
         graph = Graph.from_json(result["graph"])
         weights = _map_weights(folder / "weights.bin", graph, result["offsets"])
     passes = tuple(PassReport(**report) for report in result["passes"])
-    return ImportedModel(graph, weights, result["sha256"], name, passes, MappingProxyType(result["declared"]))
+    declared, beside = MappingProxyType(result["declared"]), tuple(result["beside"])
+    return ImportedModel(graph, weights, result["sha256"], name, passes, declared, beside)
 
 
 def _locate(source: Path | bytes, folder: Path, limits: Limits) -> tuple[Path, str]:

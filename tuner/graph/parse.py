@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 from google.protobuf.message import DecodeError
-from onnx import GraphProto, ModelProto, NodeProto, helper, numpy_helper
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from tuner.errors import UserError
 from tuner.graph.attrs import DTYPES, ELEM_TYPES, from_proto
@@ -40,6 +40,7 @@ class Parsed:
     opset: int
     sha256: str  # of the file's bytes
     declared: Mapping[str, Dims | None]  # shapes of the inputs as the file has them
+    beside: tuple[str, ...]  # files with weights, as the model names them
 
 
 def parse(data: bytes, folder: Path | None, shapes: Mapping[str, tuple[int, ...]], sizes: Sizes) -> Parsed:
@@ -56,6 +57,7 @@ def parse(data: bytes, folder: Path | None, shapes: Mapping[str, tuple[int, ...]
     graph = model.graph
     _plain_domains(graph)
     _check_operators(graph, opset)
+    beside = _beside(graph)
     arrays = _take_weights(graph, folder, sizes)
     inputs = tuple(i.name for i in graph.input if i.name not in arrays)
     declared = declared_shapes(graph, inputs)
@@ -71,7 +73,7 @@ def parse(data: bytes, folder: Path | None, shapes: Mapping[str, tuple[int, ...]
     except (onnx.checker.ValidationError, RuntimeError, ValueError) as error:
         text = " ".join(str(error).split("==>")[0].split()).rstrip(". ")
         raise UserError(f"The model is not valid ONNX: {text[:300]}.", code="invalid-model") from error
-    return Parsed(model, arrays, inputs, opset, sha256, declared)
+    return Parsed(model, arrays, inputs, opset, sha256, declared, beside)
 
 
 def to_work(parsed: Parsed, sizes: Sizes) -> Work:
@@ -248,6 +250,13 @@ def _check_operators(graph: GraphProto, opset: int) -> None:
             raise unknown_operator(node.op_type, node.domain, label, opset)
         for inner in subgraphs(node):
             _check_operators(inner, opset)
+
+
+def _beside(graph: GraphProto) -> tuple[str, ...]:
+    """Files in which initializers are, in the order in which they are named."""
+    outside = (t for t in graph.initializer if t.data_location == TensorProto.EXTERNAL)
+    entries = (entry for tensor in outside for entry in tensor.external_data)
+    return tuple(dict.fromkeys(entry.value for entry in entries if entry.key == "location"))
 
 
 def _take_weights(graph: GraphProto, folder: Path | None, sizes: Sizes) -> dict[str, np.ndarray]:

@@ -30,6 +30,7 @@ class Contestant:
     kind: str  # "artifact", "onnxruntime", "openvino", "torch", "tvm", or the "module:Class" of an Engine
     path: Path  # the artifact's folder, or the ONNX file
     options: Mapping[str, Any] = field(default_factory=dict)  # JSON values
+    beside: tuple[str, ...] = ()  # files below the ONNX file's folder that it keeps weights in
 
 
 @dataclass(frozen=True)

@@ -10,16 +10,15 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from one_host import OneHost
 
 from service.commands.worker import describe, offered
 from tests.unit.gpu.gpu_tools import RTX3090, fake_smi
 from tuner.errors import DeviceError
 from tuner.measure.cluster import gpu
-from tuner.measure.cluster.cluster import Answer, Call, Member
 from tuner.measure.cluster.conversation import LOSSES, Conversation
 from tuner.measure.cluster.gpu import ClusterGpu
 from tuner.measure.cluster.host import Host
-from tuner.measure.cluster.messages import pack, unpack
 from tuner.measure.device import devices
 
 sys.path.append(str(Path(__file__).parents[1] / "gpu"))
@@ -58,39 +57,6 @@ def test_a_gpu_that_is_not_usable_is_missed_only_where_it_was_asked_for(
     assert raised.value.code == "no-gpu"
     monkeypatch.setenv("PATH", str(fake_smi(tmp_path / "old", RTX3090.replace("580.95", "535.1"))))
     assert [d.name for d in offered("auto")] == ["cpu"] and "535.1" in caplog.text
-
-
-class OneHost:
-    """A Cluster of one machine, this one, that goes away under so many requests."""
-
-    def __init__(self, host: Host, losses: int = 0) -> None:
-        self._host, self._losses = host, losses
-        self._answers: list[Answer] = []
-        self.asked: list[dict[str, object]] = []
-
-    def having(self, device: object) -> list[Member]:
-        return [Member("one", DEVICE, 0, {})]
-
-    def call(self, call: Call) -> int:
-        self.asked.append(dict(call.header))
-        if call.method == "whole" and self._losses:
-            self._losses -= 1
-            self._answers.append(Answer(len(self.asked), None, "its node died"))
-            return len(self.asked)
-        assert call.blob is not None and call.keep is not None
-        header, blob = unpack(getattr(self._host, call.method)(pack(dict(call.header), call.blob.read_bytes())))
-        call.keep.write_bytes(blob)
-        self._answers.append(Answer(len(self.asked), header))
-        return len(self.asked)
-
-    def exchange(self, seconds: float) -> list[Answer]:
-        answers, self._answers = self._answers, []
-        return answers
-
-    def close(self) -> None:
-        pass
-
-    dispose = close
 
 
 @pytest.fixture

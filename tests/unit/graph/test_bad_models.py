@@ -224,7 +224,7 @@ def external(folder: Path, location: str, *, length: int | None = None) -> Path:
 def test_external_data_in_the_models_folder(tmp_path: Path) -> None:
     found = import_model(external(tmp_path, "weights.bin"))
     np.testing.assert_array_equal(found.weights["w"], rand(4, 3, 3, 3))
-    assert found.name == "model"
+    assert found.name == "model" and found.beside == ("weights.bin",)
     for refused in (
         lambda: import_model((tmp_path / "model.onnx").read_bytes()),
         lambda: import_model(tmp_path / "model.onnx", external=False),

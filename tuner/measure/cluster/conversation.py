@@ -10,7 +10,7 @@ from typing import Any
 
 from tuner.errors import CandidateError, DeviceError, InternalError
 from tuner.measure.cluster.cluster import PATIENCE, Answer, Call, Cluster, Member
-from tuner.measure.cluster.files import PIECE, listing
+from tuner.measure.cluster.files import PIECE, listing, sha256
 from tuner.measure.contest import Contestant
 from tuner.scratch import Scratch
 from tuner.types import Device
@@ -40,9 +40,13 @@ class Conversation:
     @staticmethod
     def describe(contestant: Contestant) -> dict[str, Any]:
         """A contestant as a request's header names it."""
-        files, options = listing(contestant.path), dict(contestant.options)
-        return {"name": contestant.name, "kind": contestant.kind, "options": options, "files": files,
-                "path": contestant.path.name, "from": str(contestant.path)}  # fmt: skip
+        path = contestant.path
+        said = {"name": contestant.name, "kind": contestant.kind, "options": dict(contestant.options),
+                "path": path.name}  # fmt: skip
+        if not contestant.beside:
+            return said | {"files": listing(path), "from": str(path)}
+        files = {name: sha256(path.parent / name) for name in (path.name, *contestant.beside)}
+        return said | {"files": files, "from": str(path.parent), "within": True}
 
     def ask(self, header: dict[str, Any], blob: bytes = b"") -> tuple[dict[str, Any], bytes]:
         """What a machine answers to ``header``, whose "contestants" it gets the files of.

@@ -51,7 +51,7 @@ class Wholes:
             found = []
             for number, each in enumerate(described):
                 path = folder / str(number) / Path(each["path"]).name
-                self._store.lay_out(each["files"], path)
+                self._store.lay_out(each["files"], path.parent if each.get("within") else path)
                 found.append(Contestant(each["name"], each["kind"], path, each["options"]))
             yield found
         finally:

@@ -17,16 +17,16 @@ import numpy as np
 from tuner.allowance import build_seconds, compare_seconds, search_end
 from tuner.build.assemble import Step
 from tuner.build.tuning_log import write_tuning_log
-from tuner.build.verify import Verification, compare, softmax_outputs
+from tuner.build.verify import Verification
 from tuner.builds import Builds, ModelMemory
 from tuner.clock import Clock
+from tuner.comparing import Comparing, winner
 from tuner.errors import CandidateError, InternalError, UserError
 from tuner.events import Curve, Progress, Stage, Watch, silent
 from tuner.graph.ir import Graph
 from tuner.graph.load import ImportedModel, import_model
 from tuner.inputs import Inputs
-from tuner.measure.contest import Contestant, ContestResult, TurnOptions, ratio
-from tuner.measure.contest_result import fastest
+from tuner.measure.contest import ContestResult, ratio
 from tuner.measure.device import toolchain
 from tuner.measure.local import LocalRunner
 from tuner.measure.machine import MachineState, Reading
@@ -55,7 +55,6 @@ from tuner.turns import Turn, alone
 from tuner.types import PROTOCOL, Device, JobSpec, Trial
 
 LESS_EXACT = ("winograd",)  # templates to do without when their rounding errors add up to too much
-FIRST_LOOK_SECONDS = 1.0  # for timing the default plan and ONNX Runtime before the search
 
 
 @dataclass
@@ -90,16 +89,13 @@ class Session:
         self._machine = Reading.now()
         self._disturbed = 0  # samples that foreign load disturbed
         self.graph: Graph | None = None  # once the model is read
-        self._beside: tuple[str, ...] = ()  # files with weights beside the model
-        self._known_seconds: dict[str, float] = {}  # latencies of whole models timed so far
+        self._comparing: Comparing | None = None  # once the model is read
         self._seconds = {"building": 0.0, "measuring": 0.0, "deciding": 0.0}
         self._tuning: Tuning | None = None
-        self._look_seconds = 0.0  # that the first look took
         self._foreseen: Foreseen | None = None  # of the tuned plan as a whole, before it was built
         self._replanning: Replanning | None = None  # with strategies that consider other plans than the one begun with
         self._inputs: list[dict[str, np.ndarray]] = []  # what whole models are run on
         self._rounding: Rounding | None = None  # in bf16, what it costs this model
-        self._reference: list[dict[str, np.ndarray]] | None = None  # ONNX Runtime's outputs for the input sets
 
     @property
     def stopped(self) -> bool:
@@ -122,14 +118,19 @@ class Session:
         model = import_model(
             self.model, shapes=self.spec.shapes, disabled=self.spec.disabled_passes, external=self.external
         )  # fmt: skip
-        self.graph, self._beside = model.graph, model.beside
+        self.graph = model.graph
         self._inputs = Inputs(model.graph, self.inputs, self.spec.seed).sets
         with tempfile.TemporaryDirectory(prefix="fusetune-") as scratch:
+            self._comparing = Comparing(
+                self.spec, self.model, model, self._inputs, self.models, self.device.cores, Path(scratch)
+            )
             return self._run(model, Path(scratch))
 
     # stages -----------------------------------------------------------------------------------------------------
 
     def _run(self, model: ImportedModel, scratch: Path) -> dict[str, Any]:
+        comparing = self._comparing
+        assert comparing is not None  # since run
         begun = self._plan(model, scratch)
         plan, builds = defaults(begun.plan, begun.asked), Builds(model, self.device, scratch)
         with self._turn("the default plan"):
@@ -141,38 +142,39 @@ class Session:
                     code="memory-limit", hint="Raise --memory-limit.",
                 )  # fmt: skip
             if self.baselines:
-                self._first_look(model, scratch)
+                self._say(Stage.COMPARE, "timing the default plan and ONNX Runtime")
+                comparing.first_look()
         way = self._search(model, begun, builds)
         found, self._foreseen = way.found(), way.foreseen()
         with self._turn("whole models"):
             plans = {"default": plan}
-            checked = self._build_found(model, found, plans, builds, steps)
+            checked = self._build_found(found, plans, builds, steps)
             if self.baselines:
                 lone = unfused(model.graph, self.device, 1)
                 steps["unoptimised"] = self._build(builds, lone, "unoptimised")
                 if self.device.cores > 1:
                     wide = unfused(model.graph, self.device, self.device.cores)
                     steps["unfused"] = self._build(builds, wide, "unfused")
-            result = self._compare(model, scratch, list(steps))
-            winner = self._winner(result, steps)
-            verification = checked.get(winner) or self._verify(model, scratch / winner)
+            self._say(Stage.COMPARE, "timing whole models in turns")
+            result = comparing.compare(steps, self._compare_seconds)
+            best = winner(result, steps)
+            verification = checked.get(best) or self._verify(best)
         if not verification.passed:
             raise InternalError(
                 f"The tuned model differs from the reference by {verification.max_rel_error:.2g} "
                 f"(limit {verification.limit:g}); it was not exported.",
                 code="wrong-result",
             )
-        chosen = plans[winner]
         with self._turn("the finished model"):
-            memory = builds.memory(winner)
-            report = self._report(model, chosen, steps[winner], result, winner, verification, memory, scratch / winner)
-        self._export(scratch / winner, chosen, report, way.tuning.trials)
+            report = self._report(
+                model, plans[best], steps[best], result, best, verification, builds.memory(best), scratch / best
+            )
+        self._export(scratch / best, plans[best], report, way.tuning.trials)
         self._say(Stage.EXPORT, "done", best=report["latency_ms"]["tuned"]["median"] / 1e3, done=1.0)
         return report
 
     def _build_found(
-        self, model: ImportedModel, found: Mapping[str, Planned], plans: dict[str, Plan], builds: Builds,
-        steps: dict[str, list[Step]],
+        self, found: Mapping[str, Planned], plans: dict[str, Plan], builds: Builds, steps: dict[str, list[Step]]
     ) -> dict[str, Verification]:  # fmt: skip
         """Build what the search found, as far as it is exact enough and differs; what is built enters ``plans``.
 
@@ -180,13 +182,13 @@ class Session:
         """
         checked = {}
         for name, planned in found.items():
-            built = self._build_exact(model, planned, plans, builds, name)
+            built = self._build_exact(planned, plans, builds, name)
             if built is not None:
                 plans[name], steps[name], checked[name] = built
         return checked
 
     def _build_exact(
-        self, model: ImportedModel, planned: Planned, plans: Mapping[str, Plan], builds: Builds, name: str
+        self, planned: Planned, plans: Mapping[str, Plan], builds: Builds, name: str
     ) -> tuple[Plan, list[Step], Verification] | None:  # fmt: skip
         """A plan with the best known kernels, built and verified; None if it is among ``plans`` or never exact enough.
 
@@ -209,10 +211,15 @@ class Session:
                 built = self._build(builds, tuned, name)
                 if self._excess(builds, name):
                     return None
-            verification = self._verify(model, builds.folder(name))
+            verification = self._verify(name)
             if verification.passed:
                 return tuned, built, verification
         return None
+
+    def _verify(self, name: str) -> Verification:
+        assert self._comparing is not None  # since run
+        self._say(Stage.COMPARE, "checking the result against ONNX Runtime")
+        return self._comparing.verify(name)
 
     def _excess(self, builds: Builds, name: str) -> int:
         """Bytes by which a built model exceeds the job's limit on its memory."""
@@ -303,7 +310,8 @@ class Session:
             return None
         missing = 1.0 if self.elsewhere else known_share(begun.asked)
         building = build_seconds(builds.first, plans, missing, baselines=self.baselines)
-        return search_end(budget, self.clock.seconds, building, self._compare_seconds, self._look_seconds)
+        look = self._comparing.look_seconds if self._comparing is not None else 0.0
+        return search_end(budget, self.clock.seconds, building, self._compare_seconds, look)
 
     def _replan(self, model: ImportedModel, tuning: Tuning, strategy: Strategy) -> Replanning:
         cores = core_counts(self.spec.cores, self.device)
@@ -312,23 +320,6 @@ class Session:
             precision=self.spec.precision, exact=self._exact,
         )  # fmt: skip
         return self._replanning
-
-    def _compare(self, model: ImportedModel, scratch: Path, names: Sequence[str]) -> ContestResult:
-        self._say(Stage.COMPARE, "timing whole models in turns")
-        began = time.monotonic()
-        entries = [Contestant(n, "artifact", scratch / n, {} if n != "unoptimised" else {"rounds": 4}) for n in names]
-        entries.append(self._onnxruntime)
-        result = self.models.contest(
-            entries, self._inputs[0], threads=self.device.cores, rounds=10,
-            seconds=self._compare_seconds, options=TurnOptions(turn_seconds=0.12), seed=self.spec.seed,
-        )  # fmt: skip
-        self._note(result)
-        self._seconds["measuring"] += time.monotonic() - began
-        return result
-
-    @property
-    def _onnxruntime(self) -> Contestant:
-        return Contestant("onnxruntime", "onnxruntime", self.model, beside=self._beside)
 
     @property
     def _renounced(self) -> tuple[tuple[str, ...], ...]:
@@ -341,27 +332,7 @@ class Session:
     def _compare_seconds(self) -> float:
         budget, blocks = self.spec.budget.seconds, self._tuning.latency if self._tuning is not None else None
         left = None if budget is None else budget - self.clock.seconds
-        return compare_seconds(self._known_seconds.get("default"), blocks, left)
-
-    def _winner(self, result: ContestResult, steps: Mapping[str, Any]) -> str:
-        """The fastest of tuned, greedy and default as measured whole, in turns; a whole that failed cannot win."""
-        winner = fastest(result, [n for n in ("tuned", "greedy", "default") if n in steps])
-        if winner is None:
-            failure = result["default"].failure
-            raise InternalError(
-                f"The built model does not run: {failure.message if failure else 'it was not timed'}", code="no-result"
-            )
-        return winner
-
-    def _verify(self, model: ImportedModel, folder: Path) -> Verification:
-        self._say(Stage.COMPARE, "checking the result against ONNX Runtime")
-        try:
-            if self._reference is None:
-                self._reference = self.models.outputs(self._onnxruntime, self._inputs, self.device.cores)
-            ours = self.models.outputs(Contestant("tuned", "artifact", folder), self._inputs, self.device.cores)
-        except CandidateError as error:
-            raise InternalError(f"The result could not be checked: {error}", code="not-verified") from error
-        return compare(ours, self._reference, softmax_outputs(model.graph), self.spec.accuracy)
+        return compare_seconds(self._known.get("default"), blocks, left)
 
     def _report(
         self, model: ImportedModel, plan: Plan, steps: Sequence[Step], result: ContestResult, winner: str,
@@ -369,7 +340,8 @@ class Session:
     ) -> dict[str, Any]:  # fmt: skip
         began = time.monotonic()
         kernels = self.models.profile(folder)
-        self._seconds["measuring"] += time.monotonic() - began
+        whole = self._comparing.seconds if self._comparing is not None else 0.0
+        measuring = self._seconds["measuring"] + whole + time.monotonic() - began
         outcome = Outcome(
             spec=self.spec, model=model, device=self.device, plan=plan, steps=steps, contest=result, winner=winner,
             ratio=ratio(result, winner, "onnxruntime"), verification=verification, memory=memory, kernels=kernels,
@@ -377,7 +349,7 @@ class Session:
             over_default=ratio(result, "tuned", "default") if _has(result, "tuned", "default") else None,
             tuning=self._tuning, foreseen=self._foreseen, curve=self.curve.points,
             machine=MachineState.since(self._machine), disturbed=self._disturbed,
-            seconds=self._seconds | {"total": self.clock.seconds},
+            seconds=self._seconds | {"measuring": measuring, "total": self.clock.seconds},
             toolchain=toolchain(), protocol=PROTOCOL,
             blocks=examined(self._replanning.state) if self._replanning else None, rounding=self._rounding,
         )  # fmt: skip
@@ -401,12 +373,12 @@ class Session:
         tuning, elapsed = self._tuning, self.clock.seconds
         measured = tuning.measured if tuning else 0
         # Until every block was measured, the default plan as timed whole is the best there is.
-        best = best or (tuning.latency if tuning else None) or self._known_seconds.get("default")
+        best = best or (tuning.latency if tuning else None) or self._known.get("default")
         self.curve.add(elapsed, measured, best)
         self.watch(
             Progress(
                 stage, message, measured, tuning.failed if tuning else 0, tuning.reused if tuning else 0, best,
-                self._known_seconds.get("onnxruntime"), self._known_seconds.get("unoptimised"), elapsed, done,
+                self._known.get("onnxruntime"), self._known.get("unoptimised"), elapsed, done,
             )
         )  # fmt: skip
 
@@ -420,22 +392,10 @@ class Session:
             stack.push(turn)
             yield
 
-    def _first_look(self, model: ImportedModel, scratch: Path) -> None:
-        """Time the default plan and ONNX Runtime shortly, so that a watcher knows early what is to be beaten."""
-        self._say(Stage.COMPARE, "timing the default plan and ONNX Runtime")
-        began = time.monotonic()
-        entries = [Contestant("default", "artifact", scratch / "default"), self._onnxruntime]
-        result = self.models.contest(
-            entries, self._inputs[0], threads=self.device.cores, rounds=3, seconds=FIRST_LOOK_SECONDS,
-            options=TurnOptions(turn_seconds=0.12, patience=0.0), seed=self.spec.seed,
-        )  # fmt: skip
-        self._note(result)
-        self._look_seconds = time.monotonic() - began
-        self._seconds["measuring"] += self._look_seconds
-
-    def _note(self, result: ContestResult) -> None:
-        """Remember whole models' latencies for whoever watches."""
-        self._known_seconds |= {s.contestant.name: s.median for s in result.standings if s.median is not None}
+    @property
+    def _known(self) -> Mapping[str, float]:
+        """Latencies of whole models timed so far."""
+        return self._comparing.known if self._comparing is not None else {}
 
     def _share(self, tuning: Tuning) -> float:
         budget = self.spec.budget

@@ -16,7 +16,7 @@ sys.path.append(str(Path(__file__).parents[1] / "build"))
 from build_models import machine, node, rand
 from search_fakes import MemoryStore, trial
 
-from tuner import session as room
+from tuner import comparing
 from tuner.errors import UserError
 from tuner.graph.load import import_model
 from tuner.search.fusion import greedy
@@ -76,7 +76,7 @@ def templates(report: Mapping[str, Any]) -> list[str]:
 
 
 def test_a_model_stays_within_its_limit(model: Path, known: list[Trial], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(room, "fastest", lambda _, names: names[0])  # "tuned", whatever this machine says
+    monkeypatch.setattr(comparing, "fastest", lambda _, names: names[0])  # "tuned", whatever this machine says
     free = tuned(model, known, None)
     assert templates(free) == ["conv2d", "winograd", "winograd"]
     size = free["memory"]["weights"] + free["memory"]["activations"]

@@ -26,7 +26,8 @@ def worker(args: argparse.Namespace) -> int:
     from tuner.measure.cluster.joining import Joining, Offer
 
     check_extra()
-    cores = len(os.sched_getaffinity(0))
+    devices = offered(args.device, args.name)
+    cores = next((d.cores for d in devices if d.kind == "cpu"), len(os.sched_getaffinity(0)))
     builders = cores if args.builders is None else args.builders
     console = Console(stderr=True, highlight=False, soft_wrap=True)
 
@@ -39,7 +40,6 @@ def worker(args: argparse.Namespace) -> int:
         )  # fmt: skip
 
     # A member per device: each measures by itself, and the first one builds, while it does not measure.
-    devices = offered(args.device, args.name)
     members = [joining(device, 0 if n else builders) for n, device in enumerate(devices)] or [joining(None, builders)]
 
     def leave(_: int, __: FrameType | None) -> None:
@@ -52,9 +52,12 @@ def worker(args: argparse.Namespace) -> int:
     threads = [threading.Thread(target=each.run) for each in members[1:]]
     for thread in threads:
         thread.start()
-    members[0].run()
-    for thread in threads:
-        thread.join()
+    try:
+        members[0].run()
+    finally:
+        leave(0, None)
+        for thread in threads:
+            thread.join()
     return 0
 
 

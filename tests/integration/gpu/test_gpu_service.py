@@ -44,6 +44,7 @@ def test_a_server_offers_the_gpu_of_its_machine(
     [
         (JobSpec("m", strategy="greedy"), "unknown-strategy"),
         (JobSpec("m", plan={"version": 1}), "bad-plan"),
+        (JobSpec("m", memory_limit=2**30), "bad-memory-limit"),
         (JobSpec("m", precision="bf16"), "bad-precision"),
         (JobSpec("m", cores=(83,)), "bad-cores"),
     ],

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from one_host import OneHost
 
+from service.commands import worker as command
 from service.commands.worker import describe, offered
 from tests.unit.gpu.gpu_tools import RTX3090, fake_smi
 from tuner.errors import DeviceError
@@ -19,7 +22,8 @@ from tuner.measure.cluster import gpu
 from tuner.measure.cluster.conversation import LOSSES, Conversation
 from tuner.measure.cluster.gpu import ClusterGpu
 from tuner.measure.cluster.host import Host
-from tuner.measure.device import devices
+from tuner.measure.cluster.joining import Offer
+from tuner.measure.device import detect_cpu, devices
 
 sys.path.append(str(Path(__file__).parents[1] / "gpu"))
 from test_gpu_bundle_run import bundle
@@ -45,6 +49,33 @@ def test_a_worker_offers_all_that_its_machine_has(smi: Path) -> None:
     assert only.memory == 24 << 30
     assert "box = NVIDIA GeForce RTX 3090, 82 SMs" in describe(only, 0)
     assert offered("none") == []
+
+
+@pytest.mark.parametrize(("device", "expected"), [("auto", [("cpu", 3, 3), ("gpu", 0, 3)]), ("gpu", [("gpu", 8, 8)])])
+def test_each_device_is_a_member_and_cores_are_those_that_the_cpu_measures_on(
+    smi: Path, monkeypatch: pytest.MonkeyPatch, device: str, expected: list[tuple[str, int, int]]
+) -> None:
+    """Not the operating system's processors, of which a core may have two."""
+    found = replace(detect_cpu(), cores=3)
+    monkeypatch.setattr("tuner.measure.device.detect_cpu", lambda: found)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
+    offers: list[Offer] = []
+
+    class Once:
+        def __init__(self, offer: Offer, **_: object) -> None:
+            offers.append(offer)
+
+        def run(self) -> None:
+            return
+
+        stop = run
+
+    monkeypatch.setattr("tuner.measure.cluster.joining.Joining", Once)
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+    monkeypatch.setattr(command, "check_extra", lambda: None)
+    args = argparse.Namespace(cluster="127.0.0.1:1", device=device, name=None, builders=None)
+    assert command.worker(args) == 0
+    assert [(o.device and o.device.name, o.builders, o.cores) for o in offers] == expected
 
 
 def test_a_gpu_that_is_not_usable_is_missed_only_where_it_was_asked_for(

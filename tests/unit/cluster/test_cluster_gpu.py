@@ -115,6 +115,7 @@ def test_a_bundle_is_measured_piece_by_piece(host: Host, tmp_path: Path, monkeyp
 def test_nothing_is_begun_when_the_time_is_up(host: Host, tmp_path: Path) -> None:
     found = over(OneHost(host)).measure(bundle(tmp_path, ["a", "b"]), until=time.monotonic() - 1)
     assert found["results"] == []
+    assert over(OneHost(host)).measure(bundle(tmp_path, []))["results"] == []
 
 
 def test_what_a_machine_takes_with_it_is_asked_for_again(host: Host, tmp_path: Path) -> None:

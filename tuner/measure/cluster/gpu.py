@@ -28,7 +28,7 @@ class ClusterGpu:
 
         keys = [each["key"] for each in read_bundle(bundle)["candidates"]]
         found: dict[str, Any] = {}
-        for start in range(0, len(keys), AT_ONCE):
+        for start in range(0, max(len(keys), 1), AT_ONCE):  # of an empty one, too, what the device is
             seconds = until - time.monotonic()
             if found and seconds <= 0:
                 break

@@ -40,7 +40,7 @@ class Wholes:
         with self._laid_out(header["contestants"]) as contestants:
             try:
                 return self._kinds[header["what"]](contestants, header, blob)
-            except CandidateError as error:
+            except (CandidateError, DeviceError) as error:
                 return pack({"refused": [error.message, error.hint]})
 
     @contextmanager
@@ -93,13 +93,7 @@ class Wholes:
     def _timed(self, contestants: list[Contestant], _: Mapping[str, Any], __: bytes) -> bytes:
         from tuner.gpu.timing import time_artifact
 
-        try:
-            return pack({"timed": time_artifact(contestants[0].path)})
-        except DeviceError as error:
-            raise CandidateError(error.message, code="contestant-failed", hint=error.hint) from error
+        return pack({"timed": time_artifact(contestants[0].path)})
 
     def _roof(self, _: list[Contestant], header: Mapping[str, Any], __: bytes) -> bytes:
-        try:
-            return pack({"roof": asdict(measure_roof(Device.from_json(header["device"])))})
-        except DeviceError as error:
-            raise CandidateError(error.message, code="contestant-failed", hint=error.hint) from error
+        return pack({"roof": asdict(measure_roof(Device.from_json(header["device"])))})

@@ -96,7 +96,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--seed", type=int, default=0, metavar="N", help="of random inputs")
     run.set_defaults(run=_lazy("service.commands.compare", "run"))
 
-    zoo = commands.add_parser("zoo", help="list the twelve models that come along, or write them", allow_abbrev=False)
+    zoo = commands.add_parser("zoo", help="list the thirteen models that come along, or write them", allow_abbrev=False)
     zoo.add_argument("names", nargs="*", metavar="NAME", help="models to write ('all' for every one)")
     zoo.add_argument("--out", type=Path, default=Path(), metavar="DIR")
     zoo.add_argument("--seed", type=int, default=0, metavar="N", help="of the random weights")

@@ -23,8 +23,9 @@ from tuner.graph.load import ImportedModel, import_model
 from tuner.graph.passes.registry import SLICING
 from tuner.measure.device import toolchain
 from tuner.output import check_writable, install
+from tuner.plan.chains import AnyChain, deepest
 from tuner.plan.partition import Choice, to_plan
-from tuner.plan.space import AnyChain, PlanSpace, plan_space
+from tuner.plan.space import PlanSpace, plan_space
 from tuner.report import cost_model, failures, preamble
 from tuner.search.blocks import machine_of
 from tuner.search.examination import examined
@@ -92,12 +93,13 @@ class SimulatedSession:
         self.graph = model.graph
         self._say(Stage.PLAN, f"listing the blocks of {len(model.graph.layers)} layers")
         cores = self.spec.cores or tuple(range(1, self.device.cores + 1))
-        space = plan_space(model.graph, self.device, tuple(sorted(set(cores))), AnyChain())
+        rules = deepest(model.graph)
+        space = plan_space(model.graph, self.device, tuple(sorted(set(cores))), rules)
         choice, planning = self._search(space)
         self._say(Stage.COMPARE, "timing whole plans on the simulated device")
         with self.turn("whole plans"):
             whole = self._compare(space, choice)
-        report = self._report(model, space, choice, planning, whole)
+        report = self._report(model, space, rules, choice, planning, whole)
         self._export(space, choice, report, planning.trials)
         self._say(Stage.EXPORT, "done", best=report["latency_ms"]["tuned"]["median"] / 1e3, done=1.0)
         return report
@@ -139,7 +141,7 @@ class SimulatedSession:
         return found
 
     def _report(
-        self, model: ImportedModel, space: PlanSpace, choice: Choice, planning: Planning,
+        self, model: ImportedModel, space: PlanSpace, rules: AnyChain, choice: Choice, planning: Planning,
         whole: Mapping[str, Sequence[float]],
     ) -> dict[str, Any]:  # fmt: skip
         latency: dict[str, Any] = dict.fromkeys(BASELINES) | {
@@ -169,7 +171,7 @@ class SimulatedSession:
             "machine": None,
             "space": {
                 "blocks": len(space.blocks), "questions": len(space.questions), "evaluations": space.evaluations,
-                "complete": space.complete, "exact": choice.exact,
+                "complete": space.complete and rules.depth is None, "depth": rules.depth, "exact": choice.exact,
             },
             "plan": to_plan(space, choice).hash,
             "curve": [[t, n, round(best * 1e3, 5)] for t, n, best in self.curve.points],

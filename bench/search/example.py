@@ -21,8 +21,9 @@ from bench.search.spaces import zoo_graph
 from cost_model.block_model import BlockModel
 from tuner.graph.ir import Graph
 from tuner.measure.device import devices
+from tuner.plan.chains import AnyChain
 from tuner.plan.partition import Choice, best_partition
-from tuner.plan.space import AnyChain, PlanSpace, plan_space
+from tuner.plan.space import PlanSpace, plan_space
 from tuner.plan.workload import workload_of
 from tuner.search.blocks import machine_of
 from tuner.search.kriging import corrected

@@ -23,7 +23,8 @@ from tuner.errors import InternalError
 from tuner.graph import zoo
 from tuner.graph.ir import Graph, Layer
 from tuner.measure.device import devices
-from tuner.plan.space import AnyChain, plan_space
+from tuner.plan.chains import AnyChain
+from tuner.plan.space import plan_space
 from tuner.search.blocks import block_rows, machine_of
 from tuner.search.calibration import designed, examine, measure, train
 from tuner.simulate.machine import times

@@ -20,8 +20,9 @@ from tuner.graph import zoo
 from tuner.graph.ir import Graph
 from tuner.graph.load import import_model
 from tuner.graph.passes.registry import SLICING
+from tuner.plan.chains import AnyChain
 from tuner.plan.partition import Choice, Table, best_partition
-from tuner.plan.space import AnyChain, PlanSpace, plan_space
+from tuner.plan.space import PlanSpace, plan_space
 from tuner.search.blocks import block_rows
 from tuner.simulate.machine import noisy, times
 from tuner.simulate.spec import SimSpec, load

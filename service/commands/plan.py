@@ -71,15 +71,16 @@ def _unmeasured(device: Device) -> tuple[str, ...]:
 
 
 def _planned(strategy: str, graph: Graph, device: Device, cores: tuple[int, ...] | None) -> Plan:
+    from tuner.plan.chains import deepest
     from tuner.plan.partition import to_plan
-    from tuner.plan.space import AnyChain, plan_space
+    from tuner.plan.space import plan_space
     from tuner.search.fusion import greedy, unfused
     from tuner.search.questions import core_counts
     from tuner.search.strategies.unmeasured import unmeasured
 
     counts = core_counts(cores, device)
     if device.simulated:
-        space = plan_space(graph, device, counts, AnyChain())
+        space = plan_space(graph, device, counts, deepest(graph))
         return to_plan(space, unmeasured(space, strategy))
     return unfused(graph, device, 1) if strategy == "none" else greedy(graph, device, max(counts))
 

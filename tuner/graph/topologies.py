@@ -1,7 +1,7 @@
 """Networks that the onnx package does not ship, written from their papers: ``name -> ModelProto``, weights all zero.
 
 ResNet-18: He et al. 2015, arXiv 1512.03385, table 1. MobileNetV2: Sandler et al. 2018, arXiv 1801.04381, table 2.
-EfficientNet-B0: Tan and Le 2019, arXiv 1905.11946, table 1.
+EfficientNet-B0: Tan and Le 2019, arXiv 1905.11946, table 1. DenseNet-264: Huang et al. 2016, arXiv 1608.06993, table 1.
 """
 
 from __future__ import annotations
@@ -30,14 +30,21 @@ class _Net:
         self.parameters.append(numpy_helper.from_array(np.zeros(shape, dtype=np.float32), name))
         return name
 
+    def plain_conv(self, x: str, ic: int, oc: int, kernel: int, stride: int = 1, group: int = 1) -> str:
+        """A convolution, its borders padded by half the kernel."""
+        weights = self.parameter(f"conv_{len(self.nodes)}_w", oc, ic // group, kernel, kernel)
+        sizes = {"kernel_shape": [kernel] * 2, "strides": [stride] * 2, "pads": [kernel // 2] * 4, "group": group}
+        return self.add("Conv", x, weights, **sizes)
+
+    def normalised(self, x: str, channels: int) -> str:
+        """Batch normalisation."""
+        number = len(self.nodes)
+        statistics = [self.parameter(f"bn_{number}_{part}", channels) for part in ("scale", "shift", "mean", "var")]
+        return self.add("BatchNormalization", x, *statistics)
+
     def conv(self, x: str, ic: int, oc: int, kernel: int, stride: int = 1, group: int = 1) -> str:
         """A convolution with batch normalisation, its borders padded by half the kernel."""
-        number = len(self.nodes)
-        weights = self.parameter(f"conv_{number}_w", oc, ic // group, kernel, kernel)
-        sizes = {"kernel_shape": [kernel] * 2, "strides": [stride] * 2, "pads": [kernel // 2] * 4, "group": group}
-        x = self.add("Conv", x, weights, **sizes)
-        statistics = [self.parameter(f"bn_{number}_{part}", oc) for part in ("scale", "shift", "mean", "var")]
-        return self.add("BatchNormalization", x, *statistics)
+        return self.normalised(self.plain_conv(x, ic, oc, kernel, stride, group), oc)
 
     def relu6(self, x: str) -> str:
         low, high = (
@@ -123,6 +130,29 @@ def efficientnet_b0() -> ModelProto:
     return net.model("efficientnet_b0", net.classifier(net.swish(net.conv(x, 320, 1280, 1)), 1280))
 
 
+def densenet264() -> ModelProto:
+    """Layers that read what all before them in their block made, normalised anew for each; halved between blocks."""
+    net, channels, grown, wide = _Net(), 64, 32, 128
+
+    def activated(x: str, channels: int) -> str:
+        return net.add("Relu", net.normalised(x, channels))
+
+    x = activated(net.plain_conv("image", 3, channels, 7, stride=2), channels)
+    x = net.add("MaxPool", x, kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1])
+    for block, repeats in enumerate((6, 12, 64, 48)):
+        if block:
+            x = net.plain_conv(activated(x, channels), channels, channels // 2, 1)
+            x = net.add("AveragePool", x, kernel_shape=[2, 2], strides=[2, 2])
+            channels //= 2
+        for _ in range(repeats):
+            new = net.plain_conv(activated(x, channels), channels, wide, 1)
+            new = net.plain_conv(activated(new, wide), wide, grown, 3)
+            x = net.add("Concat", x, new, axis=1)
+            channels += grown
+    return net.model("densenet264", net.classifier(activated(x, channels), channels))
+
+
 TOPOLOGIES: dict[str, Callable[[], ModelProto]] = {
     "resnet18": resnet18, "mobilenetv2": mobilenetv2, "efficientnet_b0": efficientnet_b0,
+    "densenet264": densenet264,
 }  # fmt: skip

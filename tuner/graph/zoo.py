@@ -1,6 +1,6 @@
-"""Twelve real topologies with seeded random weights that keep activations alive, for examples, tests and benchmarks.
+"""Thirteen real topologies with seeded random weights that keep activations alive, for examples, tests and benchmarks.
 
-The onnx wheel ships nine without weights (ConstantOfShape); three are written in tuner.graph.topologies. Random weights
+The onnx wheel ships nine without weights (ConstantOfShape); four are written in tuner.graph.topologies. Random weights
 must be chosen with care: with careless ones activations vanish or explode and a saturated softmax hides every error.
 Here each layer is scaled by what it does to a random image, one layer after the other (layer-sequential unit variance,
 Mishkin and Matas 2015, arXiv 1511.06422).
@@ -25,6 +25,7 @@ _MODELS = {
     "inception_v1": "GoogLeNet (2014): four parallel branches per module, local response normalisation",
     "inception_v2": "Inception v2 (2015): GoogLeNet with batch normalisation and factorised convolutions",
     "densenet121": "DenseNet-121 (2016): dense concatenation, batch normalisation before each convolution",
+    "densenet264": "DenseNet-264 (2016): DenseNet-121 grown to a thousand layers, no two shapes alike",
     "resnet18": "ResNet-18 (2015): basic blocks of two 3x3 convolutions with residual sums",
     "resnet50": "ResNet-50 (2015): bottleneck blocks with residual sums",
     "mobilenetv2": "MobileNetV2 (2018): inverted residuals, depthwise convolutions, linear bottlenecks",

@@ -13,13 +13,13 @@ from typing import Any, Protocol
 
 from tuner.errors import UserError
 from tuner.graph.ir import Graph, Layer
-from tuner.plan.elementwise import ELEMENTWISE
+from tuner.plan.cones import Cones, bits
 from tuner.plan.layout import PLAIN
 from tuner.plan.workload import Bound, workload_of
 from tuner.types import Candidate, Device
 
-MOST_PER_SINK = 4096  # blocks that end in one layer; beyond that the smallest ones are kept
 MOST_BLOCKS = 200_000
+SIMULATED = "simulated"  # the template of simulated devices
 
 Evaluation = tuple[int, int]  # (index of a question, index of a core count): what a measurement answers
 
@@ -160,7 +160,7 @@ def plan_space(
     Raises:
         UserError: the space has more than MOST_BLOCKS blocks (``space-too-large``).
     """
-    signatures, cones = _Signatures(graph), _Cones(graph, rules)
+    signatures, cones = _Signatures(graph), Cones(graph, rules.may_grow)
     asked: dict[Any, int] = {}
     blocks: list[BlockOption] = []
     questions: list[BlockQuestion] = []
@@ -169,7 +169,7 @@ def plan_space(
         masks, whole = cones.ending_in(sink)
         complete &= whole
         for mask in masks:
-            layers = tuple(graph.layers[i].id for i in _bits(mask))
+            layers = tuple(graph.layers[i].id for i in bits(mask))
             for variant in rules.variants(graph, layers):
                 key = (signatures.of(mask), variant.template, _positional(graph, layers, variant))
                 if key not in asked:
@@ -196,57 +196,6 @@ def _all_named(graph: Graph, block: BlockOption) -> BlockOption:
         reads={n: block.reads.get(n, PLAIN) for n in reads},
         writes={n: block.writes.get(n, PLAIN) for n in writes},
     )
-
-
-class _Cones:
-    """Enumerates the sets of layers that may be blocks, as bit sets."""
-
-    def __init__(self, graph: Graph, rules: BlockRules) -> None:
-        self._graph, self._rules = graph, rules
-        position, outputs = graph.position, set(graph.outputs)
-        self._heavy = sum(1 << i for i, layer in enumerate(graph.layers) if layer.op not in ELEMENTWISE)
-        self._makers = [
-            sum({1 << position[graph.producer[n].id] for n in layer.inputs if n in graph.producer})
-            for layer in graph.layers
-        ]
-        # Who has to be inside before a layer may join; None = it makes what the model's user reads.
-        self._readers = [
-            None
-            if outputs.intersection(layer.outputs)
-            else sum({1 << position[c.id] for n in layer.outputs if n for c in graph.consumers[n]})
-            for layer in graph.layers
-        ]
-
-    def ending_in(self, sink: int) -> tuple[list[int], bool]:
-        """The sets whose last layer is ``sink``, the smallest first, and whether those are all."""
-        first = 1 << sink
-        found, seen = [first], {first}
-        frontier = [(first, self._makers[sink])]
-        while frontier:
-            grown: list[tuple[int, int]] = []
-            for mask, feeding in frontier:
-                if not self._rules.may_grow([self._graph.layers[i] for i in _bits(mask & self._heavy)]):
-                    continue
-                for position in _bits(feeding & ~mask):
-                    readers, larger = self._readers[position], mask | 1 << position
-                    if readers is not None and not readers & ~mask and larger not in seen:
-                        seen.add(larger)
-                        grown.append((larger, feeding | self._makers[position]))
-            found += [mask for mask, _ in grown]
-            if len(found) > MOST_PER_SINK:
-                return found[:MOST_PER_SINK], False
-            frontier = grown
-        return found, True
-
-
-def _bits(mask: int) -> list[int]:
-    """Positions of the set bits, ascending."""
-    found = []
-    while mask:
-        low = mask & -mask
-        found.append(low.bit_length() - 1)
-        mask ^= low
-    return found
 
 
 def _positional(graph: Graph, layers: tuple[str, ...], variant: Variant) -> tuple[str, ...]:
@@ -282,7 +231,7 @@ class _Signatures:
 
     def of(self, mask: int) -> Any:
         """Equal for equal workloads."""
-        order = _bits(mask)
+        order = bits(mask)
         number: dict[int, int] = {}
         wiring = [number.setdefault(n, len(number)) for i in order for n in self._names[i]]
         return tuple([self._own[i] for i in order]), tuple(wiring), self._leaving[order[-1]]
@@ -300,21 +249,3 @@ def crossing(graph: Graph, layers: Sequence[str]) -> tuple[list[str], list[str]]
         if n and (n in graph.outputs or any(c.id not in inside for c in graph.consumers[n]))
     ]  # fmt: skip
     return list(reads), writes
-
-
-SIMULATED = "simulated"  # the template of simulated devices
-_SIMULATED = Variant(SIMULATED, {}, {})
-
-
-@dataclass(frozen=True)
-class AnyChain:
-    """Rules of a simulated accelerator: whatever is connected may be one block, up to ``depth`` heavy layers."""
-
-    depth: int | None = None  # None = no limit
-
-    def may_grow(self, heavy: Sequence[Layer]) -> bool:
-        return self.depth is None or len(heavy) <= self.depth
-
-    def variants(self, graph: Graph, layers: tuple[str, ...]) -> Sequence[Variant]:
-        heavy = sum(graph.by_id[i].op not in ELEMENTWISE for i in layers)
-        return (_SIMULATED,) if self.depth is None or heavy <= self.depth or len(layers) == 1 else ()

@@ -34,7 +34,8 @@ def workload_of(graph: Graph, layer_ids: Iterable[str]) -> Bound:
     layers = sorted((graph.by_id[i] for i in ids), key=lambda x: graph.position[x.id])
     made = [out for layer in layers for out in layer.outputs if out]
     read = list(dict.fromkeys(name for layer in layers for name in layer.inputs if name))
-    inputs = [n for n in read if n in graph.tensors and n not in made]
+    inside = set(made)
+    inputs = [n for n in read if n in graph.tensors and n not in inside]
     constants = [n for n in read if n in graph.constants]
     outputs = [n for n in made if n in graph.outputs or any(c.id not in ids for c in graph.consumers.get(n, ()))]
     if not outputs:  # dead layers (their removal can be switched off) still are a computation

@@ -24,7 +24,8 @@ from bench.scale.questions import of
 from bench.search.spaces import SimSpace
 from tuner.graph.ir import Graph, Layer, Tensor
 from tuner.measure.device import devices
-from tuner.plan.space import AnyChain, plan_space
+from tuner.plan.chains import AnyChain
+from tuner.plan.space import plan_space
 from tuner.search.blocks import block_rows
 from tuner.simulate.machine import times
 from tuner.simulate.spec import load

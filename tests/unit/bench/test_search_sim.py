@@ -17,7 +17,8 @@ from bench.search.spaces import SimSpace
 from bench.search.tables import document, middle
 from tuner.graph.ir import Graph, Layer, Tensor
 from tuner.measure.device import devices
-from tuner.plan.space import AnyChain, plan_space
+from tuner.plan.chains import AnyChain
+from tuner.plan.space import plan_space
 from tuner.search.strategies.registry import strategy
 from tuner.simulate.runner import table
 from tuner.simulate.spec import load

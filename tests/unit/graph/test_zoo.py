@@ -24,7 +24,7 @@ from tuner.graph.passes.registry import NAMES
 
 SMALL = ("squeezenet", "shufflenet", "inception_v1", "inception_v2", "densenet121", "resnet50")
 WRITTEN = ("resnet18", "mobilenetv2", "efficientnet_b0")  # by ourselves
-LARGE = ("bvlc_alexnet", "zfnet512", "vgg19")
+LARGE = ("bvlc_alexnet", "zfnet512", "vgg19", "densenet264")
 ALL = [*SMALL, *WRITTEN, *(pytest.param(name, marks=pytest.mark.slow) for name in LARGE)]
 IMAGE = rand(1, 3, 224, 224, seed=5)
 
@@ -58,6 +58,10 @@ LAYERS = {
     "efficientnet_b0": {
         "Conv": 81, "Sigmoid": 65, "Mul": 65, "Add": 9, "GlobalAveragePool": 17, "Flatten": 1, "Gemm": 1, "Softmax": 1,
     },
+    "densenet264": {
+        "Conv": 264, "Relu": 265, "MaxPool": 1, "Mul": 134, "Add": 134, "Concat": 130, "AveragePool": 3,
+        "GlobalAveragePool": 1, "Flatten": 1, "Gemm": 1, "Softmax": 1,
+    },
     "bvlc_alexnet": {"Conv": 5, "Relu": 7, "LRN": 2, "MaxPool": 3, "Reshape": 1, "Gemm": 3, "Softmax": 1},
     "zfnet512": {"Conv": 5, "Relu": 7, "LRN": 2, "MaxPool": 3, "Reshape": 1, "Gemm": 3, "Softmax": 1},
     "vgg19": {"Conv": 16, "Relu": 18, "MaxPool": 5, "Reshape": 1, "Gemm": 3, "Softmax": 1},
@@ -66,6 +70,7 @@ GMACS = {
     "squeezenet": (0.34, 0.36), "shufflenet": (0.12, 0.15), "inception_v1": (1.4, 1.6), "inception_v2": (1.9, 2.1),
     "densenet121": (2.8, 2.9), "resnet50": (4.0, 4.15),
     "resnet18": (1.81, 1.82), "mobilenetv2": (0.3, 0.305), "efficientnet_b0": (0.38, 0.4),
+    "densenet264": (5.7, 5.9),
     "bvlc_alexnet": (0.6, 0.75), "zfnet512": (1.4, 1.6), "vgg19": (19.4, 19.8),
 }  # fmt: skip
 

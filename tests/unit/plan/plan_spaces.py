@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from tests.unit.plan.plan_graphs import DEVICE
 from tuner.graph.ir import Graph, Layer
-from tuner.plan.space import AnyChain, PlanSpace, Variant, crossing, plan_space
+from tuner.plan.chains import AnyChain
+from tuner.plan.space import PlanSpace, Variant, crossing, plan_space
 
 
 def space_of(graph: Graph, depth: int | None = None, cores: Sequence[int] = (1, 2, 4)) -> PlanSpace:

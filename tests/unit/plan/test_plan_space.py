@@ -11,7 +11,9 @@ from plan_spaces import TwoLayouts, space_of
 
 from tuner.errors import UserError
 from tuner.graph.ir import Graph, Layer
+from tuner.plan import chains, cones
 from tuner.plan import space as space_module
+from tuner.plan.chains import deepest
 from tuner.plan.elementwise import ELEMENTWISE
 from tuner.plan.legality import why_illegal
 from tuner.plan.space import crossing, plan_space
@@ -121,7 +123,7 @@ def test_both_branches_of_a_residual_have_to_be_inside() -> None:
 
 
 def test_a_sink_of_too_many_blocks_keeps_the_smallest(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(space_module, "MOST_PER_SINK", 3)
+    monkeypatch.setattr(cones, "MOST_PER_SINK", 3)
     names = [f"t{i}" for i in range(8)]
     chain = graph_of([layer("Relu", [a], b) for a, b in zip(["x", *names], names, strict=False)], names[-1:])
     space = space_of(chain)
@@ -134,6 +136,22 @@ def test_a_space_that_is_too_large_is_refused(monkeypatch: pytest.MonkeyPatch) -
     with pytest.raises(UserError) as refused:
         space_of(residual())
     assert refused.value.code == "space-too-large"
+
+
+def test_blocks_are_as_deep_as_can_be_listed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A chain of convolutions: n blocks end in its n-th layer, with 1 to n layers."""
+    names = [f"t{i}" for i in range(20)]
+    chain = graph_of([conv(a, b) for a, b in zip(["x", *names], names, strict=False)], names[-1:], constants=WEIGHTS)
+
+    def layers(depth: int) -> int:
+        return sum(min(n, depth) * (min(n, depth) + 1) // 2 for n in range(1, 21))
+
+    for depth, most in ((None, layers(20)), (16, layers(20) - 1), (8, layers(8)), (4, layers(8) - 1), (2, 0)):
+        monkeypatch.setattr(chains, "MOST_LAYERS", most)
+        rules = deepest(chain)
+        assert rules.depth == depth
+        deep = max(len(block.layers) for block in plan_space(chain, DEVICE, (1,), rules).blocks)
+        assert deep == (20 if depth is None else depth)
 
 
 def test_layouts_are_part_of_the_question() -> None:

@@ -12,7 +12,8 @@ from cost_model.block_model import BlockModel
 from tests.unit.search.search_fakes import SMALL, conv_seconds, question
 from tuner.graph.ir import Constant, Graph, Layer, Tensor, freeze_attrs
 from tuner.measure.device import devices
-from tuner.plan.space import AnyChain, PlanSpace, plan_space
+from tuner.plan.chains import AnyChain
+from tuner.plan.space import PlanSpace, plan_space
 from tuner.search.blocks import machine_of
 from tuner.search.examination import FEWEST_BLOCKS, FEWEST_TRIALS, Figures, examine_blocks, examine_knobs
 from tuner.search.knobs import KnobSearch

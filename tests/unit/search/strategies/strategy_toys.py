@@ -13,7 +13,8 @@ from tests.unit.plan.plan_graphs import DEVICE, WEIGHTS, conv, graph_of, layer, 
 from tests.unit.plan.plan_spaces import TwoLayouts
 from tuner.graph.costs import layer_cost
 from tuner.graph.ir import Graph
-from tuner.plan.space import AnyChain, Evaluation, PlanSpace, plan_space
+from tuner.plan.chains import AnyChain
+from tuner.plan.space import Evaluation, PlanSpace, plan_space
 from tuner.search.strategies.base import State, Strategy
 
 CORES = (1, 2, 3, 4)

@@ -11,8 +11,9 @@ import pytest
 from tests.unit.plan.plan_graphs import DEVICE, graph_of
 from tests.unit.search.strategies.strategy_toys import run, spaces, state_of, tell, truth
 from tuner.errors import InternalError, UserError
+from tuner.plan.chains import AnyChain
 from tuner.plan.partition import Choice, best_partition, choice_seconds
-from tuner.plan.space import AnyChain, PlanSpace, crossing, plan_space
+from tuner.plan.space import PlanSpace, crossing, plan_space
 from tuner.search.strategies.base import State, Strategy
 from tuner.search.strategies.registry import STRATEGIES, strategy
 

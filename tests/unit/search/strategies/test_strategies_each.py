@@ -13,8 +13,9 @@ from tests.unit.plan.plan_graphs import DEVICE, WEIGHTS, conv, graph_of, layer, 
 from tests.unit.search.strategies.strategy_toys import CORES, chain, names_of, run, spaces, state_of, tell, truth
 from tuner.errors import InternalError, UserError
 from tuner.graph.costs import layer_cost
+from tuner.plan.chains import AnyChain
 from tuner.plan.partition import best_partition
-from tuner.plan.space import AnyChain, PlanSpace, plan_space
+from tuner.plan.space import PlanSpace, plan_space
 from tuner.search.strategies import random as random_module
 from tuner.search.strategies import schemes
 from tuner.search.strategies.base import State

@@ -7,7 +7,8 @@ import pytest
 from tests.unit.plan.plan_graphs import DEVICE
 from tests.unit.search.strategies.strategy_toys import chain, run, spaces, state_of, truth
 from tuner.errors import InternalError, UserError
-from tuner.plan.space import AnyChain, PlanSpace, plan_space
+from tuner.plan.chains import AnyChain
+from tuner.plan.space import PlanSpace, plan_space
 from tuner.search.strategies.registry import STRATEGIES, strategy
 from tuner.search.strategies.unmeasured import UNMEASURED, unmeasured
 

@@ -9,6 +9,8 @@ COMPARE_SECONDS = (7.0, 20.0)  # ... and at least and at most so much for timing
 COMPARE_CALLS = 150  # ... between which it is about so many calls of the default plan
 FINISH_BUILDS = 1.5  # and so many times what building a plan takes, for each plan found ...
 BASELINE_BUILDS = 2.5  # ... and so many times what building the default plan took, for unoptimised and unfused
+BASELINES_SHARE = 0.2  # of the budget; where building these two takes more, and more than ...
+BASELINES_LEAST = 20.0  # ... so many seconds, they are left out and the search has the time
 FINISH_LOOKS = 2.0  # and so many times what the first look took: engines start and load again to compare and to verify
 SEARCH_LEAST = 0.3  # of the budget that is left after the first look, which the search gets whatever is kept back
 
@@ -21,7 +23,20 @@ def build_seconds(first: BuildCost, plans: int, missing: float, *, baselines: bo
         plans: at most so many.
         missing: share of their kernels that the search leaves to be compiled.
     """
-    return FINISH_BUILDS * plans * first.of(missing) + (BASELINE_BUILDS * first.of(1.0) if baselines else 0.0)
+    return FINISH_BUILDS * plans * first.of(missing) + (baseline_seconds(first) if baselines else 0.0)
+
+
+def baseline_seconds(first: BuildCost) -> float:
+    """Seconds for building unoptimised and unfused; ``first`` as above."""
+    return BASELINE_BUILDS * first.of(1.0)
+
+
+def why_no_baselines(budget: float | None, first: BuildCost) -> str | None:
+    """Why unoptimised and unfused are left out of a job of ``budget`` seconds; None if they are not."""
+    seconds = baseline_seconds(first)
+    if budget is None or seconds <= max(BASELINES_LEAST, BASELINES_SHARE * budget):
+        return None
+    return f"Building it and its like would take about {seconds:.0f} of the {budget:g} seconds."
 
 
 def compare_seconds(whole: float | None, blocks: float | None, left: float | None) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 
@@ -24,3 +25,12 @@ def one_thread() -> None:
     where others use the cores, and goes on spinning when something is to be measured.
     """
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy's and scipy's
+
+
+def collect_rarely() -> None:
+    """Look for garbage that reference counts do not find after each 20,000 new objects, not after each 700.
+
+    Plans of a thousand layers are made of millions of objects that all stay: every look at them is in vain. A driver's
+    deciding takes a sixth less time for it, with DenseNet-264.
+    """
+    gc.set_threshold(20_000, 10, 10)

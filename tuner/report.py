@@ -6,7 +6,7 @@ What does not apply is null, never invented.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -57,6 +57,7 @@ class Outcome:
     protocol: str
     blocks: Figures | None = None  # of the model of blocks, where other plans than the one begun with were searched
     rounding: Rounding | None = None  # in bf16: what it costs, and which layers cannot afford it
+    left_out: Mapping[str, str] = field(default_factory=dict)  # baselines that were not built -> why
 
 
 def preamble(spec: JobSpec, model: ImportedModel, device: Device, toolchain: str, protocol: str) -> dict[str, Any]:
@@ -117,6 +118,7 @@ def make_report(o: Outcome) -> dict[str, Any]:
             ),
             "over_greedy_rounds": o.over_greedy.pairs if o.over_greedy else None,
         },
+        "left_out": dict(o.left_out),
         "verification": o.verification.to_json(),
         "memory": {**asdict(o.memory), "limit": o.spec.memory_limit},
         "rounding": None if o.rounding is None else o.rounding.to_json(),

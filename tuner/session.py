@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from tuner.allowance import build_seconds, compare_seconds, search_end
+from tuner.allowance import build_seconds, compare_seconds, search_end, why_no_baselines
 from tuner.build.assemble import Step
 from tuner.build.tuning_log import write_tuning_log
 from tuner.build.verify import Verification
@@ -57,6 +57,9 @@ from tuner.types import PROTOCOL, Device, JobSpec, Trial
 LESS_EXACT = ("winograd",)  # templates to do without when their rounding errors add up to too much
 
 
+BASELINES = ("unoptimised", "unfused")
+
+
 @dataclass
 class Session:
     """Runs one JobSpec against one model file.
@@ -87,6 +90,7 @@ class Session:
     def __post_init__(self) -> None:
         self._stopped = False
         self._machine = Reading.now()
+        self._left_out: dict[str, str] = {}  # baselines that the budget has no time for -> why
         self._disturbed = 0  # samples that foreign load disturbed
         self.graph: Graph | None = None  # once the model is read
         self._comparing: Comparing | None = None  # once the model is read
@@ -144,12 +148,14 @@ class Session:
             if self.baselines:
                 self._say(Stage.COMPARE, "timing the default plan and ONNX Runtime")
                 comparing.first_look()
+                why = why_no_baselines(self.spec.budget.seconds, builds.first)
+                self._left_out = {} if why is None else dict.fromkeys(BASELINES, why)
         way = self._search(model, begun, builds)
         found, self._foreseen = way.found(), way.foreseen()
         with self._turn("whole models"):
             plans = {"default": plan}
             checked = self._build_found(found, plans, builds, steps)
-            if self.baselines:
+            if self.baselines and not self._left_out:
                 lone = unfused(model.graph, self.device, 1)
                 steps["unoptimised"] = self._build(builds, lone, "unoptimised")
                 if self.device.cores > 1:
@@ -309,7 +315,7 @@ class Session:
         if budget is None:
             return None
         missing = 1.0 if self.elsewhere else known_share(begun.asked)
-        building = build_seconds(builds.first, plans, missing, baselines=self.baselines)
+        building = build_seconds(builds.first, plans, missing, baselines=self.baselines and not self._left_out)
         look = self._comparing.look_seconds if self._comparing is not None else 0.0
         return search_end(budget, self.clock.seconds, building, self._compare_seconds, look)
 
@@ -352,6 +358,7 @@ class Session:
             seconds=self._seconds | {"measuring": measuring, "total": self.clock.seconds},
             toolchain=toolchain(), protocol=PROTOCOL,
             blocks=examined(self._replanning.state) if self._replanning else None, rounding=self._rounding,
+            left_out=self._left_out,
         )  # fmt: skip
         return make_report(outcome)
 

@@ -13,6 +13,7 @@ from db.queue import Claim
 from db.store import Store
 from service.dispatch.drive import Drive
 from service.dispatch.jobstore import JobStore
+from tuner.environment import collect_rarely
 from tuner.errors import FusetuneError
 from tuner.types import Device, JobSpec, JobState
 
@@ -56,6 +57,7 @@ def run_here(
 
 def keep_books(store: Store, claim: Claim, work: Work) -> dict[str, Any]:
     """Run it and finish the job with what came of it. Raises what the work raises."""
+    collect_rarely()
     try:
         report = work.run()
     except FusetuneError as error:

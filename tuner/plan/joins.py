@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from math import prod
 from typing import TYPE_CHECKING
 
@@ -231,10 +232,8 @@ def lies_free(graph: Graph, layer: Layer, layout: str, served: Collection[str]) 
     others = _others(graph, layer)
     if hung or any(hanging(graph, x, layout)[0] or any(_concats(graph, x.outputs[0])) for x in others):
         return not others and not [x for x in _concats(graph, wider) if x is not layer]
-    together = [layer, *others]
-    return all(
-        _is_run(a.inputs, b.inputs) or _is_run(b.inputs, a.inputs) for k, a in enumerate(together) for b in together[:k]
-    )
+    together = sorted([layer, *others], key=lambda x: len(x.inputs))  # a run of a run is one
+    return all(_is_run(shorter.inputs, longer.inputs) for shorter, longer in pairwise(together))
 
 
 def _others(graph: Graph, layer: Layer) -> list[Layer]:

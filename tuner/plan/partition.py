@@ -129,6 +129,8 @@ class _Chooser:
 
     def _undominated(self, steps: dict[Demands, _Step]) -> dict[Demands, _Step]:
         """A state is out when a cheaper one, even if all it wants beyond had to be converted, costs no more."""
+        if len(steps) == 1:
+            return steps
         kept: dict[Demands, _Step] = {}
         for demands, step in sorted(steps.items(), key=lambda item: item[1].seconds):
             if not any(other.seconds + self._convert(d - demands) <= step.seconds for d, other in kept.items()):

@@ -113,14 +113,15 @@ class PlanSpace:
         return found
 
     @cached_property
-    def _bound(self) -> dict[int, Bound]:
+    def _bound(self) -> dict[tuple[str, ...], Bound]:
         return {}
 
     def bound(self, question: int) -> Bound:
         """The canonical workload and how it is bound in the Graph; made when first asked for."""
-        if question not in self._bound:
-            self._bound[question] = workload_of(self.graph, self.questions[question].layers)
-        return self._bound[question]
+        layers = self.questions[question].layers  # several questions may be about the same: see Variant
+        if layers not in self._bound:
+            self._bound[layers] = workload_of(self.graph, layers)
+        return self._bound[layers]
 
     @cached_property
     def handed_over(self) -> dict[tuple[int, Demands], tuple[float, Demands]]:

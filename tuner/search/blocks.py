@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from cost_model.block_features import COLUMNS, BlockArrays, LayerFacts, feature_rows
+from cost_model.block_features import COLUMNS, INDEX, BlockArrays, LayerFacts, feature_rows
 from cost_model.machine import Machine
 from tuner.graph.costs import layer_cost
 from tuner.graph.ir import Graph, Layer, Tensor
@@ -40,6 +40,21 @@ def block_rows(
         layouts: by the workload's tensor names; what is not named is plain.
         device: only its lanes count here; its sizes and rates are in the Machine (see ``machine_of``).
     """
+    return variant_rows(plain_rows(workload, cores, device), workload, layouts, template)
+
+
+def variant_rows(
+    rows: np.ndarray, workload: Graph, layouts: Mapping[str, str] | None, template: str
+) -> np.ndarray:  # fmt: skip
+    """Rows of the same workload with other layouts and by another template; only two columns tell of those."""
+    rows = rows.copy()
+    rows[:, INDEX["layout"]] = _blocked(workload, layouts) if layouts else 0.0
+    rows[:, INDEX["template"]] = TEMPLATES.index(template) if template in TEMPLATES else len(TEMPLATES)
+    return rows
+
+
+def plain_rows(workload: Graph, cores: Sequence[int], device: Device) -> np.ndarray:
+    """``block_rows`` of a workload on a simulated device, where all is plain."""
     amounts = np.array([_amounts(workload, layer, device.lanes) for layer in workload.layers])
     machine, halo = known_machine(device), Halo(workload)
     most = min(max(cores), halo.output_rows)
@@ -69,8 +84,8 @@ def block_rows(
             weight_bytes=float(sum([c.bytes for c in workload.constants.values()])),
             rows=halo.output_rows,
             out_channels=_channels(tensors[workload.outputs[0]].shape),
-            layout=_blocked(workload, layouts, float(inputs.sum()) + written) if layouts else 0.0,
-            template=float(TEMPLATES.index(template)) if template in TEMPLATES else float(len(TEMPLATES)),
+            layout=0.0,
+            template=0.0,
         )
     )
 
@@ -178,7 +193,8 @@ def _parts(workload: Graph) -> tuple[list[float], list[float]]:
     return found[::-1], [most[n] for n in workload.inputs]
 
 
-def _blocked(workload: Graph, layouts: Mapping[str, str], whole: float) -> float:
+def _blocked(workload: Graph, layouts: Mapping[str, str]) -> float:
     """The share of the bytes read and written that lie blocked by channels."""
+    whole = float(sum(workload.tensors[n].bytes for n in (*workload.inputs, *workload.outputs)))
     named: list[Tensor] = [workload.tensors[n] for n, v in layouts.items() if v != PLAIN and n in workload.tensors]
     return float(sum(t.bytes for t in named)) / max(whole, 1.0)

@@ -55,6 +55,7 @@ class KnobSearch:
     def __post_init__(self) -> None:
         self._knobs: dict[str, dict[str, int]] = {}
         self._samples: dict[str, list[float]] = {}
+        self._best: tuple[float, str] | None = None  # seconds, key: asked for far more often than told
         self._finals: Counter[str] = Counter()  # knob key -> how often it was measured again
         self._told = 0  # trials so far
         self._every: Points | None = None  # arrays of all points of a listed space, made when first needed
@@ -108,17 +109,15 @@ class KnobSearch:
         samples = self._samples[key]
         self.results[key] = median(samples) if samples else None
         self._knobs[key] = knobs
+        found = [(s, k) for k, s in self.results.items() if s is not None]
+        self._best = min(found, default=None)
         if "_open" in self.__dict__ and key in self._index:
             self._open[self._index[key]] = False
 
     @property
     def best(self) -> tuple[dict[str, int], float] | None:
         """(knobs, median seconds) of the fastest so far."""
-        found = [(s, k) for k, s in self.results.items() if s is not None]
-        if not found:
-            return None
-        seconds, key = min(found)
-        return self._knobs[key], seconds
+        return None if self._best is None else (self._knobs[self._best[1]], self._best[0])
 
     @property
     def _mark(self) -> float:

@@ -176,11 +176,11 @@ def question_of(
     names = {maker.name for maker in makers}
     makers = [maker for maker in makers if maker.name != needless(workload, planned_template, names)]
     spaces = [maker.space(workload, layouts, device) for maker in makers]
-    searches = {}
+    searches, written = {}, workload.to_json()
     for maker, space in zip(makers, spaces, strict=True):
         for count in cores:
             candidate = Candidate(
-                workload=workload.to_json(), workload_hash=workload.hash, layouts=layouts, template=maker.name,
+                workload=written, workload_hash=workload.hash, layouts=layouts, template=maker.name,
                 template_version=maker.version, knobs={}, cores=count, precision=maker.precision,
                 residency=residency,
             )  # fmt: skip

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from tuner.allowance import COMPARE_SECONDS, FINISH_SECONDS, SEARCH_LEAST, build_seconds, compare_seconds, search_end
+from tuner.allowance import (
+    COMPARE_SECONDS,
+    FINISH_SECONDS,
+    SEARCH_LEAST,
+    build_seconds,
+    compare_seconds,
+    search_end,
+    why_no_baselines,
+)
 from tuner.builds import BuildCost
 
 FIRST = BuildCost(compiling=10.0, rest=2.0)
@@ -30,3 +38,12 @@ def test_whole_models_are_timed_for_as_long_as_they_take() -> None:
 def test_the_search_ends_in_time_and_has_its_share() -> None:
     assert search_end(100.0, 10.0, 20.0, 15.0, 3.0) == pytest.approx(100 - FINISH_SECONDS - 20 - 15 - 6)
     assert search_end(100.0, 40.0, 200.0, 15.0, 3.0) == pytest.approx(40 + SEARCH_LEAST * 60)
+
+
+def test_baselines_give_way_where_they_take_much_of_the_budget() -> None:
+    """FIRST took 12 s, so that the two would take 30."""
+    assert why_no_baselines(None, FIRST) is None
+    assert why_no_baselines(150.0, FIRST) is None
+    assert why_no_baselines(149.0, FIRST) == "Building it and its like would take about 30 of the 149 seconds."
+    quick = BuildCost(compiling=6.0, rest=1.2)
+    assert why_no_baselines(20.0, quick) is None  # 18 s

@@ -1,7 +1,8 @@
 """What each part of the tuner is worth: the same tuning without one thing at a time, against the full one in turns.
 
 A model is tuned once to fill a database. From a copy of that each, the full tuner and every variant then tune with the
-same budget, so that none has more records or more time than another.
+same budget, so that none has more records or more time than another. A pass without which the model's graph is the same
+makes no difference to that model, and nothing is measured.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from bench.peers import models
 from bench.peers.measure import confined, ratios_over
 from bench.peers.sidebyside import bench
 from bench.tuning import summary, tune
+from tuner.graph.load import import_model
 from tuner.graph.passes.registry import NAMES
 
 MODELS = ("squeezenet", "resnet18", "mobilenetv2", "inception_v1")
@@ -34,6 +36,7 @@ class Variant:
     meaning: str  # for the table
     options: tuple[str, ...] = ()  # of ``fusetune tune``; ALL in one stands for the number of threads
     templates: tuple[str, ...] = ()  # taken out
+    graph_pass: str | None = None  # switched off
     searching: bool = True  # False: no budget
 
 
@@ -48,7 +51,7 @@ VARIANTS: Mapping[str, Variant] = {
     "joint": Variant("greedy fusion, kernels searched", ("--strategy", "greedy")),
     "core choice": Variant("every block on all cores", ("--cores", ALL)),
     "search": Variant("greedy fusion, default knobs", ("--trials", "0"), searching=False),
-    **{f"pass {name}": Variant("graph pass", ("--disable-pass", name)) for name in NAMES},
+    **{f"pass {name}": Variant("graph pass", ("--disable-pass", name), graph_pass=name) for name in NAMES},
 }
 
 
@@ -66,6 +69,8 @@ def ablation_row(name: str, model: str, threads: int, seconds: float, rounds: in
     folder = out / "ablation" / f"{model}-{threads}-{seconds:g}"
     with confined(threads), tempfile.TemporaryDirectory(prefix="fusetune-bench-") as scratch:
         path = _full(folder, model, seconds)
+        if variant.graph_pass is not None and makes_no_difference(path, variant.graph_pass):
+            return row | {"same": True, "tuning": None, "bench": None, "ratios": {}, "error": None}
         database, artifact = Path(scratch) / "records.db", Path(scratch) / "artifact"
         _copy(folder / "records.db", database)
         given = [str(threads) if option == ALL else option for option in variant.options]
@@ -78,6 +83,11 @@ def ablation_row(name: str, model: str, threads: int, seconds: float, rounds: in
         "tuning": summary(report), "bench": result.to_json(), "ratios": {"tuned": ratios_over(result, "tuned")},
         "error": None,
     }  # fmt: skip
+
+
+def makes_no_difference(path: Path, graph_pass: str) -> bool:
+    """Whether a model's graph is the same without this pass, weights included."""
+    return import_model(path).graph.hash == import_model(path, disabled=(graph_pass,)).graph.hash
 
 
 def _full(folder: Path, model: str, seconds: float) -> Path:

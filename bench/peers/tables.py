@@ -97,7 +97,8 @@ def ablation(
         "",
         f"Latency of a tuning that does without one thing over that of the full one, {threads} threads, {seconds:g} s "
         "each, paired within rounds, with the paired 95% interval: above 1 the thing is worth having. A model's "
-        "variants begin with the records of the full tuning, and may measure what those lack.",
+        "variants begin with the records of the full tuning, and may measure what those lack. *same graph*: the pass "
+        "finds nothing to do in that model.",
         "",
         line(["without", *models]),
         line([":--", *["--:"] * len(models)]),
@@ -111,6 +112,8 @@ def ablation(
 def _ablated(row: Row | None, variant: str) -> str:
     if row is None:
         return "not measured"
+    if row.get("same"):
+        return "same graph"
     ratio = (row.get("ratios") or {}).get("tuned", {}).get(variant)
     return "failed" if ratio is None else _marked(_interval(ratio, rounds=False), row)
 

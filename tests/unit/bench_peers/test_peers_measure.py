@@ -21,6 +21,7 @@ from bench.peers.ablation import VARIANTS, Variant
 from bench.peers.engines import TorchModel
 from bench.peers.measure import bound, confined
 from tuner.errors import CandidateError, UserError
+from tuner.graph import zoo
 from tuner.graph.ir import Constant, Graph, Layer, Tensor
 from tuner.graph.passes.registry import NAMES
 from tuner.kernels import registry
@@ -113,8 +114,10 @@ def test_variants_begin_with_the_same_records_and_the_full_tuning_is_made_once(
     monkeypatch.setattr(ablation.models, "write", lambda _, path: path.write_text("m"))
     monkeypatch.setattr(ablation, "VARIANTS", {
         "winograd": VARIANTS["winograd"], "core choice": VARIANTS["core choice"], "search": VARIANTS["search"],
-        "none": Variant("nothing"),
+        "none": Variant("nothing"), "idle": Variant("pass", ("--disable-pass", "it"), graph_pass="idle"),
+        "pass": Variant("pass", ("--disable-pass", "it"), graph_pass="it"),
     })  # fmt: skip
+    monkeypatch.setattr(ablation, "makes_no_difference", lambda path, name: path.exists() and name == "idle")
     rows = [ablation.ablation_row(name, "m", 1, 9.0, 3, tmp_path) for name in ablation.VARIANTS]
     limited, first = ["--seed", "1", "--seconds", "9"], ["first"]
     assert asked == [
@@ -124,9 +127,17 @@ def test_variants_begin_with_the_same_records_and_the_full_tuning_is_made_once(
         ("artifact", first, [*limited, "--cores", "1"], []),
         ("artifact", first, ["--seed", "1", "--trials", "0"], []),
         ("artifact", first, limited, []),
+        ("artifact", first, [*limited, "--disable-pass", "it"], []),
     ]
+    assert rows[4]["same"] and rows[4]["bench"] is None and "same" not in rows[5]
     assert rows[0]["mode"] == "ablation:winograd" and rows[0]["bench"] == {"rows": ["tuned", "winograd"]}
     json.dumps(rows)
+
+
+def test_a_pass_makes_no_difference_where_the_graph_is_the_same(tmp_path: Path) -> None:
+    path = zoo.write("squeezenet", tmp_path / "m.onnx")
+    assert not ablation.makes_no_difference(path, "eliminate-nop")  # its Dropout layer goes
+    assert ablation.makes_no_difference(path, "fuse-layer-norm")
 
 
 def test_a_database_that_was_cut_short_loses_its_last_line(tmp_path: Path) -> None:

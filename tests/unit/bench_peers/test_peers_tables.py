@@ -125,10 +125,11 @@ def test_metaschedule_stands_beside_ours() -> None:
 def test_an_ablation_has_a_line_per_variant_and_a_column_per_model() -> None:
     mine = row(mode="ablation:winograd", ratios={"tuned": {"winograd": ratio(1.5, 1.4, 1.6)}})
     failed = {**named(("ablation:winograd", "b", 2, 900.0)), "error": "it"}
-    rows = {key_of(r): r for r in (mine, failed)}
-    found = tables.ablation({"winograd": "direct"}, "abc", rows, 2, 900.0, "`cmd`").splitlines()  # type: ignore[arg-type]
-    assert "| without | a | b | c |" in found
-    assert "| winograd (direct) | 1.50 (1.40–1.60) | failed | not measured |" in found
+    same = {**named(("ablation:winograd", "d", 2, 900.0)), "same": True, "bench": None, "ratios": {}, "error": None}
+    rows = {key_of(r): r for r in (mine, failed, same)}
+    found = tables.ablation({"winograd": "direct"}, "abcd", rows, 2, 900.0, "`cmd`").splitlines()  # type: ignore[arg-type]
+    assert "| without | a | b | c | d |" in found
+    assert "| winograd (direct) | 1.50 (1.40–1.60) | failed | not measured | same graph |" in found
 
 
 def test_the_plot_has_a_dot_per_model_and_peer_and_the_faster_lie_right_of_1() -> None:

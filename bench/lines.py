@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import gzip
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 
 def read(lines: Path) -> Iterator[dict[str, Any]]:
-    """The rows; none where there is no file. A half-written line, left by a kill, does not count."""
-    for line in lines.read_text().splitlines() if lines.exists() else ():
+    """The rows; none where there is no file. A half-written line, left by a kill, does not count.
+
+    A file whose name ends in .gz is compressed: see ``keep``.
+    """
+    data = lines.read_bytes() if lines.exists() else b""
+    text = (gzip.decompress(data) if lines.suffix == ".gz" else data).decode()
+    for line in text.splitlines():
         try:
             row = json.loads(line)
         except ValueError:
@@ -25,3 +31,9 @@ def append(lines: Path, row: Mapping[str, Any]) -> None:
     torn = lines.exists() and lines.read_bytes()[-1:] not in (b"", b"\n")
     with lines.open("a") as file:
         file.write(("\n" if torn else "") + json.dumps(row) + "\n")
+
+
+def keep(lines: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write a compressed file of rows, for the repository: equal rows give equal bytes."""
+    text = "".join(json.dumps(row) + "\n" for row in rows)
+    lines.write_bytes(gzip.compress(text.encode(), 9, mtime=0))

@@ -2,8 +2,9 @@
 
 Each model is searched by each strategy with each seed. What a search measures is answered by the simulated machine with
 its noise; how good its plan is, is judged without noise, against the best plan under the table of all evaluations. One
-JSON line per (model, strategy, seed) goes to OUT/sim.jsonl as soon as it is known; rows that are there are not run
-again. ``--render`` writes the tables into bench/RESULTS.md and the plots into docs/ from what there is.
+JSON line per (model, strategy, seed) goes to OUT/sim.jsonl as soon as it is known; rows that are there, or in the
+repository, are not run again (``--anew``: only OUT's count). ``--render`` writes the tables into bench/RESULTS.md, the
+plots into docs/ from what there is, and all rows into the repository.
 """
 
 from __future__ import annotations
@@ -11,11 +12,11 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.lines import append, read
+from bench.lines import append, keep, read
 from bench.search.calibrated import Calibrations
 from bench.search.progress import follow, row
 from bench.search.spaces import SimSpace, sim_space
@@ -34,6 +35,9 @@ CALIBRATED = ("joint", "dlfusion")
 STRATEGIES = ("joint", "dlfusion", *SEEDLESS, "cores-layers", "cores-greedy", "cores-all", "joint-cold", "random",
               "tpe")  # fmt: skip
 SHARE, FEWEST, MORE = 0.01, 40, 4  # joint's part of the evaluations, but so many; and what random and tpe get of that
+
+RECORDED_DEVICE = "sim:mlu100"
+RECORDED = Path(__file__).parent / "sim-mlu100.jsonl.gz"  # rows that the tables in RESULTS.md are made of
 
 Key = tuple[str, str, int]  # model, strategy, seed
 
@@ -75,10 +79,15 @@ def unoptimised(space: SimSpace) -> float:
     return float(sum(space.table[space.plans.blocks[b].question, 0] for b in alone))
 
 
-def run(device: Device, keys: Sequence[Key], out: Path) -> None:
-    """Run what is missing; a model's space is loaded when its first row is, and kept."""
+def known(device: str, out: Path, *, anew: bool = False) -> dict[Key, dict[str, Any]]:
+    """The rows of OUT, and for the device that the repository has rows of, those, unless ``anew``."""
+    recorded = {} if anew or device != RECORDED_DEVICE else read_rows(RECORDED)
+    return recorded | read_rows(out / "sim.jsonl")
+
+
+def run(device: Device, keys: Sequence[Key], out: Path, done: Collection[Key]) -> None:
+    """Run what is not done; a model's space is loaded when its first row is, and kept."""
     lines, spaces, calibrations = out / "sim.jsonl", dict[str, SimSpace](), Calibrations(device, out)
-    done = read_rows(lines)
     for key in keys:
         if key in done:
             continue
@@ -100,20 +109,24 @@ def _line(found: Mapping[str, Any]) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.search.sim", description=__doc__)
-    parser.add_argument("--device", default="sim:mlu100")
+    parser.add_argument("--device", default=RECORDED_DEVICE)
     parser.add_argument("--models", default=",".join(MODELS))
     parser.add_argument("--strategies", default=",".join(STRATEGIES))
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--out", type=Path, default=Path("out/search"))
+    parser.add_argument("--anew", action="store_true", help="run again what the repository has rows of")
     parser.add_argument("--render", action="store_true", help="run nothing; write tables and plots")
     options = parser.parse_args(arguments)
     options.out.mkdir(parents=True, exist_ok=True)
+    done = known(options.device, options.out, anew=options.anew)
     if options.render:
-        render(read_rows(options.out / "sim.jsonl"), MODELS, STRATEGIES, options.seeds)
+        render(done, MODELS, STRATEGIES, options.seeds)
+        if options.device == RECORDED_DEVICE:
+            keep(RECORDED, (done[key] for key in sorted(done)))
         return 0
     os.nice(10)
     keys = list(wanted(options.models.split(","), options.strategies.split(","), options.seeds))
-    run(devices(options.device), keys, options.out)
+    run(devices(options.device), keys, options.out, done)
     return 0
 
 

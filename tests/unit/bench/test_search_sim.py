@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import bench.search.sim as sim
+from bench.lines import keep, read
 from bench.search.plots import at, bars, multiples
 from bench.search.progress import follow, percent, reached, row
 from bench.search.spaces import SimSpace
@@ -110,19 +111,40 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
 
 def test_rows_that_are_there_are_not_run_again(tmp_path: Path, asked: Sequence[tuple[str, int]]) -> None:
     keys = list(sim.wanted(("toy",), ("none", "random"), 2))
-    sim.run(DEVICE, keys[:2], tmp_path)
+    sim.run(DEVICE, keys[:2], tmp_path, ())
     lines = tmp_path / "sim.jsonl"
     with lines.open("a") as file:
         file.write('{"model": "toy", "strategy": "rand')  # killed in the middle of a row
-    sim.run(DEVICE, keys, tmp_path)
+    sim.run(DEVICE, keys, tmp_path, sim.known("sim:toy", tmp_path))
     assert asked == [("none", 0), ("random", 0), ("random", 1)]
 
 
 def test_a_row_after_a_half_written_one_is_kept(tmp_path: Path, asked: Sequence[tuple[str, int]]) -> None:
     lines = tmp_path / "sim.jsonl"
     lines.write_text('{"model": "toy", "strategy": "rand')
-    sim.run(DEVICE, [("toy", "none", 0)], tmp_path)
+    sim.run(DEVICE, [("toy", "none", 0)], tmp_path, ())
     assert ("toy", "none", 0) in sim.read_rows(lines)
+
+
+def test_rows_of_the_repository_count_unless_all_is_run_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:  # fmt: skip
+    recorded = tmp_path / "recorded.jsonl.gz"
+    keep(recorded, [line(), line(name="joint")])
+    monkeypatch.setattr(sim, "RECORDED", recorded)
+    (tmp_path / "sim.jsonl").write_text(json.dumps(line() | {"percent": 1.0}) + "\n")
+    own, joint = ("toy", "none", 0), ("toy", "joint", 0)
+    found = sim.known(sim.RECORDED_DEVICE, tmp_path)
+    assert set(found) == {own, joint} and found[own]["percent"] == 1.0
+    assert set(sim.known(sim.RECORDED_DEVICE, tmp_path, anew=True)) == set(sim.known("sim:other", tmp_path)) == {own}
+    before = recorded.read_bytes()
+    keep(recorded, read(recorded))
+    assert recorded.read_bytes() == before
+
+
+def test_the_rows_in_the_repository_are_those_of_the_bench() -> None:
+    keys = set(sim.known(sim.RECORDED_DEVICE, Path("none")))
+    assert len(keys) > 1000 and keys <= set(sim.wanted(sim.MODELS, sim.STRATEGIES, 20))
 
 
 def test_missing_rows_are_marked(tmp_path: Path) -> None:

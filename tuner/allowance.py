@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import inf
+
 from tuner.builds import BuildCost
 
 FINISH_SECONDS = 5.0  # kept back for profiling and writing ...
@@ -37,6 +39,17 @@ def why_no_baselines(budget: float | None, first: BuildCost) -> str | None:
     if budget is None or seconds <= max(BASELINES_LEAST, BASELINES_SHARE * budget):
         return None
     return f"Building it and its like would take about {seconds:.0f} of the {budget:g} seconds."
+
+
+def why_no_time(budget: float | None, now: float, building: float, comparing: float) -> str | None:
+    """Why a plan that takes ``building`` seconds is left out at the end of a search; None if it is not.
+
+    What is built shortly is built in any case.
+    """
+    left = inf if budget is None else budget - now - comparing - FINISH_SECONDS
+    if building <= max(BASELINES_LEAST / 2, left):
+        return None
+    return f"Building it would take about {building:.0f} seconds, and {max(0.0, left):.0f} of {budget:g} are left."
 
 
 def compare_seconds(whole: float | None, blocks: float | None, left: float | None) -> float:

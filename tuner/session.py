@@ -14,7 +14,14 @@ from typing import Any
 
 import numpy as np
 
-from tuner.allowance import build_seconds, compare_seconds, search_end, why_no_baselines
+from tuner.allowance import (
+    baseline_seconds,
+    build_seconds,
+    compare_seconds,
+    search_end,
+    why_no_baselines,
+    why_no_time,
+)  # fmt: skip
 from tuner.build.assemble import Step
 from tuner.build.tuning_log import write_tuning_log
 from tuner.build.verify import Verification
@@ -156,11 +163,7 @@ class Session:
             plans = {"default": plan}
             checked = self._build_found(found, plans, builds, steps)
             if self.baselines and not self._left_out:
-                lone = unfused(model.graph, self.device, 1)
-                steps["unoptimised"] = self._build(builds, lone, "unoptimised")
-                if self.device.cores > 1:
-                    wide = unfused(model.graph, self.device, self.device.cores)
-                    steps["unfused"] = self._build(builds, wide, "unfused")
+                steps |= self._build_baselines(model, builds)
             self._say(Stage.COMPARE, "timing whole models in turns")
             result = comparing.compare(steps, self._compare_seconds)
             best = winner(result, steps)
@@ -192,6 +195,19 @@ class Session:
             if built is not None:
                 plans[name], steps[name], checked[name] = built
         return checked
+
+    def _build_baselines(self, model: ImportedModel, builds: Builds) -> dict[str, list[Step]]:
+        """Nothing fused, on one core and on all, as far as there is time."""
+        built, seconds = {}, baseline_seconds(builds.first) / 2
+        for name, cores in zip(BASELINES, sorted({1, self.device.cores}), strict=False):
+            why = why_no_time(self.spec.budget.seconds, self.clock.seconds, seconds, self._compare_seconds)
+            if why is None:
+                before = builds.seconds
+                built[name] = self._build(builds, unfused(model.graph, self.device, cores), name)
+                seconds = builds.seconds - before  # the other one's, better than what was guessed
+            else:
+                self._left_out[name] = why
+        return built
 
     def _build_exact(
         self, planned: Planned, plans: Mapping[str, Plan], builds: Builds, name: str

@@ -12,6 +12,7 @@ from tuner.allowance import (
     compare_seconds,
     search_end,
     why_no_baselines,
+    why_no_time,
 )
 from tuner.builds import BuildCost
 
@@ -47,3 +48,13 @@ def test_baselines_give_way_where_they_take_much_of_the_budget() -> None:
     assert why_no_baselines(149.0, FIRST) == "Building it and its like would take about 30 of the 149 seconds."
     quick = BuildCost(compiling=6.0, rest=1.2)
     assert why_no_baselines(20.0, quick) is None  # 18 s
+
+
+def test_a_baseline_that_the_time_left_does_not_suffice_for_is_left_out() -> None:
+    assert why_no_time(None, 1e6, 1e6, 20.0) is None
+    assert why_no_time(300.0, 245.0 - FINISH_SECONDS, 30.0, 20.0) is None  # 35 are left
+    assert why_no_time(300.0, 255.0 - FINISH_SECONDS, 30.0, 20.0) == (
+        "Building it would take about 30 seconds, and 25 of 300 are left."
+    )
+    assert why_no_time(300.0, 400.0, 10.0, 20.0) is None  # a short one
+    assert "and 0 of 300 are left" in str(why_no_time(300.0, 400.0, 11.0, 20.0))

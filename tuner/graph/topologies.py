@@ -36,15 +36,16 @@ class _Net:
         sizes = {"kernel_shape": [kernel] * 2, "strides": [stride] * 2, "pads": [kernel // 2] * 4, "group": group}
         return self.add("Conv", x, weights, **sizes)
 
-    def normalised(self, x: str, channels: int) -> str:
-        """Batch normalisation."""
-        number = len(self.nodes)
+    def normalised(self, x: str, channels: int, number: int | None = None) -> str:
+        """Batch normalisation. Its statistics are named by a number: the layer's own, or that of what it belongs to."""
+        number = len(self.nodes) if number is None else number
         statistics = [self.parameter(f"bn_{number}_{part}", channels) for part in ("scale", "shift", "mean", "var")]
         return self.add("BatchNormalization", x, *statistics)
 
     def conv(self, x: str, ic: int, oc: int, kernel: int, stride: int = 1, group: int = 1) -> str:
         """A convolution with batch normalisation, its borders padded by half the kernel."""
-        return self.normalised(self.plain_conv(x, ic, oc, kernel, stride, group), oc)
+        number = len(self.nodes)
+        return self.normalised(self.plain_conv(x, ic, oc, kernel, stride, group), oc, number)
 
     def relu6(self, x: str) -> str:
         low, high = (

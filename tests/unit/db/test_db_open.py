@@ -15,6 +15,7 @@ from alembic.migration import MigrationContext
 from db_values import good, new_job, put
 from sqlalchemy import create_engine, text
 
+from db import migrate
 from db.migrate import VERSION_TABLE
 from db.schema import metadata
 from db.store import Store, default_url
@@ -87,6 +88,15 @@ def test_many_processes_may_open_a_new_database_at_once(url: str) -> None:
     assert [opener.returncode for opener in openers] == [0] * 4, complaints
     with Store.open(url) as store:
         new_job(store)
+
+
+def test_a_database_that_another_process_made_meanwhile_is_ours(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Asked for its version it was empty, asked for its tables it is not."""
+    Store.open(url).close()
+    real, answers = migrate._version, [None]
+    monkeypatch.setattr(migrate, "_version", lambda c: answers.pop() if answers else real(c))
+    Store.open(url).close()
+    assert not answers
 
 
 def test_a_sqlite_file_is_set_up_for_several_processes(tmp_path: Path) -> None:

@@ -192,7 +192,7 @@ def test_only_the_image_remains_an_input(folder: Path) -> None:
 
 
 def test_names_and_descriptions() -> None:
-    assert len(zoo.names()) == 12
+    assert len(zoo.names()) == 13
     assert all(zoo.describe(name) for name in zoo.names())
     for call in (lambda: zoo.describe("lenet"), lambda: zoo.write("lenet", Path("x.onnx"))):
         with pytest.raises(UserError, match="'lenet'") as caught:

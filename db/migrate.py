@@ -70,7 +70,7 @@ def _refuse_foreign(database: Database, connection: Connection) -> None:
     present = set(inspect(connection).get_table_names())
     # A PostgreSQL schema may be shared with others as long as no name clashes; a SQLite file is ours or is not.
     clashes = present if database.sqlite else present & set(metadata.tables)
-    # PostgreSQL shows what was committed since the version was asked for, by a process that opened the same new database.
+    # On PostgreSQL another process that opened the same new database may have made it since its version was asked for.
     if clashes and _version(connection) is None:
         raise UserError(
             f"The database {database.name} belongs to another program (it has a table '{min(clashes)}').",

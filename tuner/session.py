@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,21 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from tuner.allowance import (
-    baseline_seconds,
-    build_seconds,
-    compare_seconds,
-    search_end,
-    why_no_baselines,
-    why_no_time,
-)  # fmt: skip
-from tuner.build.assemble import Step
+from tuner.allowance import build_seconds, compare_seconds, search_end
 from tuner.build.tuning_log import write_tuning_log
 from tuner.build.verify import Verification
-from tuner.builds import Builds, ModelMemory
+from tuner.builds import Builds
 from tuner.clock import Clock
 from tuner.comparing import Comparing, winner
-from tuner.errors import CandidateError, InternalError, UserError
+from tuner.errors import CandidateError, InternalError
 from tuner.events import Curve, Progress, Stage, Watch, silent
 from tuner.graph.ir import Graph
 from tuner.graph.load import ImportedModel, import_model
@@ -44,15 +35,14 @@ from tuner.measure.runner import Runner
 from tuner.output import check_writable, install
 from tuner.plan.legality import validate
 from tuner.plan.plan import Plan
-from tuner.precision import BF16, DOT_FEATURE, ROUNDING
+from tuner.precision import BF16, DOT_FEATURE
 from tuner.report import Outcome, make_report
-from tuner.search.affording import affordable
 from tuner.search.courses import AsBegun, Course, Foreseen, Planned, course
 from tuner.search.examination import examined
 from tuner.search.experience import Experience
 from tuner.search.fusion import greedy, unfused
 from tuner.search.lowering import check_plan
-from tuner.search.questions import answered, core_counts, defaults, distinct, known_share, questions
+from tuner.search.questions import core_counts, defaults, distinct, known_share, questions
 from tuner.search.replanning import Replanning, replan
 from tuner.search.samples import Samples
 from tuner.search.strategies.base import Strategy
@@ -60,11 +50,7 @@ from tuner.search.tuning import Tuning
 from tuner.store import NoStore, TrialStore
 from tuner.turns import Turn, alone
 from tuner.types import PROTOCOL, Device, JobSpec, Trial
-
-LESS_EXACT = ("winograd",)  # templates to do without when their rounding errors add up to too much
-
-
-BASELINES = ("unoptimised", "unfused")
+from tuner.wholes import Wholes
 
 
 @dataclass
@@ -97,10 +83,10 @@ class Session:
     def __post_init__(self) -> None:
         self._stopped = False
         self._machine = Reading.now()
-        self._left_out: dict[str, str] = {}  # baselines that the budget has no time for -> why
         self._disturbed = 0  # samples that foreign load disturbed
         self.graph: Graph | None = None  # once the model is read
         self._comparing: Comparing | None = None  # once the model is read
+        self._wholes: Wholes | None = None  # once it is planned
         self._seconds = {"building": 0.0, "measuring": 0.0, "deciding": 0.0}
         self._tuning: Tuning | None = None
         self._foreseen: Foreseen | None = None  # of the tuned plan as a whole, before it was built
@@ -143,31 +129,24 @@ class Session:
         comparing = self._comparing
         assert comparing is not None  # since run
         begun = self._plan(model, scratch)
-        plan, builds = defaults(begun.plan, begun.asked), Builds(model, self.device, scratch)
+        builds = Builds(model, self.device, scratch)
+        wholes = self._wholes = Wholes(self.spec, self.device, model.graph, builds, comparing, self.clock, self._say)
         with self._turn("the default plan"):
-            steps = {"default": self._build(builds, plan, "default")}
-            if excess := self._excess(builds, "default"):
-                raise UserError(
-                    f"Even with default kernels the model takes {excess} bytes more than its limit of "
-                    f"{self.spec.memory_limit}.",
-                    code="memory-limit", hint="Raise --memory-limit.",
-                )  # fmt: skip
+            wholes.build_default(defaults(begun.plan, begun.asked))
             if self.baselines:
                 self._say(Stage.COMPARE, "timing the default plan and ONNX Runtime")
                 comparing.first_look()
-                why = why_no_baselines(self.spec.budget.seconds, builds.first)
-                self._left_out = {} if why is None else dict.fromkeys(BASELINES, why)
+                wholes.spare_baselines()
         way = self._search(model, begun, builds)
         found, self._foreseen = way.found(), way.foreseen()
         with self._turn("whole models"):
-            plans = {"default": plan}
-            checked = self._build_found(found, plans, builds, steps)
-            if self.baselines and not self._left_out:
-                steps |= self._build_baselines(model, builds)
+            wholes.build_found(found)
+            if self.baselines:
+                wholes.build_baselines(self._compare_seconds)
             self._say(Stage.COMPARE, "timing whole models in turns")
-            result = comparing.compare(steps, self._compare_seconds)
-            best = winner(result, steps)
-            verification = checked.get(best) or self._verify(best)
+            result = comparing.compare(wholes.steps, self._compare_seconds)
+            best = winner(result, wholes.steps)
+            verification = wholes.verified(best)
         if not verification.passed:
             raise InternalError(
                 f"The tuned model differs from the reference by {verification.max_rel_error:.2g} "
@@ -175,78 +154,10 @@ class Session:
                 code="wrong-result",
             )
         with self._turn("the finished model"):
-            report = self._report(
-                model, plans[best], steps[best], result, best, verification, builds.memory(best), scratch / best
-            )
-        self._export(scratch / best, plans[best], report, way.tuning.trials)
+            report = self._report(model, wholes, result, best, verification)
+        self._export(builds.folder(best), wholes.plans[best], report, way.tuning.trials)
         self._say(Stage.EXPORT, "done", best=report["latency_ms"]["tuned"]["median"] / 1e3, done=1.0)
         return report
-
-    def _build_found(
-        self, found: Mapping[str, Planned], plans: dict[str, Plan], builds: Builds, steps: dict[str, list[Step]]
-    ) -> dict[str, Verification]:  # fmt: skip
-        """Build what the search found, as far as it is exact enough and differs; what is built enters ``plans``.
-
-        Of these and the default the fastest as measured whole is exported.
-        """
-        checked = {}
-        for name, planned in found.items():
-            built = self._build_exact(planned, plans, builds, name)
-            if built is not None:
-                plans[name], steps[name], checked[name] = built
-        return checked
-
-    def _build_baselines(self, model: ImportedModel, builds: Builds) -> dict[str, list[Step]]:
-        """Nothing fused, on one core and on all, as far as there is time."""
-        built, seconds = {}, baseline_seconds(builds.first) / 2
-        for name, cores in zip(BASELINES, sorted({1, self.device.cores}), strict=False):
-            why = why_no_time(self.spec.budget.seconds, self.clock.seconds, seconds, self._compare_seconds)
-            if why is None:
-                before = builds.seconds
-                built[name] = self._build(builds, unfused(model.graph, self.device, cores), name)
-                seconds = builds.seconds - before  # the other one's, better than what was guessed
-            else:
-                self._left_out[name] = why
-        return built
-
-    def _build_exact(
-        self, planned: Planned, plans: Mapping[str, Plan], builds: Builds, name: str
-    ) -> tuple[Plan, list[Step], Verification] | None:  # fmt: skip
-        """A plan with the best known kernels, built and verified; None if it is among ``plans`` or never exact enough.
-
-        Rounding errors add up over a deep model; where they exceed the limit it does without Winograd kernels, and
-        before that without weights in bf16. Where it takes too much memory some kernels give way to lighter ones.
-        """
-        known = {plan.hash for plan in plans.values()}
-        for without in self._renounced:
-            tuned = answered(planned.plan, planned.asked, without)
-            if tuned.hash in known:
-                return None
-            built = self._build(builds, tuned, name)
-            if excess := self._excess(builds, name):
-                lighter = affordable(planned.asked, excess, builds.weigh, without)
-                if lighter is None:
-                    return None
-                tuned = answered(planned.plan, planned.asked, without, lighter)
-                if tuned.hash in known:
-                    return None
-                built = self._build(builds, tuned, name)
-                if self._excess(builds, name):
-                    return None
-            verification = self._verify(name)
-            if verification.passed:
-                return tuned, built, verification
-        return None
-
-    def _verify(self, name: str) -> Verification:
-        assert self._comparing is not None  # since run
-        self._say(Stage.COMPARE, "checking the result against ONNX Runtime")
-        return self._comparing.verify(name)
-
-    def _excess(self, builds: Builds, name: str) -> int:
-        """Bytes by which a built model exceeds the job's limit on its memory."""
-        limit = self.spec.memory_limit
-        return 0 if limit is None else max(0, builds.memory(name).bytes - limit)
 
     def _plan(self, model: ImportedModel, scratch: Path) -> Planned:
         self._say(Stage.PLAN, f"fusing {len(model.graph.layers)} layers")
@@ -289,14 +200,6 @@ class Session:
         """Computations whose weights stay float32."""
         return frozenset() if self._rounding is None else self._rounding.exact
 
-    def _build(self, builds: Builds, plan: Plan, name: str) -> list[Step]:
-        self._say(Stage.BUILD, f"building the {name} plan")
-        before = builds.seconds
-        shutil.rmtree(builds.folder(name), ignore_errors=True)  # of a plan that was not kept
-        steps = builds.build(plan, name)
-        self._seconds["building"] += builds.seconds - before
-        return steps
-
     def _search(self, model: ImportedModel, begun: Planned, builds: Builds) -> Course:
         budget = self.spec.budget
         options = MeasureOptions(seed=self.spec.seed, objects=builds.objects)
@@ -331,7 +234,8 @@ class Session:
         if budget is None:
             return None
         missing = 1.0 if self.elsewhere else known_share(begun.asked)
-        building = build_seconds(builds.first, plans, missing, baselines=self.baselines and not self._left_out)
+        baselines = self.baselines and not (self._wholes is not None and self._wholes.left_out)
+        building = build_seconds(builds.first, plans, missing, baselines=baselines)
         look = self._comparing.look_seconds if self._comparing is not None else 0.0
         return search_end(budget, self.clock.seconds, building, self._compare_seconds, look)
 
@@ -344,37 +248,33 @@ class Session:
         return self._replanning
 
     @property
-    def _renounced(self) -> tuple[tuple[str, ...], ...]:
-        """Templates that a plan does without to become exact enough: none at first, then more."""
-        if self.spec.precision != BF16:
-            return ((), LESS_EXACT)
-        return ((), ROUNDING, (*ROUNDING, *LESS_EXACT))
-
-    @property
     def _compare_seconds(self) -> float:
         budget, blocks = self.spec.budget.seconds, self._tuning.latency if self._tuning is not None else None
         left = None if budget is None else budget - self.clock.seconds
         return compare_seconds(self._known.get("default"), blocks, left)
 
     def _report(
-        self, model: ImportedModel, plan: Plan, steps: Sequence[Step], result: ContestResult, winner: str,
-        verification: Verification, memory: ModelMemory, folder: Path,
+        self, model: ImportedModel, wholes: Wholes, result: ContestResult, winner: str, verification: Verification
     ) -> dict[str, Any]:  # fmt: skip
         began = time.monotonic()
-        kernels = self.models.profile(folder)
+        kernels = self.models.profile(wholes.builds.folder(winner))
         whole = self._comparing.seconds if self._comparing is not None else 0.0
         measuring = self._seconds["measuring"] + whole + time.monotonic() - began
         outcome = Outcome(
-            spec=self.spec, model=model, device=self.device, plan=plan, steps=steps, contest=result, winner=winner,
-            ratio=ratio(result, winner, "onnxruntime"), verification=verification, memory=memory, kernels=kernels,
+            spec=self.spec, model=model, device=self.device, plan=wholes.plans[winner], steps=wholes.steps[winner],
+            contest=result, winner=winner, ratio=ratio(result, winner, "onnxruntime"), verification=verification,
+            memory=wholes.builds.memory(winner), kernels=kernels,
             over_greedy=ratio(result, "tuned", "greedy") if _has(result, "tuned", "greedy") else None,
             over_default=ratio(result, "tuned", "default") if _has(result, "tuned", "default") else None,
             tuning=self._tuning, foreseen=self._foreseen, curve=self.curve.points,
             machine=MachineState.since(self._machine), disturbed=self._disturbed,
-            seconds=self._seconds | {"measuring": measuring, "total": self.clock.seconds},
+            seconds=self._seconds | {
+                "building": self._seconds["building"] + wholes.builds.seconds, "measuring": measuring,
+                "total": self.clock.seconds,
+            },
             toolchain=toolchain(), protocol=PROTOCOL,
             blocks=examined(self._replanning.state) if self._replanning else None, rounding=self._rounding,
-            left_out=self._left_out,
+            left_out=wholes.left_out,
         )  # fmt: skip
         return make_report(outcome)
 

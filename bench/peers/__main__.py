@@ -2,7 +2,7 @@
 
 A row at a time is written to OUT/peers.jsonl; what has a row is not measured again. ``--metaschedule`` measures TVM's
 own tuner with the same budget on three models, ``--ablation`` what each part of ours is worth on four. ``--render``
-writes all three into RESULTS.md, and the plot beside it.
+writes the section of its mode into RESULTS.md, from the rows with these seconds, and the comparison's plot beside it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ from bench.sections import RESULTS, write_section
 
 EVERY = [*FLOAT32, BF16]  # peers
 METASCHEDULE = ("squeezenet", "resnet18", "mobilenetv2")
-SECTIONS = ("peers", "peers:metaschedule", "peers:ablation")  # of RESULTS.md
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -58,28 +57,23 @@ def measure(key: Key, options: argparse.Namespace) -> Row:
 
 
 def render(options: argparse.Namespace, rows: Rows, path: Path) -> None:
-    """Write the three sections into ``path``, and the plot of the rows on all threads if there are any."""
+    """Write the asked mode's section into ``path``; with the comparison goes the plot of its rows on all threads."""
     given = f"--seconds {options.seconds:g} --rounds {options.rounds}"
-    among = "" if options.peers == EVERY else f" --peers {','.join(options.peers)}"
-    options.models, options.ablation, options.metaschedule = None, False, False
+    options.models, most = None, max(options.threads)
     keys = wanted(options)
-    most = max(options.threads)
-    for name, text in zip(
-        SECTIONS,
-        (
-            tables.comparison(keys, rows, f"`python -m bench.peers {given}{among}`"),
-            tables.metaschedule(
-                [("metaschedule", m, most, options.seconds) for m in METASCHEDULE], rows,
-                f"`python -m bench.peers --metaschedule {given}`",
-            ),
-            tables.ablation(
-                {name: v.meaning for name, v in ablation.VARIANTS.items()}, ablation.MODELS, rows, most,
-                options.seconds, f"`python -m bench.peers --ablation {given}`",
-            ),
-        ),
-        strict=True,
-    ):  # fmt: skip
-        write_section(name, text, path)
+    if options.ablation:
+        meanings = {name: v.meaning for name, v in ablation.VARIANTS.items()}
+        asked = f"`python -m bench.peers --ablation {given}`"
+        write_section(
+            "peers:ablation", tables.ablation(meanings, ablation.MODELS, rows, most, options.seconds, asked), path
+        )
+        return
+    if options.metaschedule:
+        asked = f"`python -m bench.peers --metaschedule {given}`"
+        write_section("peers:metaschedule", tables.metaschedule(keys, rows, asked), path)
+        return
+    among = "" if options.peers == EVERY else f" --peers {','.join(options.peers)}"
+    write_section("peers", tables.comparison(keys, rows, f"`python -m bench.peers {given}{among}`"), path)
     drawn = {key[1]: rows[key] for key in keys if key[2] == most and rows.get(key, {}).get("ratios")}
     if drawn:
         picture = path.parent / tables.PLOT
@@ -100,7 +94,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     mode = parser.add_mutually_exclusive_group()
     mode.add_argument("--metaschedule", action="store_true", help="TVM's own tuner with the same budget")
     mode.add_argument("--ablation", action="store_true", help="what each part of the tuner is worth")
-    mode.add_argument("--render", action="store_true", help="measure nothing; write the rows into RESULTS.md")
+    parser.add_argument("--render", action="store_true", help="measure nothing; write the mode's rows into RESULTS.md")
     options = parser.parse_args(arguments)
     if unknown := [m for m in options.models or () if m not in models.MODELS]:
         parser.error(f"there is no model {unknown[0]!r}; known are: {', '.join(models.MODELS)}")

@@ -189,12 +189,14 @@ def test_every_mode_asks_for_its_rows(tmp_path: Path, monkeypatch: pytest.Monkey
     assert len((tmp_path / "peers.jsonl").read_text().splitlines()) == len(asked)
 
 
-def test_rendering_writes_three_sections_and_the_plot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rendering_writes_the_section_of_the_mode_and_the_plot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
     monkeypatch.setattr(command, "RESULTS", tmp_path / "RESULTS.md")
-    assert command.main(["--render", "--out", str(tmp_path)]) == 0
+    for count, mode in enumerate(([], ["--metaschedule"], ["--ablation"]), 1):
+        assert command.main(["--render", *mode, "--out", str(tmp_path)]) == 0
+        assert (tmp_path / "RESULTS.md").read_text().count("Nothing has been measured yet.") == count
     text = (tmp_path / "RESULTS.md").read_text()
-    assert text.count("Nothing has been measured yet.") == 3 and "| vit_tiny | 2 | not measured |" in text
+    assert "| vit_tiny | 2 | not measured |" in text and "| winograd (" in text
     assert not (tmp_path / tables.PLOT).exists() and "svg" not in text
     (tmp_path / "peers.jsonl").write_text(json.dumps(row("squeezenet")) + "\n")
     assert command.main(["--render", "--out", str(tmp_path)]) == 0

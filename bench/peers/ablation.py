@@ -47,7 +47,7 @@ VARIANTS: Mapping[str, Variant] = {
     "conv2d_prologue": Variant(
         "elementwise layers in front of a 1x1 convolution by themselves", templates=("conv2d_prologue",)
     ),
-    "fusion": Variant("each layer its own block", ("--strategy", "cores-layers")),
+    "fusion": Variant("each layer its own block, on all cores", ("--strategy", "fixed-layers")),
     "joint": Variant("greedy fusion, kernels searched", ("--strategy", "greedy")),
     "core choice": Variant("every block on all cores", ("--cores", ALL)),
     "search": Variant("greedy fusion, default knobs", ("--trials", "0"), searching=False),

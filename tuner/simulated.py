@@ -91,9 +91,10 @@ class SimulatedSession:
             external=self.external,
         )  # fmt: skip
         self.graph = model.graph
-        self._say(Stage.PLAN, f"listing the blocks of {len(model.graph.layers)} layers")
-        cores = self.spec.cores or tuple(range(1, self.device.cores + 1))
         rules = deepest(model.graph)
+        depth = "" if rules.depth is None else f", each of at most {rules.depth} layers that are not elementwise"
+        self._say(Stage.PLAN, f"listing the blocks of {len(model.graph.layers)} layers{depth}")
+        cores = self.spec.cores or tuple(range(1, self.device.cores + 1))
         space = plan_space(model.graph, self.device, tuple(sorted(set(cores))), rules)
         choice, planning = self._search(space)
         self._say(Stage.COMPARE, "timing whole plans on the simulated device")

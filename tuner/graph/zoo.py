@@ -25,7 +25,7 @@ _MODELS = {
     "inception_v1": "GoogLeNet (2014): four parallel branches per module, local response normalisation",
     "inception_v2": "Inception v2 (2015): GoogLeNet with batch normalisation and factorised convolutions",
     "densenet121": "DenseNet-121 (2016): dense concatenation, batch normalisation before each convolution",
-    "densenet264": "DenseNet-264 (2016): DenseNet-121 grown to a thousand layers, no two shapes alike",
+    "densenet264": "DenseNet-264 (2016): DenseNet-121 grown to nearly a thousand layers",
     "resnet18": "ResNet-18 (2015): basic blocks of two 3x3 convolutions with residual sums",
     "resnet50": "ResNet-50 (2015): bottleneck blocks with residual sums",
     "mobilenetv2": "MobileNetV2 (2018): inverted residuals, depthwise convolutions, linear bottlenecks",

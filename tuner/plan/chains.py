@@ -32,8 +32,8 @@ class AnyChain:
 def deepest(graph: Graph) -> AnyChain:
     """No limit, or the largest of DEPTHS with which all blocks together have at most MOST_LAYERS layers.
 
-    The last of them where none has. A model of a thousand layers has thousands of blocks of hundreds of layers each
-    that no device would gain from.
+    The last of them where none has. A model of a thousand layers has thousands of blocks of hundreds of layers each:
+    what they would take to list grows with the cube of its length.
     """
     for depth in (None, *DEPTHS):
         if _fits(graph, AnyChain(depth)):

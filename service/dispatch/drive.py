@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 
 QUIET = 0.5  # seconds between two notes of progress in the database, unless the stage changes
 WAIT = 0.1  # seconds between two tries for the device
+ENDING = 1.0  # seconds in which a job whose end was just written down is left; another driver holds it otherwise
 ASKED = 1.0  # seconds at most until one who can be asked to stop hears of it
 
 
@@ -146,6 +147,8 @@ class Drive:
                     if beat.wanted is not None and self._asked is not None:
                         self._asked(beat.wanted)
             except StaleDriver:
+                if self._done.wait(ENDING):
+                    return  # nobody took it: its end was written down while this beat was under way
                 log.error("another driver has taken the job over", extra={"job": self._job.id})
                 self._lost()
                 return

@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 
 from db.jobs import Job
+from db.queue import Claim, StaleDriver
 from db.store import Store
+from service.dispatch import drive as drive_module
 from service.dispatch import inline
 from service.dispatch.drive import Drive
 from service.dispatch.inline import run_here
@@ -96,6 +98,32 @@ def test_no_server_can_take_the_job_and_its_lease_is_renewed(store: Store, monke
 
     run(store, REPORT, during=during)
     assert newest(store).state is JobState.SUCCEEDED
+
+
+def test_a_beat_while_its_end_is_written_down_interrupts_nobody(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:  # fmt: skip
+    monkeypatch.setattr(inline, "LEASE", 0.4)  # a beat each 0.08 s
+    finish = store.queue.finish
+    monkeypatch.setattr(store.queue, "finish", lambda *a, **k: (finish(*a, **k), time.sleep(0.3)))
+    assert run(store, REPORT) == REPORT
+    assert newest(store).state is JobState.SUCCEEDED
+
+
+def test_a_job_that_another_driver_took_is_given_up(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inline, "LEASE", 0.4)
+    monkeypatch.setattr(drive_module, "ENDING", 0.1)
+
+    def taken(claim: Claim, *_: Any, **__: Any) -> None:
+        raise StaleDriver(claim)
+
+    def working() -> None:
+        for _ in range(500):
+            time.sleep(0.01)
+
+    monkeypatch.setattr(store.queue, "beat", taken)
+    with pytest.raises(KeyboardInterrupt):
+        run(store, REPORT, during=working)
 
 
 def test_a_cancel_from_elsewhere_ends_it_with_the_best_so_far(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,12 +7,11 @@ keeps them beside the recordings, so that replayed searches know what they would
 from __future__ import annotations
 
 import argparse
-import gzip
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from bench import lines
 from db.store import Store
 from tuner.measure.device import detect_cpu, toolchain
 from tuner.search.experience import Experience
@@ -24,8 +23,7 @@ TRIALS = Path(__file__).parent / "calibration.jsonl.gz"
 
 def load(device: Device, path: Path = TRIALS) -> Experience | None:
     """What a job on the calibrated device knows of knobs before its first measurement."""
-    rows = [json.loads(line) for line in gzip.decompress(path.read_bytes()).decode().splitlines()]
-    trials = (Trial(Candidate.from_json(row["candidate"]), samples=tuple(row["samples"])) for row in rows)
+    trials = (Trial(Candidate.from_json(row["candidate"]), samples=tuple(row["samples"])) for row in lines.read(path))
     return Experience.of(trials, device)
 
 
@@ -34,11 +32,11 @@ def save(store: Store, device: Device, path: Path = TRIALS) -> int:
     wanted = {c.key: c.record_key for c in candidates(device)}
     known = store.trials.of_records(sorted(set(wanted.values())), device=device.fingerprint, toolchain=toolchain())
     found = [
-        json.dumps({"candidate": t.candidate.to_json(), "samples": t.samples})
+        {"candidate": t.candidate.to_json(), "samples": t.samples}
         for t in known
         if t.samples and t.candidate.key in wanted
     ]
-    path.write_bytes(gzip.compress("\n".join(found).encode(), 9, mtime=0))
+    lines.keep(path, found)
     return len(found)
 
 

@@ -162,6 +162,8 @@ class Session:
     def _plan(self, model: ImportedModel, scratch: Path) -> Planned:
         self._say(Stage.PLAN, f"fusing {len(model.graph.layers)} layers")
         cores = core_counts(self.spec.cores, self.device)
+        if self.spec.precision == BF16 and self.spec.plan is None:
+            self._rounding = self._round(model, scratch)
         if self.spec.plan is not None:
             plan = Plan.from_json(self.spec.plan)
             validate(plan, model.graph, self.device.cores)
@@ -169,9 +171,7 @@ class Session:
         elif self.spec.strategy == "none":
             plan = unfused(model.graph, self.device, 1)
         else:
-            plan = greedy(model.graph, self.device, max(cores))
-        if self.spec.precision == BF16 and self.spec.plan is None:
-            self._rounding = self._round(model, scratch)
+            plan = greedy(model.graph, self.device, max(cores), self._narrow)
         asked = questions(
             plan, model.graph, self.device, cores=cores, precision=self.spec.precision, seed=self.spec.seed,
             residency=residency(model, self.device), alternatives=self.spec.plan is None, exact=self._exact,
@@ -199,6 +199,11 @@ class Session:
     def _exact(self) -> frozenset[str]:
         """Computations whose weights stay float32."""
         return frozenset() if self._rounding is None else self._rounding.exact
+
+    @property
+    def _narrow(self) -> frozenset[str]:
+        """Tensors that lie in memory as bfloat16."""
+        return frozenset() if self._rounding is None else self._rounding.narrow
 
     def _search(self, model: ImportedModel, begun: Planned, builds: Builds) -> Course:
         budget = self.spec.budget
@@ -243,7 +248,7 @@ class Session:
         cores = core_counts(self.spec.cores, self.device)
         self._replanning = replan(
             model.graph, cores, residency(model, self.device), tuning, strategy, self.samples,
-            precision=self.spec.precision, exact=self._exact,
+            precision=self.spec.precision, exact=self._exact, narrow=self._narrow,
         )  # fmt: skip
         return self._replanning
 

@@ -20,6 +20,7 @@ from tuner.precision import BF16, ROUNDING
 from tuner.search.affording import affordable
 from tuner.search.courses import Planned
 from tuner.search.fusion import unfused
+from tuner.search.lowering import widened
 from tuner.search.questions import answered
 from tuner.types import Device, JobSpec
 
@@ -90,11 +91,12 @@ class Wholes:
         """A plan with the best known kernels, built and verified; None if it is among ``plans`` or never exact enough.
 
         Rounding errors add up over a deep model; where they exceed the limit it does without Winograd kernels, and
-        before that without weights in bf16. Where it takes too much memory some kernels give way to lighter ones.
+        before that without images and then weights in bf16. Where it takes too much memory some kernels give way to
+        lighter ones.
         """
         known = {plan.hash for plan in self.plans.values()}
-        for without in self._renounced:
-            tuned = answered(planned.plan, planned.asked, without)
+        for plan, without in self._renounced(planned.plan):
+            tuned = answered(plan, planned.asked, without)
             if tuned.hash in known:
                 return None
             steps = self._build(tuned, name)
@@ -102,7 +104,7 @@ class Wholes:
                 lighter = affordable(planned.asked, excess, self.builds.weigh, without)
                 if lighter is None:
                     return None
-                tuned = answered(planned.plan, planned.asked, without, lighter)
+                tuned = answered(plan, planned.asked, without, lighter)
                 if tuned.hash in known:
                     return None
                 steps = self._build(tuned, name)
@@ -114,12 +116,13 @@ class Wholes:
                 return tuned
         return None
 
-    @property
-    def _renounced(self) -> tuple[tuple[str, ...], ...]:
-        """Templates that a plan does without to become exact enough: none at first, then more."""
+    def _renounced(self, plan: Plan) -> list[tuple[Plan, tuple[str, ...]]]:
+        """The plan, and others that are more and more exact, each with the templates that it does without."""
         if self.spec.precision != BF16:
-            return ((), LESS_EXACT)
-        return ((), ROUNDING, (*ROUNDING, *LESS_EXACT))
+            return [(plan, ()), (plan, LESS_EXACT)]
+        wide = widened(plan)
+        stored = [(wide, ())] if wide.hash != plan.hash else []
+        return [(plan, ()), *stored, (wide, ROUNDING), (wide, (*ROUNDING, *LESS_EXACT))]
 
     def _build(self, plan: Plan, name: str) -> list[Step]:
         self.say(Stage.BUILD, f"building the {name} plan")

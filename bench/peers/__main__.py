@@ -1,8 +1,9 @@
 """``python -m bench.peers``: fourteen models against the libraries that a user gets for free, in turns.
 
 A row at a time is written to OUT/peers.jsonl; what has a row is not measured again. ``--metaschedule`` measures TVM's
-own tuner with the same budget on three models, ``--ablation`` what each part of ours is worth on four. ``--render``
-writes the section of its mode into RESULTS.md, from the rows with these seconds, and the comparison's plot beside it.
+own tuner with the same budget on three models, ``--bf16`` convolutional models in bf16 against OpenVINO, and
+``--ablation`` what each part of ours is worth on four models. ``--render`` writes the section of its mode into
+RESULTS.md, from the rows with these seconds, and the comparison's plot beside it.
 """
 
 from __future__ import annotations
@@ -14,12 +15,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bench.peers import ablation, models, tables
-from bench.peers.measure import BF16, FLOAT32, metaschedule_row, peers_row
+from bench.peers.measure import FLOAT32, bf16_row, metaschedule_row, peers_row
 from bench.peers.plot import plot
 from bench.peers.rows import Key, Row, Rows, fill, read_rows
 from bench.sections import RESULTS, write_section
 
-EVERY = [*FLOAT32, BF16]  # peers
+EVERY = [*FLOAT32]  # peers
 METASCHEDULE = ("squeezenet", "resnet18", "mobilenetv2")
 
 
@@ -42,6 +43,8 @@ def wanted(options: argparse.Namespace) -> list[Key]:
         return [(f"{ablation.MODE}{v}", m, max(options.threads), seconds) for m in chosen for v in ablation.VARIANTS]
     if options.metaschedule:
         return [("metaschedule", m, max(options.threads), seconds) for m in options.models or METASCHEDULE]
+    if options.bf16:
+        return [("bf16", m, max(options.threads), seconds) for m in options.models or models.CONVOLUTIONAL]
     return [("peers", m, t, seconds) for t in options.threads for m in options.models or models.MODELS]
 
 
@@ -53,6 +56,8 @@ def measure(key: Key, options: argparse.Namespace) -> Row:
         return ablation.ablation_row(variant, model, threads, seconds, options.rounds, options.out)
     if mode == "metaschedule":
         return metaschedule_row(model, threads, seconds, options.rounds)
+    if mode == "bf16":
+        return bf16_row(model, threads, seconds, options.rounds)
     return peers_row(model, threads, seconds, options.rounds, options.peers)
 
 
@@ -71,6 +76,10 @@ def render(options: argparse.Namespace, rows: Rows, path: Path) -> None:
     if options.metaschedule:
         asked = f"`python -m bench.peers --metaschedule {given}`"
         write_section("peers:metaschedule", tables.metaschedule(keys, rows, asked), path)
+        return
+    if options.bf16:
+        asked = f"`python -m bench.peers --bf16 {given}`"
+        write_section("peers:bf16", tables.bf16(keys, rows, asked), path)
         return
     among = "" if options.peers == EVERY else f" --peers {','.join(options.peers)}"
     write_section("peers", tables.comparison(keys, rows, f"`python -m bench.peers {given}{among}`"), path)
@@ -93,6 +102,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--retry", action="store_true", help="measure again what failed or was disturbed")
     mode = parser.add_mutually_exclusive_group()
     mode.add_argument("--metaschedule", action="store_true", help="TVM's own tuner with the same budget")
+    mode.add_argument("--bf16", action="store_true", help="convolutional models in bf16, against OpenVINO")
     mode.add_argument("--ablation", action="store_true", help="what each part of the tuner is worth")
     parser.add_argument("--render", action="store_true", help="measure nothing; write the mode's rows into RESULTS.md")
     options = parser.parse_args(arguments)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,10 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from bench.peers import metaschedule, models
-from bench.peers.rows import LOWERED
 from bench.peers.sidebyside import BenchReport, bench
 from bench.tuning import summary, tune
-from tuner.errors import FusetuneError
+from tuner.errors import FusetuneError, UserError
 from tuner.graph.costs import layer_cost
 from tuner.graph.ir import Graph
 from tuner.graph.load import import_model
@@ -23,41 +23,61 @@ from tuner.graph.passes.registry import SLICING
 from tuner.measure.contest import Contestant, ratio
 from tuner.measure.device import detect_cpu
 from tuner.measure.roof import Roof, measure_roof
+from tuner.precision import ACCURACY
 from tuner.types import Device
 
 FLOAT32 = ("onnxruntime", "openvino", "torch", "torch-compile", "tvm")
 BF16 = "openvino-bf16"
+_REFERENCE = "onnxruntime"  # what errors are told against
+_ROUNDING = ("images", "stored_bf16", "kept_fp32")  # what is kept of a report
 _BF16_FEATURES = {"avx512_bf16", "amx_bf16"}  # without them bf16 is emulated, which nobody would use
 
 
 def peers_row(
-    model: str, threads: int, seconds: float, rounds: int, peers: Sequence[str] = (*FLOAT32, BF16)
+    model: str, threads: int, seconds: float, rounds: int, peers: Sequence[str] = FLOAT32
 ) -> dict[str, Any]:  # fmt: skip
-    """Tune with no trials and with a budget, then time both and the peers. What failed stands in ``error``.
-
-    Where the processor has bf16 arithmetic, and the peer that uses it takes part, ours is tuned in bf16, too.
-    """
+    """Tune with no trials and with a budget, then time both and the peers. What failed stands in ``error``."""
     row: dict[str, Any] = {**_head("peers", model, threads, seconds), "rounds": rounds}
     problems: list[str] = []
     with _folder() as folder, confined(threads) as device:
         path = models.write(model, folder / f"{model}.onnx")
         wanted = {"tuned": ["--seconds", f"{seconds:g}"], "default": ["--trials", "0"]}
-        able = bool(_BF16_FEATURES & set(device.features))
-        if able and BF16 in peers:
-            wanted[LOWERED] = ["--seconds", f"{seconds:g}", "--precision", "bf16"]
         artifacts, tunings = _tuned(path, folder, wanted, seconds, problems)
-        chosen = [name for name in peers if able or name != BF16]
         first = measure_roof(device)
-        report = bench(path, artifacts, chosen, threads=threads, rounds=rounds, lowered=[LOWERED])
+        report = bench(path, artifacts, peers, threads=threads, rounds=rounds)
         last = measure_roof(device)  # a noisy moment reads too low
         roof = Roof(max(first.flops, last.flops), max(first.bandwidth, last.bandwidth))
         graph = import_model(path, disabled=SLICING).graph
-    ours = {name: ratios_over(report, name) for name in artifacts if name != LOWERED}
-    lowered = ratio(report.result, LOWERED, BF16) if LOWERED in artifacts else None
+    ours = {name: ratios_over(report, name) for name in artifacts}
     return row | {
         "tuning": tunings.get("tuned"), "default": tunings.get("default"), "bench": report.to_json(), "ratios": ours,
-        "lowered": None if lowered is None else {**asdict(lowered), "tuning": tunings[LOWERED]},
         "roof": asdict(roof), "bound_ms": 1e3 * bound(graph, roof, device), "error": "; ".join(problems) or None,
+    }  # fmt: skip
+
+
+def bf16_row(model: str, threads: int, seconds: float, rounds: int) -> dict[str, Any]:
+    """Tune in bf16 with a budget, as exactly as the peer in bf16 computes but no less than usual; time both.
+
+    Raises UserError (``no-bf16``) on a processor without bf16 arithmetic.
+    """
+    row: dict[str, Any] = {**_head("bf16", model, threads, seconds), "rounds": rounds}
+    problems: list[str] = []
+    with _folder() as folder, confined(threads) as device:
+        if not _BF16_FEATURES & set(device.features):
+            raise UserError("This processor has no bf16 arithmetic: it would be emulated.", code="no-bf16")
+        path = models.write(model, folder / f"{model}.onnx")
+        peers = (_REFERENCE, BF16)
+        theirs = bench(path, {}, peers, threads=threads, rounds=1, precision="bf16")[BF16].max_rel_error
+        limit = max(ACCURACY["bf16"], theirs or 0.0)
+        options = ["--seconds", f"{seconds:g}", "--precision", "bf16", "--accuracy", f"{limit:g}"]
+        artifacts, tunings = _tuned(path, folder, {"tuned": options}, seconds, problems)
+        report = bench(path, artifacts, peers, threads=threads, rounds=rounds, precision="bf16")
+        stored = json.loads((artifacts["tuned"] / "report.json").read_text())["rounding"] if artifacts else None
+    over = ratio(report.result, "tuned", BF16) if artifacts else None
+    return row | {
+        "tuning": tunings.get("tuned"), "limit": limit, "bench": report.to_json(),
+        "ratio": None if over is None else asdict(over), "error": "; ".join(problems) or None,
+        "rounding": None if stored is None else {name: stored[name] for name in _ROUNDING},
     }  # fmt: skip
 
 

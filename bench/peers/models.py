@@ -11,6 +11,7 @@ MODELS = (
     "bvlc_alexnet", "densenet121", "inception_v1", "inception_v2", "resnet50", "shufflenet", "squeezenet", "vgg19",
     "zfnet512", "mobilenetv2", "efficientnet_b0", "resnet18", *TRANSFORMERS,
 )  # fmt: skip
+CONVOLUTIONAL = tuple(name for name in MODELS if name not in TRANSFORMERS)
 
 
 def write(name: str, path: Path) -> Path:

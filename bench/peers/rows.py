@@ -11,7 +11,6 @@ from bench.lines import append, read
 from bench.results import disturbed
 from tuner.errors import FusetuneError
 
-LOWERED = "tuned-bf16"  # the contestant that is ours in bf16
 Row = Mapping[str, Any]
 Key = tuple[str, str, int, float]  # mode (an ablation's with its variant), model, threads, seconds of budget
 Rows = Mapping[Key, Row]
@@ -78,7 +77,7 @@ def best_peer(row: Row, ours: str = "tuned") -> tuple[str, Row] | None:
 
 
 def own(name: str) -> bool:
-    return name in ("tuned", "default", LOWERED)
+    return name in ("tuned", "default")
 
 
 def geometric_mean(values: Sequence[float]) -> float:

@@ -7,7 +7,7 @@ in turns (see tuner.measure.contest). Every ratio is the other's latency over ou
 from __future__ import annotations
 
 import platform
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -120,7 +120,6 @@ def bench(
     options: TurnOptions | None = None,
     torch_factory: str | None = None,
     others: Sequence[Contestant] = (),
-    lowered: Collection[str] = (),
     seed: int = 0,
 ) -> BenchReport:
     """Time artifacts and peers on one model.
@@ -137,7 +136,6 @@ def bench(
         options: how a turn is taken; None = as usual.
         torch_factory: "package.module:function" that makes the model as a torch.nn.Module; None = from the ONNX file.
         others: further contestants, in float32.
-        lowered: names of artifacts in bf16 where ``precision`` is "fp32".
         seed: of the random inputs and the order of turns.
 
     Raises:
@@ -150,8 +148,7 @@ def bench(
     device = devices("cpu")
     threads = threads or device.cores
     graph = import_model(model, shapes=shapes).graph
-    stated = {name: {"precision": "bf16"} for name in lowered}
-    entries = [Contestant(name, "artifact", folder, stated.get(name, {})) for name, folder in artifacts.items()]
+    entries = [Contestant(name, "artifact", folder) for name, folder in artifacts.items()]
     entries += [_peer(name, model, precision, torch_factory) for name in dict.fromkeys(peers)]
     entries += others
     result = contest(

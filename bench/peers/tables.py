@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 
 from bench.peers.measure import BF16, FLOAT32
 from bench.peers.rows import (
-    LOWERED,
     Key,
     Row,
     Rows,
@@ -24,7 +23,6 @@ from bench.results import disturbed
 _COLUMNS = (
     "model", "threads", "tuned ms", "default ms", *(f"{name} ms" for name in FLOAT32), "best float32 peer",
     "tuned x over it (95%, rounds)", "default x over it", "of the roofline", "tuning s", "error",
-    f"{LOWERED} ms", f"{BF16} ms", "bf16 x over it (95%, rounds)", "errors in bf16: ours, its",
 )  # fmt: skip
 PLOT = "peers/peers.svg"
 
@@ -37,16 +35,14 @@ def comparison(keys: Sequence[Key], rows: Rows, command: str) -> str:
         "",
         circumstances(command, found),
         "",
-        "Milliseconds are medians over rounds of interleaved turns, batch 1, float32 but for the last columns, "
-        "which only a processor with bf16 arithmetic has; a dash is for who took no part (`--peers`). *default* = "
-        "greedy fusion, no search. *x* = the latency of the best float32 peer over ours, paired within rounds, with "
-        "the paired 95% interval: above 1 we are faster. *torch* = PyTorch eager, *torch-compile* = with weights "
-        "frozen, both on the graph as our cleaning passes leave it. *tvm* = TVM's default pipeline, untuned. *of the "
-        "roofline* = the time that the layers' operations take at the measured peak, and their weights from memory "
-        "where they exceed the last-level cache, over our latency; Winograd's algorithm does fewer operations and "
-        "may exceed 100%. *error* = max|y - ref| / max|ref| against ONNX Runtime, the final softmax looked through. "
-        f"*{LOWERED}* = tuned for as long with `--precision bf16` and its usual limit on the error; the last *x* is "
-        "over OpenVINO in bf16. Rows for one thread are measured on one core.",
+        "Milliseconds are medians over rounds of interleaved turns, batch 1, float32; a dash is for who took no "
+        "part (`--peers`). *default* = greedy fusion, no search. *x* = the latency of the best float32 peer over "
+        "ours, paired within rounds, with the paired 95% interval: above 1 we are faster. *torch* = PyTorch eager, "
+        "*torch-compile* = with weights frozen, both on the graph as our cleaning passes leave it. *tvm* = TVM's "
+        "default pipeline, untuned. *of the roofline* = the time that the layers' operations take at the measured "
+        "peak, and their weights from memory where they exceed the last-level cache, over our latency; Winograd's "
+        "algorithm does fewer operations and may exceed 100%. *error* = max|y - ref| / max|ref| against ONNX "
+        "Runtime, the final softmax looked through. Rows for one thread are measured on one core.",
         "",
         line(_COLUMNS),
         line([":--", *["--:"] * (len(_COLUMNS) - 1)]),
@@ -55,6 +51,47 @@ def comparison(keys: Sequence[Key], rows: Rows, command: str) -> str:
     ]
     if found:
         lines += ["", f"![our speed over each peer's]({PLOT})"]
+    return "\n".join([*lines, *_problems(keys, rows)])
+
+
+def bf16(keys: Sequence[Key], rows: Rows, command: str) -> str:
+    """Ours in bf16 against OpenVINO in bf16, a line per key."""
+    found = [rows[key] for key in keys if rows.get(key, {}).get("bench")]
+    ratios = [row["ratio"] for row in found if row["ratio"]]
+    lines = [
+        "## In bf16",
+        "",
+        circumstances(command, found),
+        "",
+        "Tuned with `--precision bf16`; the *limit* on the error is the usual one, or what OpenVINO's own error in "
+        "bf16 is on that model if that is larger. Errors are max|y - ref| / max|ref| against ONNX Runtime in "
+        "float32, the final softmax looked through. *x* = OpenVINO's latency over ours, paired within rounds, with "
+        "the paired 95% interval. *stored* = images between layers that may lie in memory as bfloat16, of all; "
+        "*float32* = layers that keep float32 for the limit's sake.",
+        "",
+        "| model | threads | tuned ms | openvino-bf16 ms | x (95%, rounds) | onnxruntime ms, float32 | limit "
+        "| our error | its error | stored | float32 | tuning s |",
+        "|:--|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
+    ]
+    for key in keys:
+        row = rows.get(key)
+        cells = ["not measured" if row is None else "failed", *[""] * 9]
+        if row is not None and row.get("bench"):
+            rounding = row["rounding"] or {"stored_bf16": "–", "images": "–", "kept_fp32": ()}
+            cells = [
+                _time(row, "tuned"), _time(row, BF16), _interval(row["ratio"]), _time(row, "onnxruntime"),
+                f"{row['limit']:.0e}", _error(row, "tuned"), _error(row, BF16),
+                f"{rounding['stored_bf16']} of {rounding['images']}", f"{len(rounding['kept_fp32'])}",
+                number((row["tuning"] or {}).get("seconds"), 0),
+            ]  # fmt: skip
+        lines.append(line([_marked(key[1], row), key[2], *cells]))
+    if ratios:
+        lines += [
+            "",
+            f"Of {len(ratios)} models ours is faster in {sum(r['low'] > 1 for r in ratios)} and slower in "
+            f"{sum(r['high'] < 1 for r in ratios)}, the interval being all on that side of 1; geometric mean "
+            f"{geometric_mean([r['median'] for r in ratios]):.2f}.",
+        ]
     return "\n".join([*lines, *_problems(keys, rows)])
 
 
@@ -139,8 +176,6 @@ def _cells(key: Key, row: Row | None) -> list[str]:
         "–" if ours is None else f"{row['bound_ms'] / ours:.0%}",
         number((row["tuning"] or {}).get("seconds"), 0),
         "–" if error is None else f"{error:.0e}",
-        _time(row, LOWERED), _time(row, BF16), _interval(row.get("lowered")),
-        ", ".join(_error(row, name) for name in (LOWERED, BF16)),
     ]  # fmt: skip
 
 
@@ -180,8 +215,6 @@ def _sums(keys: Sequence[Key], rows: Rows) -> list[str]:
             )
             if default:
                 text += f", of the defaults {geometric_mean([r['median'] for r in default]):.2f}"
-            if lowered := [r["lowered"]["median"] for r in mine if r.get("lowered")]:
-                text += f"; in bf16 over OpenVINO's {geometric_mean(lowered):.2f} ({len(lowered)} models)"
             lines += ["", f"{text}."]
     return lines
 

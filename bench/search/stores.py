@@ -77,7 +77,7 @@ def load(recording: Recording, out: Path) -> Space:
     known = [p for p in recording.points if p.seconds is not None]
     knobs = [dict(p.knobs) for p in known]
     c = recording.candidate
-    about = Features(recording.workload, c.template, c.cores, recording.device)
+    about = Features(recording.workload, c.template, c.cores, recording.device, c.layouts)
     per_store = [summary(stores[tuple(k[n] for n in recording.values)]) for k in knobs]
     rows = {"ours": about.rows(knobs), "stores": np.asarray(per_store, dtype=np.float32)}
     return Space(recording.name, about.expected(knobs), np.log([p.seconds or 1.0 for p in known]), rows)

@@ -124,6 +124,8 @@ def _lowered(report: Mapping[str, Any]) -> str:
             f"{dotted} {'block multiplies' if dotted == 1 else 'blocks multiply'} bfloat16, weights of {lowered} more "
             "are stored so"
         )
+    if stored := report["rounding"]["stored_bf16"]:
+        text += f"; {stored} of {report['rounding']['images']} images are"
     if kept:
         would = "could not be told" if every is None else f"would be {every:.1e}"
         text += f"; {kept} {'layer keeps' if kept == 1 else 'layers keep'} float32, or the error {would}"

@@ -264,7 +264,10 @@ def _lowered(report: Mapping[str, Any]) -> tuple[str, str, str]:
     note = f"rounding all weights makes an error of {error(every)}" if every is not None else "no error can be told"
     if kept:
         note += f", so that {kept} {'layer keeps' if kept == 1 else 'layers keep'} float32"
-    return "In bf16", f"{lowered} of {len(blocks)} blocks", note
+    value = f"{lowered} of {len(blocks)} blocks"
+    if stored := rounding.get("stored_bf16"):  # none in reports of earlier versions
+        value += f", {stored} of {rounding['images']} images"
+    return "In bf16", value, note
 
 
 def time_spent(report: Mapping[str, Any]) -> list[tuple[str, float]]:

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from cli_tools import conv_net, fusetune, here
 
-from tuner.precision import ROUNDING, precision_of
+from tuner.measure.device import cpu_features
+from tuner.precision import DOT_FEATURE, ROUNDING, precision_of
 
 pytestmark = pytest.mark.alone
 
@@ -30,6 +31,7 @@ def test_a_whole_model_says_what_bf16_costs(home: Path) -> None:
     checks, rounding = report["verification"], report["rounding"]
     assert checks["passed"] and checks["limit"] == 2e-2 and checks["max_rel_error"] < 2e-2
     assert rounding["allowed"] < 2e-2 and rounding["error_of_all"] > 0 and rounding["kept_fp32"] == []
+    assert (rounding["stored_bf16"] > 0) == (DOT_FEATURE in cpu_features()) and rounding["images"] > 0
     blocks = [b for b in report["blocks"] if b["precision"] != "fp32"]
     assert {b["template"] for b in report["blocks"]} & set(ROUNDING) == {b["template"] for b in blocks}
     assert all(b["precision"] == precision_of(b["template"]) for b in report["blocks"])

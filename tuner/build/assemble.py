@@ -24,7 +24,7 @@ from tuner.errors import UserError
 from tuner.graph.ir import Graph, Layer, Tensor
 from tuner.kernels.registry import BY_NAME, template
 from tuner.plan.joins import joins
-from tuner.plan.layout import PLAIN, Pack, physical_shape
+from tuner.plan.layout import PLAIN, Pack, physical_shape, stored_type
 from tuner.plan.legality import VIEWS
 from tuner.plan.plan import IMPORTED, VIEW, Block, Plan
 from tuner.plan.slices import SLICE, in_place, offset_of
@@ -305,7 +305,7 @@ class _Assembler:
             value = self._as_read(block, part.tensor, values)
             parts.append(self._convert(value, part.tensor, layout, layout) if part.copied else value)
         shape = physical_shape(self.graph.tensors[name].shape, layout)
-        values[name] = Value(shape, self.graph.tensors[name].dtype)
+        values[name] = Value(shape, stored_type(self.graph.tensors[name].dtype, layout))
         self.program.ops.append(Join(tuple(parts), values[name]))
 
     def _add_imported(

@@ -60,7 +60,8 @@ def compile_kernel(candidate: Candidate, device: Device, path: Path) -> KernelOb
     kernel = maker.build(workload, candidate.layouts, candidate.knobs, candidate.cores, device)
     symbol = symbol_of(candidate)
     module = tvm.IRModule({symbol: kernel.schedule.mod["main"].with_attr("global_symbol", symbol)})
-    compiled = tvm.compile(module, target=tvm.target.Target(device.target()))
+    with tvm.target.Target(device.target()) as target:  # what tuner.kernels.rounding looks at
+        compiled = tvm.compile(module, target=target)
     return KernelObject(path, symbol, kernel.args, kernel.packs, emit_object(compiled.mod, path))
 
 

@@ -275,11 +275,11 @@ class ConvBuilder:
 
             def pixel(i: Any, co: Any, column: Any, ci: Any) -> Any:
                 self._column, p = column, self._pixel(column)
-                return self.body.read(name, (i, Chan(co, ci, lanes), p // w, p % w))
+                return self.body.result((i, Chan(co, ci, lanes), p // w, p % w))
 
             return te.compute((n, c, self._cols(), lane), pixel, name="out")
         return te.compute(
-            (n, c, h, w, lane), lambda i, co, y, x, ci: self.body.read(name, (i, Chan(co, ci, lanes), y, x)), name="out"
+            (n, c, h, w, lane), lambda i, co, y, x, ci: self.body.result((i, Chan(co, ci, lanes), y, x)), name="out"
         )
 
     # schedule --------------------------------------------------------------------------------------------------

@@ -1,13 +1,14 @@
 """Direct convolution whose products are of bfloat16, two at a time (AVX512-BF16), and whose sums are float32.
 
-As ``conv2d``, with pairs of input channels side by side in image and weights. The image is rounded while it is copied:
-before all tasks, or (``order`` 2, of 1x1 convolutions) by each task for its own pixels, all output channels of which it
-then computes, so that what it reads stays in its core's cache.
+As ``conv2d``, with pairs of input channels side by side in image and weights. A 1x1 convolution reads an image that is
+stored as bfloat16 where it lies. Else the image is copied, and rounded by that: before all tasks, or (``order`` 2, of
+1x1 convolutions) by each task for its own pixels, all output channels of which it then computes, so that what it reads
+stays in its core's cache.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -23,7 +24,7 @@ from tuner.kernels.conv_weights import groups_of, pack_weights
 from tuner.kernels.scheduling import module_of, parallelise, schedule_of
 from tuner.kernels.views import Chan
 from tuner.plan.bf16 import OPSET, weights_of
-from tuner.plan.layout import block_of
+from tuner.plan.layout import block_of, is_narrow
 from tuner.precision import BF16_DOT, DOT_FEATURE
 from tuner.types import Device
 
@@ -32,7 +33,7 @@ _OWN = 2  # the value of ``order`` with which tasks round their own pixels
 
 class Conv2dDot(Conv2d):
     name = "conv2d_dot"
-    version = 1
+    version = 2
     precision = BF16_DOT
 
     def accepts(self, workload: Graph, layouts: Layouts, device: Device) -> bool:
@@ -50,8 +51,10 @@ class Conv2dDot(Conv2d):
     def space(self, workload: Graph, layouts: Layouts, device: Device) -> Space:
         shape = ConvShape.of(workload, _conv(workload))
         found = super().space(workload, layouts, device)
-        knobs = {**found.knobs, "stream": [0], "order": [0, 1, *([_OWN] if _listed(shape) else [])]}
-        block = block_of(layouts[_conv(workload).inputs[0]]) or 2
+        layout = layouts[_conv(workload).inputs[0]]
+        own = shape.listed and not reads_in_place(shape, layout)
+        knobs = {**found.knobs, "stream": [0], "order": [0, 1, *([_OWN] if own else [])]}
+        block = block_of(layout) or 2
 
         def even(k: Knobs) -> bool:
             """Whether all tasks have as many tiles: TVM places no instruction under a condition."""
@@ -72,20 +75,21 @@ def _conv(workload: Graph) -> Layer:
     return next(x for x in workload.layers if x.op == "Conv")
 
 
-def _listed(shape: ConvShape) -> bool:
-    """Whether the image is copied as a list of the pixels that count: each serves one tap alone."""
-    return (shape.kh, shape.kw) == (1, 1) and not any(shape.pads)
+def reads_in_place(shape: ConvShape, layout: str) -> bool:
+    """Whether an image in this layout is read where it lies: rounded already, each pixel by one tap."""
+    return is_narrow(layout) and shape.in_place
 
 
 class _Builder(ConvBuilder):
     """``conv2d``'s kernel with a rounded image, and the instruction in its innermost loops."""
 
     def kernel(self, cores: int) -> Kernel:
-        acc = self._products(self._image())
+        in_place = reads_in_place(self.shape, self.body.input(self.conv.inputs[0]).layout)
+        acc = self._products(self._lying if in_place else self._image())
         tensors, args = self.body.finish(self.output(acc))
         module = module_of(tensors)
         sch = schedule_of(module)
-        self.schedule(sch, cores, padded=True)
+        self.schedule(sch, cores, padded=not in_place)
         return Kernel(module, sch, args, self.body.packs)
 
     # expressions -----------------------------------------------------------------------------------------------
@@ -95,27 +99,34 @@ class _Builder(ConvBuilder):
         """Channels side by side in the rounded image; even."""
         return block_of(self.body.input(self.conv.inputs[0]).layout) or 2
 
+    def _lying(self, n: Any, c: Any, column: Any, i: Any, j: Any) -> Any:
+        """The element that ``_image`` has there, where it lies."""
+        p = self._pixel(column)
+        return self.body.input(self.conv.inputs[0]).bits(
+            (n, Chan(c, i * 2 + j, self._block), p // self.shape.ow, p % self.shape.ow)
+        )
+
     def _image(self) -> te.Tensor:
         """The rounded image [n, channel block, column of the sums, pair, 2], or with rows, columns and a border."""
         s, block, data = self.shape, self._block, self.body.input(self.conv.inputs[0])
         blocks = -(-s.ic // block)
-        if _listed(s):
+        if s.listed:
 
             def pixel(n: Any, c: Any, column: Any, i: Any, j: Any) -> Any:
                 channel, p = Chan(c, i * 2 + j, block), self._pixel(column)
-                return fast.to_bf16(data.at((n, channel, p // s.ow * s.stride[0], p % s.ow * s.stride[1])))
+                return data.bits((n, channel, p // s.ow * s.stride[0], p % s.ow * s.stride[1]))
 
             return te.compute((s.n, blocks, self._cols(), block // 2, 2), pixel, name="pad")
         top, left, _, _ = s.pads
 
         def bordered(n: Any, c: Any, y: Any, x: Any, i: Any, j: Any) -> Any:
             inside = tirx.all(y >= top, y < s.h + top, x >= left, x < s.w + left)
-            value = fast.to_bf16(data.at((n, Chan(c, i * 2 + j, block), y - top, x - left)))
+            value = data.bits((n, Chan(c, i * 2 + j, block), y - top, x - left))
             return tirx.if_then_else(inside, value, tirx.const(0, "uint16"))
 
         return te.compute((s.n, blocks, *s.reach, block // 2, 2), bordered, name="pad")
 
-    def _products(self, image: te.Tensor) -> te.Tensor:
+    def _products(self, image: Callable[..., Any]) -> te.Tensor:
         s, ob, window, block = self.shape, self.ob, self.window, self._block
         shape, pack = pack_weights(s, ob, window, block)
         *outer, channels, lanes = shape
@@ -127,7 +138,7 @@ class _Builder(ConvBuilder):
 
         def product(n: Any, o: Any, _: Any, x: Any, i: Any) -> Any:
             c = window.first(o) // block + ico
-            if _listed(s):
+            if s.listed:
                 value = image(n, c, x, icp, pair)
             else:
                 p = self._pixel(x)

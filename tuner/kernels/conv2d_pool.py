@@ -132,10 +132,9 @@ class _Builder(ConvBuilder):
             return value if scale == 1.0 else value * tirx.const(scale, "float32")
 
         self.body.anchors[pool.outputs[0]] = read
-        name = self.workload.outputs[0]
         return te.compute(
             (n, chunks, *window.out, lanes),
-            lambda i, co, y, x, ci: self.body.read(name, (i, Chan(co, ci, lanes), y, x)),
+            lambda i, co, y, x, ci: self.body.result((i, Chan(co, ci, lanes), y, x)),
             name="out",
         )
 

@@ -230,7 +230,7 @@ class ChainBuilder:
         def element(n: Any, band: Any, co: Any, column: Any, ci: Any) -> Any:
             self._band, self._column, p = band, column, pixel(column)
             place = (self._top(band) + p // s.ow, p % s.ow)
-            return self.body.read(self.workload.outputs[0], (n, Chan(co, ci, self.lanes), *place))
+            return self.body.result((n, Chan(co, ci, self.lanes), *place))
 
         dims = (s.n, self.bands, ceil(s.oc / self.lanes), self._columns("b"), self.lanes)
         return te.compute(dims, element, name="out")

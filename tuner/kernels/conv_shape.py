@@ -51,7 +51,17 @@ class ConvShape:
     @cached_property
     def gathered(self) -> bool:
         """A 1x1 convolution that leaves pixels out and has no border."""
-        return (self.kh, self.kw) == (1, 1) and self.stride != (1, 1) and not any(self.pads)
+        return self.listed and self.stride != (1, 1)
+
+    @cached_property
+    def listed(self) -> bool:
+        """Whether each pixel of the image serves one tap alone."""
+        return (self.kh, self.kw) == (1, 1) and not any(self.pads)
+
+    @cached_property
+    def in_place(self) -> bool:
+        """Whether, besides, all pixels count, in their order."""
+        return self.listed and self.stride == (1, 1)
 
     @cached_property
     def flat(self) -> bool:

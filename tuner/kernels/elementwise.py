@@ -130,7 +130,7 @@ class Channels(KernelTemplate):
         n, c, h, w = workload.tensors[name].shape
         out = te.compute(
             (n, -(-c // lanes), h, w, lanes),
-            lambda i, co, y, x, ci: body.read(name, (i, Chan(co, ci, lanes), y, x)),
+            lambda i, co, y, x, ci: body.result((i, Chan(co, ci, lanes), y, x)),
             name="out",
         )
         tensors, args = body.finish(out)
@@ -202,7 +202,7 @@ def one_pass(body: Body, knobs: Knobs, cores: int, device: Device) -> Kernel:
     shape, layout = body.workload.tensors[name].shape, body.layouts[name]
     logical = output_index(shape, layout)
     dims = physical_shape(shape, layout) or (1,)
-    out = te.compute(dims if shape else (), lambda *p: body.read(name, logical(*p) if shape else ()), name="out")
+    out = te.compute(dims if shape else (), lambda *p: body.result(logical(*p) if shape else ()), name="out")
     tensors, args = body.finish(out)
     module = module_of(tensors)
     sch = schedule_of(module)

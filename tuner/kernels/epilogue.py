@@ -12,9 +12,10 @@ from tvm import te, tirx
 from tuner.build.binary import Arg
 from tuner.graph.ir import Constant, Graph, Layer
 from tuner.kernels import math as fast
+from tuner.kernels.rounding import to_bf16
 from tuner.kernels.views import Chan, View, flat
 from tuner.plan.elementwise import ELEMENTWISE
-from tuner.plan.layout import Pack, block_of, physical_shape
+from tuner.plan.layout import Pack, is_narrow, physical_shape
 from tuner.precision import BF16
 
 Expr = Any
@@ -143,6 +144,12 @@ class Body:
         bits = self.constant(name, shape, Pack((*pack.steps, ("bf16",))), "uint16")
         return lambda *index: fast.from_bf16(bits(*index))
 
+    def result(self, index: Sequence[Any]) -> Expr:
+        """What the buffer of the workload's output holds at logical ``index``."""
+        name = self.workload.outputs[0]
+        value = self.read(name, index)
+        return to_bf16(value) if is_narrow(self.layouts[name]) else value
+
     def read(self, name: str, index: Sequence[Any]) -> Expr:
         """The element of any tensor or constant of the workload at logical ``index``, layers inlined."""
         if name in self.anchors:
@@ -246,9 +253,3 @@ def fusable_elementwise(workload: Graph, layer: Layer) -> bool:
     names = layer.inputs[:1] if layer.op in {"Dropout", "Identity"} else layer.inputs
     constants = [workload.constants[n] for n in names if n and workload.is_constant(n)]
     return all(c.dtype == "float32" and (c.value is None or prod(c.shape) == 1) for c in constants)
-
-
-def blocked_only(layouts: Mapping[str, str], names: Sequence[str]) -> bool:
-    """Whether all of these tensors are in one and the same blocked layout."""
-    found = {layouts.get(n, "plain") for n in names}
-    return len(found) == 1 and block_of(next(iter(found))) > 0

@@ -5,6 +5,7 @@ y[c] = x[c] / (bias + alpha / size * sum of squares over a window of ``size`` ch
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from tvm import te, tirx
@@ -48,14 +49,21 @@ class Lrn(KernelTemplate):
 
         squares = te.compute((n, h, w, padded), square, name="squares")
 
-        def result(i: Any, co: Any, y: Any, x: Any, ci: Any) -> Any:
+        def normalised(index: Sequence[Any]) -> Any:
+            i, c, y, x = index
+            co, ci = c.outer, c.inner
             around: Any = squares(i, y, x, co * lanes + ci)
             for k in range(1, size):
                 around = around + squares(i, y, x, co * lanes + ci + k)
             base = fast.const(layer.attr("bias", 1.0)) + fast.const(layer.attr("alpha", 1e-4) / size) * around
             return data.at((i, Chan(co, ci, lanes), y, x)) * _power(base, -layer.attr("beta", 0.75))
 
-        out = te.compute((n, chunks, h, w, lanes), result, name="out")
+        body.anchors[layer.outputs[0]] = normalised
+        out = te.compute(
+            (n, chunks, h, w, lanes),
+            lambda i, co, y, x, ci: body.result((i, Chan(co, ci, lanes), y, x)),
+            name="out",
+        )
         tensors, args = body.finish(out)
         module = module_of(tensors)
         sch = schedule_of(module)

@@ -26,13 +26,6 @@ def from_bf16(bits: Expr) -> Expr:
     return tirx.reinterpret("float32", bits.astype("uint32") << tirx.const(16, "uint32"))
 
 
-def to_bf16(x: Expr) -> Expr:
-    """The 16 bits of the nearest bfloat16, ties to even. Infinities stay, and so do NaNs as processors make them."""
-    bits = tirx.reinterpret("uint32", x)
-    odd = (bits >> tirx.const(16, "uint32")) & tirx.const(1, "uint32")
-    return ((bits + odd + tirx.const(0x7FFF, "uint32")) >> tirx.const(16, "uint32")).astype("uint16")
-
-
 def let(value: Expr, body: Callable[[Expr], Expr]) -> Expr:
     """``body`` of ``value``, computed once: in a tree, a value used eight times is eight trees."""
     name = tirx.Var("v", "float32")

@@ -9,11 +9,15 @@ import tvm
 from tvm import te, tirx
 from tvm.s_tir import Schedule
 
+from tuner.kernels import rounding
+
 
 def module_of(tensors: Sequence[te.Tensor]) -> tvm.IRModule:
     """The module whose one function, "main", computes the last tensor from the others; its buffers do not alias."""
     func = te.create_prim_func(list(tensors)).with_attr({"global_symbol": "main", "tirx.noalias": True})
-    return tvm.IRModule({"main": func})
+    module = tvm.IRModule({"main": func})
+    rounded = any(tensor.dtype == "uint16" for tensor in tensors)
+    return rounding.provide(module, tensors[-1].op.name) if rounded else module
 
 
 def schedule_of(module: tvm.IRModule) -> Schedule:

@@ -13,7 +13,9 @@ from typing import Any
 import tvm
 from tvm import te, tirx
 
-from tuner.plan.layout import block_of, physical_shape
+from tuner.kernels import math as fast
+from tuner.kernels.rounding import to_bf16
+from tuner.plan.layout import block_of, is_narrow, physical_shape, stored_type
 
 Expr = Any  # int or tirx expression
 
@@ -43,7 +45,10 @@ def flat(index: Expr) -> Expr:
 
 @dataclass(frozen=True)
 class View:
-    """A buffer of logical ``shape`` held in ``layout``; ``at`` reads one element at logical indices."""
+    """A buffer of logical ``shape`` held in ``layout``; ``at`` reads one element at logical indices.
+
+    Elements of layouts in bfloat16 are read as float32; ``bits`` gives any element's bfloat16.
+    """
 
     tensor: te.Tensor
     shape: tuple[int, ...]
@@ -52,13 +57,23 @@ class View:
     @staticmethod
     def placeholder(name: str, shape: Sequence[int], layout: str, dtype: str) -> View:
         shape = tuple(shape)
-        return View(te.placeholder(physical_shape(shape, layout), dtype, name=name), shape, layout)
+        kind = stored_type(dtype, layout)
+        return View(te.placeholder(physical_shape(shape, layout), kind, name=name), shape, layout)
 
     def at(self, index: Sequence[Expr | Chan]) -> tvm.tirx.Expr:
         """Element at ``index``, broadcasting dimensions of extent 1 and leading dimensions that are missing.
 
         Padded channels (index >= shape[1] in a blocked index) read zero from a plain buffer.
         """
+        element = self._element(index)
+        return fast.from_bf16(element) if is_narrow(self.layout) else element
+
+    def bits(self, index: Sequence[Expr | Chan]) -> tvm.tirx.Expr:
+        """The element at ``index`` as the 16 bits of a bfloat16: rounded unless it is stored so."""
+        element = self._element(index)
+        return element if is_narrow(self.layout) else to_bf16(element)
+
+    def _element(self, index: Sequence[Expr | Chan]) -> tvm.tirx.Expr:
         index = tuple(index)[len(index) - len(self.shape) :]
         index = tuple(0 if extent == 1 else i for i, extent in zip(index, self.shape, strict=True))
         block = block_of(self.layout)

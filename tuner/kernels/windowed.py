@@ -133,7 +133,7 @@ class _Windowed(KernelTemplate):
         name = workload.outputs[0]
         out = te.compute(
             (n, chunks, h, w, lanes),
-            lambda i, co, y, x, ci: body.read(name, (i, Chan(co, ci, lanes), y, x)),
+            lambda i, co, y, x, ci: body.result((i, Chan(co, ci, lanes), y, x)),
             name="out",
         )
         tensors, args = body.finish(out)

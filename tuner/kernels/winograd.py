@@ -23,7 +23,7 @@ from tuner.kernels.conv_shape import ConvShape
 from tuner.kernels.epilogue import Body, anchored
 from tuner.kernels.scheduling import module_of, parallelise, schedule_of
 from tuner.kernels.views import Chan
-from tuner.plan.layout import Pack
+from tuner.plan.layout import Pack, block_of
 from tuner.plan.winograd import A_T, B_T
 from tuner.types import Device
 
@@ -41,8 +41,8 @@ class Winograd(KernelTemplate):
             return False
         s = ConvShape.of(workload, conv)
         plain = (s.kh, s.kw, s.stride, s.dilation, s.groups) == (3, 3, (1, 1), (1, 1), 1)
-        layout = {layouts[conv.inputs[0]], layouts[workload.outputs[0]]}
-        return plain and layout == {f"NCHW{device.lanes}c"} and s.ic >= device.lanes and s.oc >= device.lanes
+        blocks = {block_of(layouts[n]) for n in (conv.inputs[0], workload.outputs[0])}
+        return plain and blocks == {device.lanes} and s.ic >= device.lanes and s.oc >= device.lanes
 
     def space(self, workload: Graph, layouts: Layouts, device: Device) -> Space:
         s = ConvShape.of(workload, _conv(workload))
@@ -223,10 +223,9 @@ class _Builder:
             return value if bias is None else value + self.body.read(bias, (c,))
 
         self.body.anchors[self.conv.outputs[0]] = read
-        name = self.workload.outputs[0]
         return te.compute(
             (s.n, -(-s.oc // lanes), s.oh, s.ow, lanes),
-            lambda n, co, y, x, ci: self.body.read(name, (n, Chan(co, ci, lanes), y, x)),
+            lambda n, co, y, x, ci: self.body.result((n, Chan(co, ci, lanes), y, x)),
             name="out",
         )
 

@@ -16,6 +16,7 @@ from typing import Any
 from tuner.measure.children import REFERENCES, starter
 from tuner.measure.options import MeasureOptions
 from tuner.measure.process import Child, Outcome, wait
+from tuner.measure.reference import narrow_inputs, reference_name
 from tuner.measure.serial import SerialRunner
 from tuner.measure.worker import Worker
 from tuner.scratch import Scratch
@@ -40,7 +41,8 @@ class _Job:
     @property
     def reference(self) -> str:
         """Name of the reference it is compared with."""
-        return f"{self.candidate.workload_hash[:40]}-{self.candidate.precision}"
+        asked = self.candidate
+        return reference_name(asked.workload_hash, asked.precision, narrow_inputs(asked))
 
     def clear(self) -> None:
         """Delete the library, and what a builder that was killed may have left beside it."""
@@ -193,7 +195,8 @@ class LocalRunner(SerialRunner):
             keep = sorted({j.reference for j in (*work.built, *work.building.values())})
             asked = job.candidate
             request = {
-                "workload": asked.workload, "precision": asked.precision, "name": job.reference, "keep": keep
+                "workload": asked.workload, "precision": asked.precision, "narrow": narrow_inputs(asked),
+                "name": job.reference, "keep": keep,
             }  # fmt: skip
             self._referee.send(request, self._options.reference_limit)
             work.referring = job

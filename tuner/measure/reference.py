@@ -22,8 +22,10 @@ from tuner.errors import CandidateError
 from tuner.graph.ir import Constant, Graph, Tensor
 from tuner.measure.operands import rounding_operands
 from tuner.measure.options import MeasureOptions
-from tuner.plan.bf16 import dotted_names, rounded, weight_names
+from tuner.plan.bf16 import STEP, dotted_layers, rounded, weight_names
+from tuner.plan.layout import is_narrow
 from tuner.precision import BF16_DOT, FP32
+from tuner.types import Candidate
 
 _BLOCK = 1048573  # random numbers that are really drawn (4 MB); prime, so that repeats never line up with rows
 _FED = 1 << 20  # bytes from which a weight is fed to ONNX Runtime in place instead of copied into the model
@@ -63,6 +65,23 @@ def max_rel_error(got: np.ndarray, truth: np.ndarray) -> float:
     return max_rel_error(got[~odd], truth[~odd])
 
 
+def unrounded_error(got: np.ndarray, truth: np.ndarray) -> float:
+    """``max_rel_error`` of numbers that were rounded to bfloat16 at last, beyond what that may have moved each."""
+    difference = np.subtract(got, truth)
+    beyond = np.maximum(np.abs(difference) - np.float32(STEP) * np.abs(truth), 0)
+    return max_rel_error(truth + np.copysign(beyond, difference), truth)
+
+
+def narrow_inputs(candidate: Candidate) -> list[str]:
+    """Inputs that a candidate's kernel gets as bfloat16."""
+    return [name for name in candidate.workload["inputs"] if is_narrow(candidate.layouts[name])]
+
+
+def reference_name(workload_hash: str, precision: str, narrow: Collection[str], *more: str) -> str:
+    """Name of a reference: of what ``make_reference`` depends on, and ``more``."""
+    return "-".join([workload_hash[:40], *more, precision, *sorted(narrow)])
+
+
 def make_reference(
     workload: Graph,
     seed: int,
@@ -70,6 +89,7 @@ def make_reference(
     to_onnx: Callable[[Graph, Mapping[str, np.ndarray]], Any],
     threads: int = 1,
     precision: str = FP32,
+    narrow: Collection[str] = (),
 ) -> Reference:
     """Draw inputs and weights, compute the outputs, leave all in ``folder`` (which must not exist yet).
 
@@ -79,6 +99,7 @@ def make_reference(
         threads: for ONNX Runtime.
         precision: of the kernels that are held against it. "bf16": weights that such kernels store so are rounded;
             "bf16-dot": so is what they are multiplied with.
+        narrow: inputs that such kernels get as bfloat16; they are rounded.
 
     Raises:
         CandidateError(code="no-reference"): ONNX Runtime cannot run the workload.
@@ -97,7 +118,9 @@ def make_reference(
         if precision != FP32:
             for name in weight_names(workload):
                 arrays[name][...] = rounded(arrays[name])
-        operands = dotted_names(workload) if precision == BF16_DOT else []
+        for name in narrow:
+            arrays[name][...] = rounded(arrays[name])
+        operands = {x.outputs[0]: (0,) for x in dotted_layers(workload)} if precision == BF16_DOT else {}
         outputs = _run(workload, arrays, lambda *given: rounding_operands(to_onnx(*given), operands), threads)
         out_index = _layout([(n, a.shape, a.dtype.name) for n, a in outputs.items()])
         for name, array in _map(building / "outputs.bin", out_index, "w+").items():
@@ -137,7 +160,7 @@ def evict(root: Path, limit: int, keep: Collection[str]) -> list[str]:
 
 
 def handler(config: Mapping[str, Any]) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
-    """Serve the reference child: ``{"workload", "precision", "name", "keep"}`` -> ``{"evicted"}``.
+    """Serve the reference child: ``{"workload", "precision", "narrow", "name", "keep"}`` -> ``{"evicted"}``.
 
     The reference is made unless it is there.
     """
@@ -155,7 +178,7 @@ def handler(config: Mapping[str, Any]) -> Callable[[Mapping[str, Any]], dict[str
         else:
             to_onnx = resolve(options.onnx_function)
             workload, precision = Graph.from_json(request["workload"]), request["precision"]
-            make_reference(workload, options.seed, folder, to_onnx, threads, precision)
+            make_reference(workload, options.seed, folder, to_onnx, threads, precision, request["narrow"])
         return {"evicted": evict(root, options.reference_bytes, {request["name"], *request["keep"]})}
 
     return handle

@@ -23,9 +23,10 @@ from tuner.errors import CandidateError
 from tuner.measure.arena import Arena, Copies, residencies
 from tuner.measure.contention import Gauge, kernel_burst
 from tuner.measure.options import MeasureOptions
-from tuner.measure.reference import Reference, load_reference, max_rel_error
+from tuner.measure.reference import Reference, load_reference, max_rel_error, unrounded_error
 from tuner.measure.timing import LoadMeter, Sample, Wanted, calls_per_sample, kept, take
-from tuner.plan.layout import physical_shape, to_logical, to_physical
+from tuner.plan import bf16
+from tuner.plan.layout import is_narrow, physical_shape, to_logical, to_physical
 from tuner.types import Device
 
 _SETS = 3  # of inputs and outputs: a model reads what was just written, into memory used shortly before that
@@ -184,7 +185,12 @@ class _Measurer:
             truth = reference.outputs[arg.name]
             got = bind.buffers[0][arg.name]
             shape = physical_shape(truth.shape, arg.layout)
-            if shape == truth.shape or shape[1] * shape[-1] == truth.shape[1]:  # no padding: compare as it lies
+            if is_narrow(arg.layout):
+                error = unrounded_error(to_logical(got, arg.layout, truth.shape), truth)
+                first = truth.shape[1] % shape[-1]  # of the last block's channels that are padding
+                if first and not np.isfinite(bf16.widened(got[:, -1, :, :, first:])).all():
+                    return _WRONG, f"Output {arg.name} has a number in its channel padding that is not finite."
+            elif shape == truth.shape or shape[1] * shape[-1] == truth.shape[1]:  # no padding: compare as it lies
                 error = max_rel_error(got, self._physical("truth", reference, arg))
             else:
                 error = max_rel_error(to_logical(got, arg.layout, truth.shape), truth)

@@ -49,10 +49,11 @@ def weights_of(graph: Graph, layer: Layer) -> Constant | None:
     return None if depthwise else constant
 
 
-def dotted_names(graph: Graph) -> list[str]:
-    """Those of convolutions: a kernel in bf16-dot multiplies them with rounded numbers. None in an old opset."""
-    found = (c.name for x in graph.layers if x.op == "Conv" and (c := weights_of(graph, x)) is not None)
-    return list(dict.fromkeys(found)) if graph.opset >= OPSET else []
+def dotted_layers(graph: Graph) -> list[Layer]:
+    """Convolutions that kernels in bf16-dot serve: they round their images, too. None in an old opset."""
+    if graph.opset < OPSET:
+        return []
+    return [x for x in graph.layers if x.op == "Conv" and weights_of(graph, x) is not None]
 
 
 def weight_names(graph: Graph) -> list[str]:

@@ -18,7 +18,7 @@ from math import prod
 from typing import TYPE_CHECKING
 
 from tuner.graph.ir import Graph, Layer
-from tuner.plan.layout import PLAIN, block_of, physical_shape
+from tuner.plan.layout import PLAIN, block_of, element_bytes, physical_shape
 from tuner.plan.legality import VIEWS
 from tuner.plan.plan import IMPORTED, VIEW, Block, Plan
 from tuner.plan.slices import ALIGNMENT, SLICE, hanging
@@ -194,7 +194,7 @@ def contiguous(graph: Graph, layer: Layer, layout: str) -> bool:
     shapes = [graph.tensors[n].shape for n in layer.inputs]
     if block and any(shape[1] % block for shape in shapes[:-1]):
         return False
-    return all(prod(physical_shape(shape, layout)) * 4 % ALIGNMENT == 0 for shape in shapes[:-1])
+    return all(prod(physical_shape(shape, layout)) * element_bytes(layout) % ALIGNMENT == 0 for shape in shapes[:-1])
 
 
 def free_blocks(graph: Graph, plan: Plan) -> Iterator[Block]:

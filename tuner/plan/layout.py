@@ -2,11 +2,13 @@
 
 "plain" is row-major as in ONNX. "NCHW16c" (any block size) is for rank-4 tensors: ``[N, ceil(C/16), H, W, 16]``, the
 last channel block padded with zeros (or with whatever the activation makes of zero; always finite).
+"NCHW16c-bf16" is the same with every float32 number rounded to bfloat16, whose bits are held as uint16.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,12 +19,39 @@ from tuner.plan import bf16
 from tuner.plan.winograd import transform_weights
 
 PLAIN = "plain"
-_BLOCKED = re.compile(r"NCHW(\d+)c")
+_NARROW = "-bf16"  # behind the names of layouts of rounded numbers
+_BLOCKED = re.compile(rf"NCHW(\d+)c({_NARROW})?")
 
 
-def blocked(block: int) -> str:
-    """Name of the channel-blocked layout with this block size."""
-    return f"NCHW{block}c"
+def blocked(block: int, *, narrow: bool = False) -> str:
+    """Name of the channel-blocked layout with this block size; ``narrow``: of rounded numbers."""
+    return f"NCHW{block}c{_NARROW if narrow else ''}"
+
+
+@dataclass(frozen=True)
+class Images:
+    """How the images of a Graph lie in blocks of channels; those of tensors in ``narrow`` as bfloat16."""
+
+    lanes: int
+    narrow: Collection[str] = frozenset()
+
+    def layout(self, tensor: str) -> str:
+        return blocked(self.lanes, narrow=tensor in self.narrow)
+
+
+def is_narrow(layout: str) -> bool:
+    """Whether numbers are stored as bfloat16."""
+    return layout.endswith(_NARROW)
+
+
+def widened(layout: str) -> str:
+    """The same layout of float32 numbers."""
+    return layout.removesuffix(_NARROW)
+
+
+def stored_type(dtype: str, layout: str) -> str:
+    """Type of the elements of the buffer that holds a tensor of ``dtype`` in ``layout``."""
+    return "uint16" if is_narrow(layout) else dtype
 
 
 def block_of(layout: str) -> int:
@@ -31,8 +60,14 @@ def block_of(layout: str) -> int:
         return 0
     match = _BLOCKED.fullmatch(layout)
     if not match or int(match[1]) < 1:
-        raise UserError(f"Unknown layout {layout!r}: use 'plain' or 'NCHW<block>c'.", code="bad-layout")
+        known = f"'{PLAIN}', 'NCHW<block>c' or 'NCHW<block>c{_NARROW}'"
+        raise UserError(f"Unknown layout {layout!r}: use {known}.", code="bad-layout")
     return int(match[1])
+
+
+def element_bytes(layout: str) -> int:
+    """Of a float32 tensor's elements in this layout."""
+    return 2 if is_narrow(layout) else 4
 
 
 def physical_shape(shape: tuple[int, ...], layout: str) -> tuple[int, ...]:
@@ -50,16 +85,17 @@ def to_physical(array: np.ndarray, layout: str) -> np.ndarray:
     if not block:
         return np.asarray(array, order="C")  # ascontiguousarray would give a scalar a dimension
     n, c, h, w = array.shape
-    padded = np.pad(array, [(0, 0), (0, -c % block), (0, 0), (0, 0)])
+    padded = np.pad(bf16.stored(array) if is_narrow(layout) else array, [(0, 0), (0, -c % block), (0, 0), (0, 0)])
     return np.ascontiguousarray(padded.reshape(n, -1, block, h, w).transpose(0, 1, 3, 4, 2))
 
 
 def to_logical(array: np.ndarray, layout: str, shape: tuple[int, ...]) -> np.ndarray:
-    """Inverse of ``to_physical``: drops the padding."""
+    """Inverse of ``to_physical``: drops the padding, and widens rounded numbers."""
     if not block_of(layout):
         return array.reshape(shape)
     n, c, h, w = shape
-    return np.ascontiguousarray(array.transpose(0, 1, 4, 2, 3).reshape(n, -1, h, w)[:, :c])
+    logical = np.ascontiguousarray(array.transpose(0, 1, 4, 2, 3).reshape(n, -1, h, w)[:, :c])
+    return bf16.widened(logical) if is_narrow(layout) else logical
 
 
 @dataclass(frozen=True)

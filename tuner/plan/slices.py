@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from math import prod
 
 from tuner.graph.ir import Graph, Layer
-from tuner.plan.layout import block_of, physical_shape
+from tuner.plan.layout import block_of, element_bytes, physical_shape
 
 ALIGNMENT = 64  # bytes; what kernels assume of a tensor's address
 SLICE = "Slice"
@@ -61,7 +61,7 @@ def offset_of(graph: Graph, layer: Layer, layout: str) -> int | None:
     if block and cut.start % block:
         return None
     before = cut.start // block if block else cut.start
-    offset = before * prod(physical[cut.axis + 1 :]) * 4
+    offset = before * prod(physical[cut.axis + 1 :]) * element_bytes(layout)
     return offset if offset % ALIGNMENT == 0 else None
 
 

@@ -18,7 +18,7 @@ from tuner.graph.costs import layer_cost
 from tuner.graph.ir import Graph, Layer, Tensor
 from tuner.plan.elementwise import ELEMENTWISE
 from tuner.plan.halo import Halo
-from tuner.plan.layout import PLAIN
+from tuner.plan.layout import PLAIN, is_narrow
 from tuner.plan.legality import VIEWS
 from tuner.simulate.spec import load
 from tuner.types import Device
@@ -40,28 +40,39 @@ def block_rows(
         layouts: by the workload's tensor names; what is not named is plain.
         device: only its lanes count here; its sizes and rates are in the Machine (see ``machine_of``).
     """
-    return variant_rows(plain_rows(workload, cores, device), workload, layouts, template)
+    narrow = narrow_names(layouts or {})
+    return variant_rows(plain_rows(workload, cores, device, narrow), workload, layouts, template)
 
 
 def variant_rows(
     rows: np.ndarray, workload: Graph, layouts: Mapping[str, str] | None, template: str
 ) -> np.ndarray:  # fmt: skip
-    """Rows of the same workload with other layouts and by another template; only two columns tell of those."""
+    """Rows of the same workload with other layouts and by another template; only two columns tell of those.
+
+    Unless numbers are stored in other types, which ``plain_rows`` is told.
+    """
     rows = rows.copy()
     rows[:, INDEX["layout"]] = _blocked(workload, layouts) if layouts else 0.0
     rows[:, INDEX["template"]] = TEMPLATES.index(template) if template in TEMPLATES else len(TEMPLATES)
     return rows
 
 
-def plain_rows(workload: Graph, cores: Sequence[int], device: Device) -> np.ndarray:
-    """``block_rows`` of a workload on a simulated device, where all is plain."""
+def narrow_names(layouts: Mapping[str, str]) -> frozenset[str]:
+    """Those of the tensors that are stored as bfloat16."""
+    return frozenset(name for name, layout in layouts.items() if is_narrow(layout))
+
+
+def plain_rows(
+    workload: Graph, cores: Sequence[int], device: Device, narrow: frozenset[str] = frozenset()
+) -> np.ndarray:  # fmt: skip
+    """``block_rows`` of a workload on a simulated device, where all is plain; tensors in ``narrow`` in two bytes."""
     amounts = np.array([_amounts(workload, layer, device.lanes) for layer in workload.layers])
     machine, halo = known_machine(device), Halo(workload)
     most = min(max(cores), halo.output_rows)
     bands = halo.split(np.array([*range(1, most + 1), 2]))  # the last: what one more band costs
     tensors, leaving = workload.tensors, set(workload.outputs)
-    inputs = np.array([float(tensors[n].bytes) for n in workload.inputs])
-    written = float(sum([tensors[n].bytes for n in workload.outputs]))
+    inputs = np.array([float(tensors[n].bytes) / (1 + (n in narrow)) for n in workload.inputs])
+    written = float(sum([tensors[n].bytes / (1 + (n in narrow)) for n in workload.outputs]))
     parts, input_parts = _parts(workload)
     return feature_rows(
         BlockArrays(

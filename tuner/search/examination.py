@@ -99,7 +99,8 @@ def examine_knobs(searches: Iterable[KnobSearch]) -> Figures:
         known = search.ranked(len(search.results))
         known = known[:: -(-len(known) * len(searches) // MOST_TRIALS) or 1]
         points = [knobs for knobs, _ in known]
-        features = Features(search.workload, search.candidate.template, search.candidate.cores, search.device)
+        asked = search.candidate
+        features = Features(search.workload, asked.template, asked.cores, search.device, asked.layouts)
         rows.append(features.rows(points))
         targets.append(features.targets(points, np.log([seconds for _, seconds in known])))
         question += [number] * len(points)

@@ -84,7 +84,8 @@ def load_experience(store: ExperienceStore, device: Device) -> Experience | None
 
 def _question(key: str, points: Sequence[Sequence[Trial]], device: Device) -> Experience:
     candidate: Candidate = points[0][0].candidate
-    features = Features(Graph.from_json(candidate.workload), candidate.template, candidate.cores, device)
+    workload = Graph.from_json(candidate.workload)
+    features = Features(workload, candidate.template, candidate.cores, device, candidate.layouts)
     knobs = [trials[0].candidate.knobs for trials in points]
     seconds = [log(median([s for trial in trials for s in trial.samples])) for trials in points]
     return Experience(features.rows(knobs), features.targets(knobs, seconds), np.full(len(knobs), key))

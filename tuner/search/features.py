@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from math import ceil, log, log2
+from types import MappingProxyType
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from tuner.graph.costs import layer_cost
 from tuner.graph.ir import Graph, Layer
 from tuner.kernels.base import Space
 from tuner.kernels.conv_shape import ConvShape
+from tuner.plan.layout import PLAIN, element_bytes, is_narrow
 from tuner.precision import DOTTED
 from tuner.search.chain import ChainFacts
 from tuner.search.expectation import CLOCK, COUNTED, ISSUE, ConvFacts, conv_terms, seconds_of
@@ -26,23 +28,29 @@ TEMPLATES = ("conv2d", "conv2d_pool", "depthwise", "dense", "matmul", "pool", "e
              "conv2d_pool_bf16", "dense_bf16", "conv2d_dot")  # fmt: skip
 KNOBS = ("oc_t", "reg_n", "reg_m", "rows", "order", "stream", "unroll", "m", "bh", "bw", "scheme", "parts", "oc_a",
          "reg_a", "oc_b", "reg_b")  # fmt: skip
+NO_LAYOUTS: Mapping[str, str] = MappingProxyType({})
 SIDE = 2.0  # length of a space along each knob, for distances between points
 NAN = float("nan")
 
 
 class Features:
-    """Makes rows for one question; what does not depend on the knobs is computed once."""
+    """Makes rows for one question; what does not depend on the knobs is computed once.
 
-    def __init__(self, workload: Graph, template: str, cores: int, device: Device) -> None:
+    ``layouts``: of the workload's inputs and outputs; those not named hold float32.
+    """
+
+    def __init__(
+        self, workload: Graph, template: str, cores: int, device: Device, layouts: Mapping[str, str] = NO_LAYOUTS
+    ) -> None:
         self._cores, self._device = cores, device
         self._shape = _conv_shape(workload)
         ops = float(sum(layer_cost(workload, x).ops for x in workload.layers))
         names = (*workload.inputs, *workload.constants, *workload.outputs)
-        moved = float(sum(workload.type_of(n).bytes for n in names))
+        moved = float(sum(workload.type_of(n).bytes / (1 + is_narrow(layouts.get(n, PLAIN))) for n in names))
         work = max(ops, moved / 4, 1.0)  # operations, at least the elements moved
         self._ideal = log(work / (2 * ISSUE * device.lanes * CLOCK * cores))
         self._chain = ChainFacts.of(workload, device) if template == "conv_chain" else None
-        self._conv = _conv_facts(workload, template) if self._chain is None else None
+        self._conv = _conv_facts(workload, template, layouts) if self._chain is None else None
         kind = float(TEMPLATES.index(template)) if template in TEMPLATES else -1.0
         self._known: dict[tuple[int, ...], tuple[float, ...]] = {}  # COUNTED of knobs -> terms of the analytic model
         self._base = [
@@ -157,16 +165,18 @@ def _winograd(shape: list[float], k: Mapping[str, int], cores: int, device: Devi
     ]
 
 
-def _conv_facts(workload: Graph, template: str) -> ConvFacts | None:
+def _conv_facts(workload: Graph, template: str, layouts: Mapping[str, str]) -> ConvFacts | None:
     conv = _conv(workload)
     if conv is None:
         return None
     pairs = template in DOTTED.values()
     s = replace(ConvShape.of(workload, conv), rows_kept=template.startswith("conv2d_pool"))
+    layout = layouts.get(conv.inputs[0], PLAIN)
+    rounded = 0.0 if s.in_place and is_narrow(layout) else float(element_bytes(layout) * s.n * s.ic * s.h * s.w)
     return ConvFacts(
         ic=s.ic / s.groups, h=s.h, w=s.w, oc=s.oc, oh=s.oh, ow=s.ow, kh=s.kh, kw=s.kw, stride=s.stride[0],
         groups=s.groups, bordered=any(s.pads), flat=s.flat,
-        prepared=4.0 * s.n * s.ic * s.h * s.w if pairs else float(s.copied), pairs=pairs,
+        prepared=rounded if pairs else float(s.copied), pairs=pairs,
     )  # fmt: skip
 
 

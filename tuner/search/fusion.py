@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from tuner.graph.ir import Graph, Layer
 from tuner.kernels.registry import serving
 from tuner.plan.elementwise import ELEMENTWISE
 from tuner.plan.joins import lies_free
-from tuner.plan.layout import PLAIN, block_of, blocked
+from tuner.plan.layout import PLAIN, Images, block_of, blocked
 from tuner.plan.legality import POOLS, VIEWS, why_illegal
 from tuner.plan.plan import IMPORTED, VIEW, Block, Plan
 from tuner.plan.slices import SLICE, in_place
@@ -21,9 +21,12 @@ LONGEST = 12  # layers a greedy block may grow to
 _PLAIN_READERS = frozenset({"Gemm", "MatMul", "Softmax", *VIEWS})
 
 
-def greedy(graph: Graph, device: Device, cores: int) -> Plan:
-    """Fuse every chain of elementwise layers behind its producer, and pooling where nothing is computed twice."""
-    return lay_out(graph, _fuse(graph, device), device, cores)
+def greedy(graph: Graph, device: Device, cores: int, narrow: Collection[str] = ()) -> Plan:
+    """Fuse every chain of elementwise layers behind its producer, and pooling where nothing is computed twice.
+
+    ``narrow``: tensors that lie as bfloat16 where they lie blocked.
+    """
+    return lay_out(graph, _fuse(graph, device), device, cores, narrow=narrow)
 
 
 def unfused(graph: Graph, device: Device, cores: int) -> Plan:
@@ -32,13 +35,15 @@ def unfused(graph: Graph, device: Device, cores: int) -> Plan:
 
 
 def lay_out(
-    graph: Graph, blocks: Sequence[tuple[str, ...]], device: Device, cores: int, *, always: bool = False
-) -> Plan:
+    graph: Graph, blocks: Sequence[tuple[str, ...]], device: Device, cores: int, *, always: bool = False,
+    narrow: Collection[str] = (),
+) -> Plan:  # fmt: skip
     """Templates, layouts and cores for blocks in running order; ``always`` uses ``cores`` even for small ones."""
     layouts: dict[str, str] = {}
+    images = Images(device.lanes, narrow)
     planned = []
     for layers in blocks:
-        choice = _choose(graph, layers, layouts, device)
+        choice = _choose(graph, layers, layouts, device, images)
         layouts.update(choice.outputs)
         small = not always and _bytes(graph, layers) < SMALL
         planned.append(Block(layers, 1 if small else cores, choice.template, None, choice.reads))
@@ -52,7 +57,9 @@ class _Choice:
     outputs: dict[str, str]  # layouts of the tensors made
 
 
-def _choose(graph: Graph, layers: tuple[str, ...], layouts: dict[str, str], device: Device) -> _Choice:
+def _choose(
+    graph: Graph, layers: tuple[str, ...], layouts: dict[str, str], device: Device, images: Images
+) -> _Choice:  # fmt: skip
     bound = workload_of(graph, layers)
     workload, names = bound.workload, bound.names
     stored = {n: layouts.get(names[n], PLAIN) for n in workload.inputs}
@@ -60,8 +67,9 @@ def _choose(graph: Graph, layers: tuple[str, ...], layouts: dict[str, str], devi
         return _Choice(VIEW, {names[n]: PLAIN for n in workload.inputs if stored[n] != PLAIN}, {})
     if len(layers) == 1 and in_place(graph, graph.by_id[layers[0]], stored.get("i0", PLAIN)):
         return _Choice(VIEW, {}, {names[n]: stored["i0"] for n in workload.outputs})
-    for inputs in _input_options(workload, stored, device):
-        for out in _output_options(graph, workload, inputs, names, device):
+    blocked = {n: images.layout(names[n]) if len(workload.tensors[n].shape) == 4 else PLAIN for n in stored}
+    for inputs in _input_options(stored, blocked):
+        for out in _output_options(graph, workload, inputs, names, images):
             wanted = inputs | dict.fromkeys(workload.outputs, out)
             for template in serving(workload, wanted, device):
                 reads = {names[n]: v for n, v in inputs.items() if v != stored[n]}
@@ -69,26 +77,26 @@ def _choose(graph: Graph, layers: tuple[str, ...], layouts: dict[str, str], devi
     return _Choice(IMPORTED, {names[n]: PLAIN for n in workload.inputs if stored[n] != PLAIN}, {})
 
 
-def _input_options(workload: Graph, stored: dict[str, str], device: Device) -> list[dict[str, str]]:
+def _input_options(stored: dict[str, str], blocked: dict[str, str]) -> list[dict[str, str]]:
     """Layouts in which a block might read: as stored first, then all images blocked, then all plain."""
-    block = blocked(device.lanes)
-    images = {n: block if len(workload.tensors[n].shape) == 4 else PLAIN for n in stored}
     options = [stored]
     if PLAIN in stored.values() and any(block_of(v) for v in stored.values()):
-        options = [images, stored]  # mixed: one kernel that reads both ways is slower than a conversion
-    for option in (images, dict.fromkeys(stored, PLAIN)):
+        options = [blocked, stored]  # mixed: one kernel that reads both ways is slower than a conversion
+    for option in (blocked, dict.fromkeys(stored, PLAIN)):
         if option not in options:
             options.append(option)
     return options
 
 
-def _output_options(graph: Graph, workload: Graph, inputs: dict[str, str], names: object, device: Device) -> list[str]:
+def _output_options(
+    graph: Graph, workload: Graph, inputs: Mapping[str, str], names: Mapping[str, str], images: Images
+) -> list[str]:
     """Layouts in which a block might write, best first."""
     out = workload.outputs[0]
     if len(workload.tensors[out].shape) != 4:
         return [PLAIN]
-    real = names[out]  # type: ignore[index]
-    block = blocked(device.lanes)
+    real = names[out]
+    block = images.layout(real)
     if real in graph.outputs:
         return [PLAIN, block]  # a blocked result is converted at the very end
     readers = {layer.op for layer in graph.consumers[real]}

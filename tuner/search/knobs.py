@@ -82,7 +82,8 @@ class KnobSearch:
 
     @cached_property
     def _features(self) -> Features:
-        return Features(self.workload, self.candidate.template, self.candidate.cores, self.device)
+        candidate = self.candidate
+        return Features(self.workload, candidate.template, candidate.cores, self.device, candidate.layouts)
 
     @cached_property
     def _posterior(self) -> Posterior:

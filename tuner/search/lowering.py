@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from dataclasses import replace
 from math import prod
 
 from tuner.errors import UserError
 from tuner.graph.ir import Graph, Layer
+from tuner.plan import layout
 from tuner.plan.bf16 import weights_of
 from tuner.plan.plan import Plan
 from tuner.plan.workload import workload_of
@@ -55,8 +57,24 @@ def twin(workload: Graph, planned: str, served: Collection[str]) -> str | None:
     return LOWERED[planned] if LOWERED.get(planned) in served and streams(workload) else None
 
 
+def widened(plan: Plan) -> Plan:
+    """The plan with no tensor stored as bfloat16."""
+
+    def wide(layouts: Mapping[str, str]) -> dict[str, str]:
+        return {name: layout.widened(stored) for name, stored in layouts.items()}
+
+    return replace(plan.map(lambda block: replace(block, reads=wide(block.reads))), layouts=wide(plan.layouts))
+
+
 def check_plan(plan: Plan, precision: str) -> None:
-    """Raise UserError (``bad-plan``) when a plan has blocks in a precision that was not asked for."""
+    """Raise UserError (``bad-plan``) when a plan computes or stores in a precision that was not asked for."""
+    read = ((name, stored) for block in plan.blocks for name, stored in block.reads.items())
+    for name, stored in (*plan.layouts.items(), *read):
+        if precision != BF16 and layout.is_narrow(stored):
+            raise UserError(
+                f"The plan stores tensor {name!r} as bfloat16 (layout {stored}), and the job is in {precision}.",
+                code="bad-plan", hint=f"Ask for --precision {BF16}, or change the layout.",
+            )  # fmt: skip
     for block in plan.blocks:
         if precision_of(block.template) not in allowed_in(precision):
             raise UserError(

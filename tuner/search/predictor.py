@@ -8,7 +8,7 @@ import numpy as np
 
 from cost_model.block_model import BlockModel
 from tuner.plan.space import Evaluation, PlanSpace
-from tuner.search.blocks import plain_rows, variant_rows
+from tuner.search.blocks import narrow_names, plain_rows, variant_rows
 from tuner.search.samples import Samples
 from tuner.search.strategies.base import State
 
@@ -32,12 +32,13 @@ class BlockPredictor:
     def features(self) -> np.ndarray:
         """Of every evaluation, ``[questions, cores, columns]``; made when first asked for."""
         if self._features is None:
-            space, made, known = self.space, [], dict[tuple[str, ...], np.ndarray]()
+            space, made, known = self.space, [], dict[tuple[tuple[str, ...], frozenset[str]], np.ndarray]()
             for number, asked in enumerate(space.questions):
-                workload = space.workload(number)
-                if asked.layers not in known:
-                    known[asked.layers] = plain_rows(workload, space.cores, space.device)
-                made.append(variant_rows(known[asked.layers], workload, space.layouts(number), asked.template))
+                workload, layouts = space.workload(number), space.layouts(number)
+                key = asked.layers, narrow_names(layouts)
+                if key not in known:
+                    known[key] = plain_rows(workload, space.cores, space.device, key[1])
+                made.append(variant_rows(known[key], workload, layouts, asked.template))
             self._features = np.stack(made).astype(np.float32)
         return self._features
 

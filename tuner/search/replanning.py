@@ -7,7 +7,7 @@ layer, which mostly suit it too, so that one costs two or three trials.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -176,15 +176,16 @@ class Replanning:
 def replan(
     graph: Graph, cores: Sequence[int], residency: str, tuning: Tuning, strategy: Strategy,
     samples: Samples | None = None, precision: str = FP32, exact: frozenset[str] = frozenset(),
+    narrow: Collection[str] = (),
 ) -> Replanning:  # fmt: skip
     """A strategy's search for a better plan of a Graph than the one that ``tuning`` is about.
 
     ``samples``: what is known of the device; without any the model learns from ``tuning`` alone. ``precision`` and
-    ``exact`` are as in ``tuner.search.questions``.
+    ``exact`` are as in ``tuner.search.questions``, ``narrow`` as in ``Served``.
     """
     device, machine = tuning.device, machine_of(tuning.device)
     conversions = {name: 2 * tensor.bytes / machine.bandwidth for name, tensor in graph.tensors.items()}
-    space = plan_space(graph, device, cores, Served(device), residency=residency, conversions=conversions)
+    space = plan_space(graph, device, cores, Served(device, narrow), residency=residency, conversions=conversions)
     predictor = BlockPredictor(space, BlockModel(machine, tuning.seed), samples)
 
     def make(workload: Graph, layouts: dict[str, str], template: str) -> Question:

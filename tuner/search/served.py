@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from tuner.graph.ir import Graph, Layer
 from tuner.kernels.registry import serving
-from tuner.plan.layout import PLAIN, blocked
+from tuner.plan.layout import PLAIN, Images
 from tuner.plan.legality import VIEWS, may_lead, why_illegal
 from tuner.plan.plan import IMPORTED, VIEW
 from tuner.plan.slices import SLICE, in_place
 from tuner.plan.space import Variant, crossing
-from tuner.plan.workload import workload_of
+from tuner.plan.workload import Bound, workload_of
 from tuner.types import Device
 
 LONGEST = 12  # layers of a block
 
 
 class Served:
-    """A set of layers may be a block if some template serves it with these layouts."""
+    """A set of layers may be a block if some template serves it with these layouts.
 
-    def __init__(self, device: Device) -> None:
-        self._device = device
+    ``narrow``: tensors that lie as bfloat16 where they lie blocked.
+    """
+
+    def __init__(self, device: Device, narrow: Collection[str] = ()) -> None:
+        self._device, self._images = device, Images(device.lanes, narrow)
 
     def may_grow(self, heavy: Sequence[Layer]) -> bool:
         return may_lead([layer.op for layer in heavy])
@@ -36,8 +39,8 @@ class Served:
             return views
         bound = workload_of(graph, layers)
         workload, found = bound.workload, []
-        for read in self._layouts(workload, workload.inputs):
-            for write in self._layouts(workload, workload.outputs):
+        for read in self._layouts(bound, workload.inputs):
+            for write in self._layouts(bound, workload.outputs):
                 template = next(serving(workload, read | write, self._device), None)
                 if template is not None:
                     reads = {bound.names[n]: v for n, v in read.items() if len(workload.tensors[n].shape) == 4}
@@ -52,14 +55,16 @@ class Served:
         if layer.op != SLICE or layer.inputs[0] not in graph.tensors:
             return []
         image = len(graph.tensors[layer.inputs[0]].shape) == 4
-        layouts = (blocked(self._device.lanes), PLAIN) if image else (PLAIN,)
+        block = self._images.layout(layer.inputs[0])
+        alike = self._images.layout(layer.outputs[0]) == block
+        layouts = (*([block] if alike else []), PLAIN) if image else (PLAIN,)
         found = [v for v in layouts if in_place(graph, layer, v)]
         return [Variant(VIEW, {layer.inputs[0]: v} if image else {}, {layer.outputs[0]: v} if image else {})
                 for v in found]  # fmt: skip
 
-    def _layouts(self, workload: Graph, names: Sequence[str]) -> list[dict[str, str]]:
-        block = blocked(self._device.lanes)
-        images = {n: block if len(workload.tensors[n].shape) == 4 else PLAIN for n in names}
+    def _layouts(self, bound: Bound, names: Sequence[str]) -> list[dict[str, str]]:
+        shapes = {n: bound.workload.tensors[n].shape for n in names}
+        images = {n: self._images.layout(bound.names[n]) if len(shapes[n]) == 4 else PLAIN for n in names}
         plain = dict.fromkeys(names, PLAIN)
         return [images, plain] if images != plain else [plain]
 

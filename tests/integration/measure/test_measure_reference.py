@@ -12,7 +12,14 @@ import pytest
 from tuner.errors import CandidateError
 from tuner.graph.ir import Constant, Graph, Layer, Tensor, freeze_attrs
 from tuner.graph.onnx_io import to_onnx
-from tuner.measure.reference import evict, load_reference, make_reference, max_rel_error
+from tuner.measure.reference import (
+    evict,
+    load_reference,
+    make_reference,
+    max_rel_error,
+    reference_name,
+    unrounded_error,
+)
 from tuner.plan.bf16 import rounded
 
 pytestmark = pytest.mark.alone
@@ -60,6 +67,27 @@ def test_in_bf16_the_reference_is_of_rounded_weights(tmp_path: Path, channels: i
     assert np.array_equal(lowered.inputs["i0"], exact.inputs["i0"])
     assert np.array_equal(lowered.constants["c0"], rounded(exact.constants["c0"]))
     assert 1e-4 < max_rel_error(lowered.outputs["t0"], exact.outputs["t0"]) < 2e-2
+
+
+def test_inputs_that_kernels_get_rounded_are_rounded(tmp_path: Path) -> None:
+    made = graph("Add", {"i0": (1, 4, 2, 2), "i1": (1, 4, 2, 2)}, {}, (1, 4, 2, 2))
+    exact = make_reference(made, 0, tmp_path / "exact", to_onnx)
+    found = make_reference(made, 0, tmp_path / "narrow", to_onnx, narrow=["i1"])
+    assert np.array_equal(found.inputs["i0"], exact.inputs["i0"])
+    assert np.array_equal(found.inputs["i1"], rounded(exact.inputs["i1"]))
+    assert np.array_equal(found.outputs["t0"], found.inputs["i0"] + found.inputs["i1"])
+    assert len({reference_name("h", p, n) for p in ("fp32", "bf16") for n in ((), ("i0",), ("i0", "i1"))}) == 6
+    assert reference_name("h", "fp32", ["i1", "i0"]) == reference_name("h", "fp32", ["i0", "i1"])
+
+
+def test_of_rounded_outputs_only_what_rounding_does_not_explain_is_an_error() -> None:
+    truth = np.random.default_rng(0).standard_normal(10_000).astype(np.float32)
+    assert max_rel_error(rounded(truth), truth) > 1e-3 and unrounded_error(rounded(truth), truth) == 0.0
+    scale = np.abs(truth).max()
+    for off in (1e-3, -1e-3):
+        assert 3e-4 < unrounded_error(rounded(truth + np.float32(off * scale)), truth) < 1.1e-3
+    assert unrounded_error(np.zeros(3, np.float32), np.array([0, 2, 1], np.float32)) > 0.99
+    assert unrounded_error(np.array([np.nan, 1], np.float32), np.ones(2, np.float32)) == np.inf
 
 
 def test_large_weights_do_not_repeat_row_by_row(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from bench import tuning
-from bench.peers import ablation, metaschedule, without
+from bench.peers import ablation, measure, metaschedule, without
 from bench.peers.ablation import VARIANTS, Variant
 from bench.peers.engines import TorchModel
 from bench.peers.measure import bound, confined
@@ -73,6 +73,40 @@ def test_a_tuning_gives_its_report_or_says_why_not(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(tuning, "GRACE", 0.1)
     with pytest.raises(UserError, match=r"did not end within 0\.4 s"):
         tuning.tune(*given, 0.1, (sys.executable, "-c", "import time; time.sleep(60)"))
+
+
+@pytest.mark.parametrize(("theirs", "limit"), [(5e-2, "0.05"), (1e-3, "0.02"), (None, "0.02")])
+def test_in_bf16_ours_may_be_as_inexact_as_the_peer(
+    theirs: float | None, limit: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Any] = []
+
+    def tune(path: Path, out: Path, database: Path, options: Any, seconds: float, command: Any = ()) -> dict[str, Any]:
+        out.mkdir()
+        (out / "report.json").write_text(json.dumps({"rounding": dict.fromkeys(measure._ROUNDING, 7)}))
+        asked.append(list(options))
+        return REPORT
+
+    class Report:
+        result = None
+
+        def __getitem__(self, name: str) -> Any:
+            return SimpleNamespace(max_rel_error=theirs)
+
+        def to_json(self) -> dict[str, Any]:
+            return {}
+
+    monkeypatch.setattr(measure, "tune", tune)
+    monkeypatch.setattr(measure, "bench", lambda *_, **__: Report())
+    monkeypatch.setattr(measure, "ratio", lambda *_: None)
+    monkeypatch.setattr(measure.models, "write", lambda _, path: path)
+    monkeypatch.setattr(measure, "_BF16_FEATURES", set(detect_cpu().features))
+    row = measure.bf16_row("squeezenet", 1, 9.0, 3)
+    assert asked == [["--seconds", "9", "--precision", "bf16", "--accuracy", limit]]
+    assert row["limit"] == float(limit) and row["rounding"]["stored_bf16"] == 7 and row["error"] is None
+    monkeypatch.setattr(measure, "_BF16_FEATURES", set())
+    with pytest.raises(UserError, match="no bf16 arithmetic"):
+        measure.bf16_row("squeezenet", 1, 9.0, 3)
 
 
 def test_a_template_that_is_taken_out_serves_nobody(monkeypatch: pytest.MonkeyPatch) -> None:

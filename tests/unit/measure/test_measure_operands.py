@@ -32,14 +32,21 @@ def run(made: onnx.ModelProto, **more: np.ndarray) -> np.ndarray:
 
 def test_all_of_the_weights_named_are_met_by_rounded_numbers() -> None:
     wanted = rounded(X) @ W
-    assert np.allclose(run(rounding_operands(model(), ["w"])), wanted @ V, rtol=1e-4, atol=1e-4)
-    assert np.allclose(run(rounding_operands(model(), ["w", "v"])), rounded(wanted) @ V, rtol=1e-4, atol=2e-3)
-    assert np.abs(run(rounding_operands(model(), ["w"])) - X @ W @ V).max() > 1e-2
+    assert np.allclose(run(rounding_operands(model(), {"h": (0,)})), wanted @ V, rtol=1e-4, atol=1e-4)
+    assert np.allclose(
+        run(rounding_operands(model(), {"h": (0,), "y": (0,)})), rounded(wanted) @ V, rtol=1e-4, atol=2e-3
+    )
+    assert np.abs(run(rounding_operands(model(), {"h": (0,)})) - X @ W @ V).max() > 1e-2
+
+
+def test_any_operand_may_be_rounded() -> None:
+    assert np.allclose(run(rounding_operands(model(), {"h": (0, 1)})), rounded(X) @ rounded(W) @ V, atol=1e-4)
+    assert np.allclose(run(rounding_operands(model(), {"h": (1,)})), X @ rounded(W) @ V, atol=1e-4)
 
 
 @pytest.mark.parametrize("chosen", [(False, False), (True, False), (False, True), (True, True)])
 def test_a_switch_says_which_round(chosen: tuple[bool, bool]) -> None:
-    found = run(rounding_operands(model(), ["w", "v"], "switch"), switch=np.asarray(chosen))
+    found = run(rounding_operands(model(), {"h": (0,), "y": (0,)}, "switch"), switch=np.asarray(chosen))
     hidden = (rounded(X) if chosen[0] else X) @ W
     wanted = (rounded(hidden) if chosen[1] else hidden) @ V
     assert np.allclose(found, wanted, rtol=1e-4, atol=2e-3)

@@ -55,4 +55,6 @@ def test_a_report_says_what_bf16_costs() -> None:
     facts = {what: (value, note) for what, value, note in trust(report)}
     assert facts["Top-1 class"][0] == "the same in 2 of 3"
     value, note = facts["In bf16"]
-    assert value.startswith("1 of ") and "2 layers keep float32" in note
+    assert value.startswith("1 of ") and value.endswith("blocks") and "2 layers keep float32" in note
+    report["rounding"] = ROUNDING | {"images": 9, "stored_bf16": 7}
+    assert {what: value for what, value, _ in trust(report)}["In bf16"] == f"{value}, 7 of 9 images"

@@ -22,6 +22,7 @@ from tuner.measure.cluster.served import Wholes
 from tuner.measure.cluster.versions import versions
 from tuner.measure.options import MeasureOptions
 from tuner.measure.process import Child, Outcome, wait
+from tuner.measure.reference import reference_name
 from tuner.measure.worker import Worker
 from tuner.scratch import Scratch
 from tuner.types import RETRYABLE, Device, Failure, digest
@@ -183,10 +184,12 @@ class Host:
     ) -> tuple[str, Failure | None]:  # fmt: skip
         """The name of the workload's reference, and why there is none; it is made if need be."""
         # What else decides it: jobs differ in seeds and the like, and share this host.
-        name = f"{header['workload_hash'][:40]}-{digest(header['options'])[:8]}-{header['precision']}"
+        options_name = digest(header["options"])[:8]
+        name = reference_name(header["workload_hash"], header["precision"], header["narrow"], options_name)
         if name not in self._references:
             request = {
-                "workload": header["workload"], "precision": header["precision"], "name": name, "keep": [name]
+                "workload": header["workload"], "precision": header["precision"], "narrow": header["narrow"],
+                "name": name, "keep": [name],
             }  # fmt: skip
             with self._gate.building():
                 outcome = self._referee.ask(device, options, request, options.reference_limit)

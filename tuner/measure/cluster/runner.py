@@ -19,6 +19,7 @@ from typing import Any
 from tuner.errors import InternalError
 from tuner.measure.cluster.cluster import PATIENCE, Answer, Call, ClosedError, Cluster, Member
 from tuner.measure.options import MeasureOptions
+from tuner.measure.reference import narrow_inputs
 from tuner.measure.serial import SerialRunner
 from tuner.scratch import Scratch
 from tuner.types import Candidate, Device, Failure, FailureKind, Purpose, Trial
@@ -183,7 +184,8 @@ class ClusterRunner(SerialRunner):
         candidate = job.candidate
         header = self._common() | {
             "binary": job.binary, "workload": candidate.workload, "workload_hash": candidate.workload_hash,
-            "precision": candidate.precision, "residency": candidate.residency, "cores": candidate.cores,
+            "precision": candidate.precision, "narrow": narrow_inputs(candidate), "residency": candidate.residency,
+            "cores": candidate.cores,
             "run": work.run, "final": work.purpose is Purpose.FINAL,
             "best_seconds": work.best_seconds(candidate.record_key),
         }  # fmt: skip

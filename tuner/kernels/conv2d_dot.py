@@ -3,7 +3,7 @@
 As ``conv2d``, with pairs of input channels side by side in image and weights. A 1x1 convolution reads an image that is
 stored as bfloat16 where it lies. Else the image is copied, and rounded by that: before all tasks, or (``order`` 2, of
 1x1 convolutions) by each task for its own pixels, all output channels of which it then computes, so that what it reads
-stays in its core's cache.
+stays in its core's cache. Of a plain image, whose channels are planes, pairs are packed into numbers of 32 bits.
 """
 
 from __future__ import annotations
@@ -99,6 +99,11 @@ class _Builder(ConvBuilder):
         """Channels side by side in the rounded image; even."""
         return block_of(self.body.input(self.conv.inputs[0]).layout) or 2
 
+    @property
+    def _packed(self) -> bool:
+        """Whether the image's pairs are copied as numbers of 32 bits, from the planes of two channels: row by row."""
+        return not block_of(self.body.input(self.conv.inputs[0]).layout) and not self.shape.listed
+
     def _lying(self, n: Any, c: Any, column: Any, i: Any, j: Any) -> Any:
         """The element that ``_image`` has there, where it lies."""
         p = self._pixel(column)
@@ -118,6 +123,15 @@ class _Builder(ConvBuilder):
 
             return te.compute((s.n, blocks, self._cols(), block // 2, 2), pixel, name="pad")
         top, left, _, _ = s.pads
+        if self._packed:
+
+            def packed(n: Any, c: Any, y: Any, x: Any) -> Any:
+                inside = tirx.all(y >= top, y < s.h + top, x >= left, x < s.w + left)
+                low, high = (data.bits((n, Chan(c, k, block), y - top, x - left)).astype("uint32") for k in (0, 1))
+                pair = low | (high << tirx.const(16, "uint32"))
+                return tirx.if_then_else(inside, pair, tirx.const(0, "uint32"))
+
+            return te.compute((s.n, blocks, *s.reach), packed, name="pad")
 
         def bordered(n: Any, c: Any, y: Any, x: Any, i: Any, j: Any) -> Any:
             inside = tirx.all(y >= top, y < s.h + top, x >= left, x < s.w + left)
@@ -143,7 +157,10 @@ class _Builder(ConvBuilder):
             else:
                 p = self._pixel(x)
                 y = p // s.ow * s.stride[0] + kh * s.dilation[0]
-                value = image(n, c, y, p % s.ow * s.stride[1] + kw * s.dilation[1], icp, pair)
+                x = p % s.ow * s.stride[1] + kw * s.dilation[1]
+                if self._packed:
+                    return dot.half(image(n, c, y, x), pair) * fast.from_bf16(weights(o, ico, kh, kw, icp, i, pair))
+                value = image(n, c, y, x, icp, pair)
             return fast.from_bf16(value) * fast.from_bf16(weights(o, ico, kh, kw, icp, i, pair))
 
         dims = (s.n, -(-s.oc // ob), 1, self._cols(), ob)
@@ -162,7 +179,8 @@ class _Builder(ConvBuilder):
             sch.compute_at(copy, task, preserve_unit_loops=True)
         else:
             parallelise(sch, sch.fuse(*sch.get_loops(copy)[:3]), cores, self.device.cores)
-        sch.vectorize(sch.fuse(*sch.get_loops(copy)[-2:]))
+        if not self._packed:  # else LLVM does, with masks where the border is
+            sch.vectorize(sch.fuse(*sch.get_loops(copy)[-2:]))
 
     def schedule_accumulation(self, sch: Any, acc: Any) -> None:
         *_, col, lane, ico, kh, kw, icp, pair = sch.get_loops(acc)
@@ -177,7 +195,7 @@ class _Builder(ConvBuilder):
         for loop in (init_col, init_vector):
             sch.unroll(loop)
         sch.vectorize(init_lane)
-        dot.dot_pairs(sch, sch.get_loops("out")[0], sch.get_loops("acc_update")[-2])
+        dot.dot_pairs(sch, sch.get_loops("out")[0], sch.get_loops("acc_update")[-2], packed=self._packed)
 
 
 _AXES = ("ico", "kh", "kw", "icp", "pair")

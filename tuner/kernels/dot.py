@@ -12,6 +12,8 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
+from tvm import tirx
+
 LANES = 16
 SOURCE = """
 declare <16 x float> @llvm.x86.avx512bf16.dpbf16ps.512(<16 x float>, <32 x bfloat>, <32 x bfloat>)
@@ -24,14 +26,21 @@ define <16 x float> @fusetune_dpbf16ps(<16 x float> %c, <16 x i32> %a, <16 x i32
 """
 
 
-def dot_pairs(sch: Any, outermost: Any, lane: Any) -> None:
+def dot_pairs(sch: Any, outermost: Any, lane: Any, *, packed: bool = False) -> None:
     """Replace loops ``lane`` (16 sums) and the one inside it (a pair) by the instruction.
 
-    The loops' block adds widened(a[pair]) * widened(b[lane, pair]) to sums in scope "local". ``outermost``: a loop
-    around all of it, to which the text for LLVM is tied.
+    The loops' block adds widened(a[pair]) * widened(b[lane, pair]) to sums in scope "local"; where a's pairs are
+    ``packed``, ``half(a[0], pair) * widened(b[lane, pair])``. ``outermost``: a loop around all of it, to which the text
+    for LLVM is tied.
     """
-    sch.tensorize(lane, _registered())
+    sch.tensorize(lane, _registered_packed() if packed else _registered())
     sch.annotate(outermost, "pragma_import_llvm", SOURCE)
+
+
+def half(pair: Any, which: Any) -> Any:
+    """The float32 of one bfloat16 of a pair in 32 bits, the first in the lower ones."""
+    bits = pair >> (which.astype("uint32") * tirx.const(16, "uint32"))
+    return tirx.reinterpret("float32", bits << tirx.const(16, "uint32"))
 
 
 @cache
@@ -75,5 +84,51 @@ def _registered() -> str:
             )
 
     name = "fusetune_dot_bf16"
+    TensorIntrin.register(name, meaning, instruction, override=True)
+    return name
+
+
+@cache
+def _registered_packed() -> str:
+    """The same for an ``a`` whose pairs are numbers of 32 bits."""
+    from tvm.s_tir import TensorIntrin
+    from tvm.script import tirx as T
+
+    @T.prim_func(s_tir=True)
+    def meaning(
+        a: T.Buffer((1,), "uint32", offset_factor=1),
+        b: T.Buffer((16, 2), "uint16", offset_factor=1),
+        c: T.Buffer((16,), "float32", offset_factor=1, scope="local"),
+    ) -> None:
+        with T.sblock("root"):
+            T.reads(c[0:16], a[0:1], b[0:16, 0:2])
+            T.writes(c[0:16])
+            for i in T.serial(0, 16):
+                for k in T.serial(0, 2):
+                    with T.sblock("update"):
+                        vi, vk = T.axis.remap("SR", [i, k])
+                        c[vi] = c[vi] + T.reinterpret(
+                            "float32",
+                            T.shift_left(T.shift_right(a[0], T.Cast("uint32", vk) * T.uint32(16)), T.uint32(16)),
+                        ) * T.reinterpret("float32", T.shift_left(T.Cast("uint32", b[vi, vk]), T.uint32(16)))
+
+    @T.prim_func(s_tir=True)
+    def instruction(
+        a: T.Buffer((1,), "uint32", offset_factor=1),
+        b: T.Buffer((16, 2), "uint16", offset_factor=1),
+        c: T.Buffer((16,), "float32", offset_factor=1, scope="local"),
+    ) -> None:
+        with T.sblock("root"):
+            T.reads(c[0:16], a[0:1], b[0:16, 0:2])
+            T.writes(c[0:16])
+            c[T.ramp(T.int32(0), 1, 16)] = T.call_pure_extern(
+                "float32x16",
+                "fusetune_dpbf16ps",
+                c.vload([0], dtype="float32x16"),
+                T.broadcast(T.reinterpret(a[0], dtype="int32"), 16),
+                T.reinterpret(b.vload([0, 0], dtype="uint16x32"), dtype="int32x16"),
+            )
+
+    name = "fusetune_dot_bf16_packed"
     TensorIntrin.register(name, meaning, instruction, override=True)
     return name

@@ -14,7 +14,7 @@ TEMPLATES = {
     "concat": 2,
     "conv2d": 4,
     "conv2d_bf16": 1,
-    "conv2d_dot": 1,
+    "conv2d_dot": 2,
     "conv2d_pool": 2,
     "conv2d_pool_bf16": 1,
     "conv2d_prologue": 1,

@@ -42,7 +42,7 @@ from tuner.search.examination import examined
 from tuner.search.experience import Experience
 from tuner.search.fusion import greedy, unfused
 from tuner.search.lowering import check_plan
-from tuner.search.questions import core_counts, defaults, distinct, known_share, questions
+from tuner.search.questions import core_counts, distinct, known_share, questions
 from tuner.search.replanning import Replanning, replan
 from tuner.search.samples import Samples
 from tuner.search.strategies.base import Strategy
@@ -132,7 +132,7 @@ class Session:
         builds = Builds(model, self.device, scratch)
         wholes = self._wholes = Wholes(self.spec, self.device, model.graph, builds, comparing, self.clock, self._say)
         with self._turn("the default plan"):
-            wholes.build_default(defaults(begun.plan, begun.asked))
+            wholes.build_default(begun)
             if self.baselines:
                 self._say(Stage.COMPARE, "timing the default plan and ONNX Runtime")
                 comparing.first_look()

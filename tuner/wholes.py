@@ -21,7 +21,7 @@ from tuner.search.affording import affordable
 from tuner.search.courses import Planned
 from tuner.search.fusion import unfused
 from tuner.search.lowering import widened
-from tuner.search.questions import answered
+from tuner.search.questions import answered, defaults
 from tuner.types import Device, JobSpec
 
 LESS_EXACT = ("winograd",)  # templates to do without when their rounding errors add up to too much
@@ -44,9 +44,19 @@ class Wholes:
     left_out: dict[str, str] = field(default_factory=dict)  # baselines that there is no time for -> why
     _checked: dict[str, Verification] = field(default_factory=dict)
 
-    def build_default(self, plan: Plan) -> None:
-        """Build what the job begins with. Raises UserError(code="memory-limit") when even that is too large."""
-        self.plans["default"], self.steps["default"] = plan, self._build(plan, "default")
+    def build_default(self, begun: Planned) -> None:
+        """Build what the job begins with, in bf16 as exact as it has to be unless the plan was given.
+
+        Raises UserError(code="memory-limit") when even that is too large.
+        """
+        for plan, without in self._renounced(begun.plan):
+            made = defaults(plan, begun.asked, without)
+            self.plans["default"], self.steps["default"] = made, self._build(made, "default")
+            if self.spec.precision != BF16 or self.spec.plan is not None:
+                break
+            self._checked["default"] = self._verify("default")
+            if self._checked["default"].passed:
+                break
         if excess := self._excess("default"):
             raise UserError(
                 f"Even with default kernels the model takes {excess} bytes more than its limit of "

@@ -14,7 +14,7 @@ from rich.table import Table
 
 from db.store import Store, default_url
 from service.commands.gpu_trials import GpuTrials
-from service.commands.live import Live, stop_on_interrupt
+from service.commands.live import Live
 from service.commands.spec import job_spec
 from service.dispatch.waiting import waiting
 from service.rules import check_cores
@@ -65,7 +65,7 @@ def build_only(args: argparse.Namespace) -> int:
     with Store.open(args.db or default_url()) as store, Live(console, spec.budget) as live:
         kept = GpuTrials(store, device, toolchain())
         job = BuildOnly(spec, args.model, device, out, args.results, live, kept)
-        stop_on_interrupt(job.stop, console, "what there is")
+        live.stop_on_interrupt(job.stop, "what there is")
         report = job.run()
     if args.json:
         print(json.dumps(report))
@@ -101,7 +101,7 @@ def on_gpu(args: argparse.Namespace, device: Device, place: OnCluster | None = N
         if place is not None:
             job.measure, job.time = place.gpu.measure, place.gpu.time
             place.waiting = waiting(lambda said: console.print(said, highlight=False))
-        stop_on_interrupt(job.stop, console, "what there is")
+        live.stop_on_interrupt(job.stop, "what there is")
         report = job.run()
     if args.json:
         print(json.dumps(report))

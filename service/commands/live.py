@@ -20,7 +20,10 @@ HEAVIEST = 15  # blocks in the closing table
 
 
 class Live:
-    """A progress bar with best latency, trials and time left; plain lines where there is no terminal."""
+    """A progress bar with best latency, trials and time left; plain lines where there is no terminal.
+
+    While it shows, Ctrl-C may mean what ``stop_on_interrupt`` says.
+    """
 
     def __init__(self, console: Console, budget: Budget) -> None:
         self._console, self._budget = console, budget
@@ -39,6 +42,7 @@ class Live:
         )
         self._task = self._bar.add_task("", total=1.0, stage="", best="-", trials=0, left="-")
         self._last = ("", -1e9)
+        self._before: Any = None  # what Ctrl-C meant, once it means something else
 
     def __enter__(self) -> Live:
         self._bar.start()
@@ -46,6 +50,18 @@ class Live:
 
     def __exit__(self, *_: object) -> None:
         self._bar.stop()
+        if self._before is not None:
+            signal.signal(signal.SIGINT, self._before)
+
+    def stop_on_interrupt(self, stop: Callable[[], None], with_what: str) -> None:
+        """Ctrl-C once: ``stop`` ends the work with what there is, named so. Twice: end at once."""
+
+        def handle(_: int, __: FrameType | None) -> None:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            self._console.print(f"[yellow]Stopping with {with_what}; press Ctrl-C again to stop at once.[/]")
+            stop()
+
+        self._before = signal.signal(signal.SIGINT, handle)
 
     def __call__(self, progress: events.Progress) -> None:
         best = "-" if progress.best_latency is None else f"{progress.best_latency * 1e3:.2f} ms"
@@ -155,14 +171,3 @@ def _layout(block: Mapping[str, Any]) -> str:
         sides["in" if name.startswith("i") else "out"].add(layout)
     into, out = "/".join(sorted(sides["in"])), "/".join(sorted(sides["out"]))
     return into if into == out else f"{into} -> {out}"
-
-
-def stop_on_interrupt(stop: Callable[[], None], console: Console, with_what: str) -> None:
-    """Ctrl-C once: ``stop`` ends the work with what there is, named so. Twice: end at once."""
-
-    def handle(_: int, __: FrameType | None) -> None:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        console.print(f"[yellow]Stopping with {with_what}; press Ctrl-C again to stop at once.[/]")
-        stop()
-
-    signal.signal(signal.SIGINT, handle)

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from db.store import Store, default_url
 from service.commands.joining import check_extra
-from service.commands.live import Live, show, stop_on_interrupt
+from service.commands.live import Live, show
 from service.commands.spec import job_spec
 from service.dispatch.drive import Drive
 from service.dispatch.inline import run_here
@@ -104,7 +104,7 @@ def _tune(args: argparse.Namespace, device: Device, place: OnCluster | None) -> 
                         session.runner, session.models = place.runner, place.models
                         place.waiting = waiter(drive, clock, console.print)
                     session.runner = watched(session.runner, store, toolchain())
-                stop_on_interrupt(session.stop, console, "the best found so far")
+                live.stop_on_interrupt(session.stop, "the best found so far")
                 return session
 
             report = run_here(store, spec, device, toolchain(), args.model.stem, make, lambda: clock.seconds, describe)

@@ -74,7 +74,8 @@ def unrounded_error(got: np.ndarray, truth: np.ndarray) -> float:
 
 def narrow_inputs(candidate: Candidate) -> list[str]:
     """Inputs that a candidate's kernel gets as bfloat16."""
-    return [name for name in candidate.workload["inputs"] if is_narrow(candidate.layouts[name])]
+    given = set(candidate.workload.get("inputs", ()))
+    return sorted(name for name, layout in candidate.layouts.items() if name in given and is_narrow(layout))
 
 
 def reference_name(workload_hash: str, precision: str, narrow: Collection[str], *more: str) -> str:

@@ -208,14 +208,14 @@ def answered(
     return plan.map(change)
 
 
-def defaults(plan: Plan, asked: Asked) -> Plan:
-    """The plan with its templates' default knobs spelt out."""
+def defaults(plan: Plan, asked: Asked, without: Collection[str] = ()) -> Plan:
+    """The plan with its templates' default knobs spelt out, other templates than those ``without``."""
 
     def change(block: Block) -> Block:
         question = asked.get(block.layers)
         if question is None or block.knobs is not None:
             return block
-        first = question.unmeasured()
+        first = question.unmeasured(without)
         return replace(block, template=first.template, knobs=dict(first.knobs))
 
     return plan.map(change)

@@ -52,8 +52,8 @@ def host() -> Iterator[Host]:
 def measure(host: Host, run: str = "one", final: bool = False) -> dict[str, Any]:
     header = {
         "device": DEVICE.to_json(), "options": MeasureOptions().to_json(), "binary": {}, "workload": {},
-        "workload_hash": "w" * 64, "precision": "fp32", "residency": "cold", "cores": 1, "final": final, "run": run,
-        "best_seconds": None,
+        "workload_hash": "w" * 64, "precision": "fp32", "narrow": [], "residency": "cold", "cores": 1, "final": final,
+        "run": run, "best_seconds": None,
     }  # fmt: skip
     answer, _ = unpack(host.measure(pack(header, b"library")))
     return answer

@@ -1,0 +1,105 @@
+"""What a job in bf16 builds until it is exact enough: images in float32 first, then weights."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+sys.path.append(str(Path(__file__).parents[1] / "plan"))
+from plan_graphs import DEVICE, residual
+
+from tuner.build.verify import Verification
+from tuner.clock import Clock
+from tuner.graph.ir import Graph
+from tuner.plan.layout import is_narrow
+from tuner.plan.narrow import image_operands, narrow_tensors
+from tuner.plan.plan import Plan
+from tuner.precision import BF16, DOT_FEATURE, FP32, ROUNDING
+from tuner.search.courses import Planned
+from tuner.search.fusion import greedy
+from tuner.search.questions import questions
+from tuner.types import JobSpec
+from tuner.wholes import Wholes
+
+MACHINE = replace(DEVICE, lanes=16, registers=32, features=(DOT_FEATURE,))
+GRAPH = replace(residual(), opset=20)
+
+
+def kind(plan: Plan) -> tuple[bool, bool]:
+    """Whether images are stored rounded, and whether anything multiplies bfloat16."""
+    return any(map(is_narrow, plan.layouts.values())), any(b.template in ROUNDING for b in plan.blocks)
+
+
+@dataclass
+class Built:
+    """Builds and compares nothing; the first ``exact`` of the plans are not exact enough."""
+
+    inexact: int
+    plans: list[Plan] = field(default_factory=list)
+    first: float = 1.0
+    seconds: float = 0.0
+
+    def build(self, plan: Plan, name: str) -> list[Any]:
+        self.plans.append(plan)
+        return []
+
+    def folder(self, name: str) -> Path:
+        return Path("none")
+
+    def verify(self, name: str) -> Verification:
+        error = 0.5 if len(self.plans) <= self.inexact else 1e-3
+        return Verification(1, error, error, 2e-2)
+
+
+def wholes(built: Built, spec: JobSpec) -> Wholes:
+    return Wholes(spec, MACHINE, GRAPH, built, built, Clock(), lambda *_: None)  # type: ignore[arg-type]
+
+
+def begun(precision: str = BF16) -> Planned:
+    names = narrow_tensors(GRAPH, image_operands(GRAPH)) if precision == BF16 else frozenset[str]()
+    plan = greedy(GRAPH, MACHINE, 2, names)
+    asked = questions(plan, GRAPH, MACHINE, cores=(1, 2), precision=precision, seed=0, residency="cache")
+    return Planned(plan, asked)
+
+
+@pytest.mark.parametrize(
+    ("inexact", "kinds"),
+    [
+        (0, [(True, True)]),
+        (1, [(True, True), (False, True)]),
+        (2, [(True, True), (False, True), (False, False)]),
+    ],
+)
+def test_a_default_plan_that_is_not_exact_enough_gives_up_images_and_then_weights(
+    inexact: int, kinds: list[tuple[bool, bool]]
+) -> None:
+    built = Built(inexact)
+    made = wholes(built, JobSpec("m", precision=BF16))
+    made.build_default(begun())
+    assert [kind(plan) for plan in built.plans] == kinds
+    assert made.plans["default"] is built.plans[-1] and made.verified("default").passed
+
+
+def test_a_plan_found_does_the_same_and_is_not_built_twice() -> None:
+    built = Built(2)
+    made = wholes(built, JobSpec("m", precision=BF16))
+    made.plans["default"] = Plan("g", ())
+    made.build_found({"tuned": begun()})
+    assert [kind(plan) for plan in built.plans] == [(True, True), (False, True), (False, False)]
+    assert made.plans["tuned"] is built.plans[-1]
+
+
+def test_in_float32_and_with_a_given_plan_the_default_is_built_as_it_is() -> None:
+    plan = begun().plan
+    for spec, start in ((JobSpec("m"), begun(FP32)), (JobSpec("m", precision=BF16, plan=plan.to_json()), begun())):
+        built = Built(9)
+        wholes(built, spec).build_default(start)
+        assert len(built.plans) == 1
+
+
+def test_the_graph_is_what_the_tests_are_about() -> None:
+    assert isinstance(GRAPH, Graph) and kind(greedy(GRAPH, MACHINE, 2)) == (False, False)

@@ -18,6 +18,7 @@ TEMPLATES = {
     "conv2d_pool": 2,
     "conv2d_pool_bf16": 1,
     "conv2d_prologue": 1,
+    "conv2d_prologue_dot": 1,
     "conv_chain": 1,
     "dense": 2,
     "dense_bf16": 1,

@@ -9,7 +9,6 @@ stays in its core's cache. Of a plain image, whose channels are planes, pairs ar
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any
 
 from tvm import te, tirx
@@ -143,11 +142,9 @@ class _Builder(ConvBuilder):
     def _products(self, image: Callable[..., Any]) -> te.Tensor:
         s, ob, window, block = self.shape, self.ob, self.window, self._block
         shape, pack = pack_weights(s, ob, window, block)
-        *outer, channels, lanes = shape
-        shape = (*outer, channels // 2, lanes, 2)
-        steps = (("reshape", [*outer, channels // 2, 2, lanes]), ("transpose", [0, 1, 2, 3, 4, 6, 5]), ("bf16",))
-        weights = self.body.constant(self.conv.inputs[1], shape, replace(pack, steps=(*pack.steps, *steps)), "uint16")
-        axes = [te.reduce_axis((0, e), n) for e, n in zip((shape[1], s.kh, s.kw, channels // 2, 2), _AXES, strict=True)]
+        weights = dot.pair_weights(self.body, self.conv.inputs[1], shape, pack)
+        extents = shape[1], s.kh, s.kw, shape[-2] // 2, 2
+        axes = [te.reduce_axis((0, e), n) for e, n in zip(extents, _AXES, strict=True)]
         ico, kh, kw, icp, pair = axes
 
         def product(n: Any, o: Any, _: Any, x: Any, i: Any) -> Any:
@@ -184,18 +181,8 @@ class _Builder(ConvBuilder):
 
     def schedule_accumulation(self, sch: Any, acc: Any) -> None:
         *_, col, lane, ico, kh, kw, icp, pair = sch.get_loops(acc)
-        vector, lane = sch.split(lane, [None, dot.LANES])
-        sch.reorder(ico, kh, kw, icp, col, vector, lane, pair)
-        sch.unroll(col)
-        sch.unroll(vector)
-        if self.shape.kw > 1:
-            sch.unroll(kw)
-        init = sch.decompose_reduction(acc, ico)
-        *_, init_col, init_vector, init_lane = sch.get_loops(init)
-        for loop in (init_col, init_vector):
-            sch.unroll(loop)
-        sch.vectorize(init_lane)
-        dot.dot_pairs(sch, sch.get_loops("out")[0], sch.get_loops("acc_update")[-2], packed=self._packed)
+        taps = kw if self.shape.kw > 1 else None
+        dot.accumulate(sch, acc, (ico, kh, kw, icp), col, lane, pair, unrolled=taps, packed=self._packed)
 
 
 _AXES = ("ico", "kh", "kw", "icp", "pair")

@@ -12,14 +12,19 @@ from typing import Any
 from tvm import te
 
 from tuner.graph.ir import Graph, Layer
+from tuner.kernels import dot
+from tuner.kernels import math as fast
 from tuner.kernels.base import Kernel, KernelTemplate, Knobs, Layouts, Space
 from tuner.kernels.conv2d import ConvBuilder, register_tiles
 from tuner.kernels.conv_shape import ConvShape
 from tuner.kernels.conv_weights import pack_weights
 from tuner.kernels.epilogue import fusable_elementwise
+from tuner.kernels.rounding import to_bf16
 from tuner.kernels.scheduling import module_of, parallelise, schedule_of
 from tuner.kernels.views import Chan
+from tuner.plan.bf16 import OPSET, weights_of
 from tuner.plan.layout import block_of
+from tuner.precision import BF16_DOT, DOT_FEATURE
 from tuner.types import Device
 
 
@@ -102,6 +107,34 @@ def _before(workload: Graph, conv: Layer) -> list[Layer] | None:
     return found or None
 
 
+class Conv2dPrologueDot(Conv2dPrologue):
+    """The same with products of bfloat16, two at a time: what the convolution reads is rounded as it is made."""
+
+    name = "conv2d_prologue_dot"
+    version = 1
+    precision = BF16_DOT
+
+    def accepts(self, workload: Graph, layouts: Layouts, device: Device) -> bool:
+        if DOT_FEATURE not in device.features or device.lanes != dot.LANES or workload.opset < OPSET:
+            return False
+        return super().accepts(workload, layouts, device) and weights_of(workload, _conv(workload)) is not None
+
+    def space(self, workload: Graph, layouts: Layouts, device: Device) -> Space:
+        shape = ConvShape.of(workload, _conv(workload))
+        found = super().space(workload, layouts, device)
+
+        def even(k: Knobs) -> bool:
+            """Whether all tasks have as many tiles: TVM places no instruction under a condition."""
+            return -(-shape.oh * shape.ow // k["reg_n"]) % k["rows"] == 0
+
+        rows = [r for r in found.knobs["rows"] if even({**found.default, "rows": r})]
+        default = {**found.default, "rows": max(r for r in rows if r <= max(found.default["rows"], rows[0]))}
+        return Space(found.knobs, default, lambda k: even(k) and found.rule(k))
+
+    def build(self, workload: Graph, layouts: Layouts, knobs: Knobs, cores: int, device: Device) -> Kernel:
+        return _DotBuilder(workload, layouts, knobs, device, self.precision).kernel(cores)
+
+
 class _Builder(ConvBuilder):
     def kernel(self, cores: int) -> Kernel:
         out = self.output(self._products(self._pixels()))
@@ -140,13 +173,24 @@ class _Builder(ConvBuilder):
         band, x_o, x_i = sch.split(x, [None, k["rows"], k["reg_n"]])
         co_o, co_t = sch.split(co, [None, k["oc_t"]])
         sch.reorder(n, band, co_o, x_o, x_i, co_t, ci)
-        task = parallelise(sch, sch.fuse(n, band), cores, self.device.cores)
+        task = parallelise(sch, sch.fuse(n, band), cores, self.device.cores, even=self.even)
         sch.compute_at(acc, x_o, preserve_unit_loops=True)
         sch.compute_at(pre, task, preserve_unit_loops=True)
         sch.vectorize(ci)
         sch.unroll(co_t)
         sch.unroll(x_i)
+        self._schedule_pixels(sch, pre)
+        self.schedule_accumulation(sch, acc)
+        sch.transform_layout(
+            out, ("write", 0),
+            lambda n, c, p, i: (n, c, self._pixel(p) // s.ow, self._pixel(p) % s.ow, i),
+            assume_injective_transform=True,  # pixels that are computed twice are written twice, and equal
+        )  # fmt: skip
+
+    def _schedule_pixels(self, sch: Any, pre: Any) -> None:
         sch.vectorize(sch.get_loops(pre)[-1])
+
+    def schedule_accumulation(self, sch: Any, acc: Any) -> None:
         loops = sch.get_loops(acc)
         reductions, (col, lane) = loops[-2:], loops[-4:-2]
         sch.reorder(*reductions, col, lane)
@@ -156,8 +200,37 @@ class _Builder(ConvBuilder):
         *_, init_col, init_lane = sch.get_loops(init)
         sch.unroll(init_col)
         sch.vectorize(init_lane)
-        sch.transform_layout(
-            out, ("write", 0),
-            lambda n, c, p, i: (n, c, self._pixel(p) // s.ow, self._pixel(p) % s.ow, i),
-            assume_injective_transform=True,  # pixels that are computed twice are written twice, and equal
-        )  # fmt: skip
+
+
+class _DotBuilder(_Builder):
+    """With pairs of channels side by side, rounded, and the instruction in the innermost loops."""
+
+    even = True
+
+    def _pixels(self) -> te.Tensor:
+        s, lanes, name = self.shape, self.device.lanes, self.conv.inputs[0]
+
+        def pixel(n: Any, co: Any, column: Any, i: Any, j: Any) -> Any:
+            p = self._pixel(column)
+            return to_bf16(self.body.read(name, (n, Chan(co, i * 2 + j, lanes), p // s.ow, p % s.ow)))
+
+        return te.compute((s.n, -(-s.ic // lanes), self._cols(), lanes // 2, 2), pixel, name="pre")
+
+    def _products(self, pre: te.Tensor) -> te.Tensor:
+        s, ob, lanes = self.shape, self.ob, self.device.lanes
+        weights = dot.pair_weights(self.body, self.conv.inputs[1], *pack_weights(s, ob, self.window, lanes))
+        axes = [te.reduce_axis((0, e), n) for e, n in ((-(-s.ic // lanes), "ico"), (lanes // 2, "icp"), (2, "pair"))]
+        ico, icp, pair = axes
+
+        def product(n: Any, o: Any, _: Any, x: Any, i: Any) -> Any:
+            value = fast.from_bf16(pre(n, ico, x, icp, pair))
+            return te.sum(value * fast.from_bf16(weights(o, ico, 0, 0, icp, i, pair)), axis=axes)
+
+        return te.compute((s.n, -(-s.oc // ob), 1, self._cols(), ob), product, name="acc")
+
+    def _schedule_pixels(self, sch: Any, pre: Any) -> None:
+        sch.vectorize(sch.fuse(*sch.get_loops(pre)[-2:]))
+
+    def schedule_accumulation(self, sch: Any, acc: Any) -> None:
+        *_, col, lane, ico, icp, pair = sch.get_loops(acc)
+        dot.accumulate(sch, acc, (ico, icp), col, lane, pair)

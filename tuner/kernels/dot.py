@@ -9,10 +9,17 @@ there: operands go through as 32-bit integers, a pair each, into a function that
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from tvm import tirx
+from tvm import te, tirx
+
+from tuner.plan.layout import Pack
+
+if TYPE_CHECKING:
+    from tuner.kernels.epilogue import Body
 
 LANES = 16
 SOURCE = """
@@ -35,6 +42,40 @@ def dot_pairs(sch: Any, outermost: Any, lane: Any, *, packed: bool = False) -> N
     """
     sch.tensorize(lane, _registered_packed() if packed else _registered())
     sch.annotate(outermost, "pragma_import_llvm", SOURCE)
+
+
+def accumulate(
+    sch: Any, acc: Any, reductions: Sequence[Any], col: Any, lane: Any, pair: Any, *, unrolled: Any = None,
+    packed: bool = False,
+) -> None:  # fmt: skip
+    """Sums of a register tile, columns x vectors, by the instruction.
+
+    ``reductions``: loops over what is summed, outermost first; ``unrolled``: one of them that is to be no loop.
+    """
+    vector, lane = sch.split(lane, [None, LANES])
+    sch.reorder(*reductions, col, vector, lane, pair)
+    sch.unroll(col)
+    sch.unroll(vector)
+    if unrolled is not None:
+        sch.unroll(unrolled)
+    init = sch.decompose_reduction(acc, reductions[0])
+    *_, init_col, init_vector, init_lane = sch.get_loops(init)
+    for loop in (init_col, init_vector):
+        sch.unroll(loop)
+    sch.vectorize(init_lane)
+    dot_pairs(sch, sch.get_loops("out")[0], sch.get_loops("acc_update")[-2], packed=packed)
+
+
+def pair_weights(body: Body, name: str, shape: Sequence[int], pack: Pack) -> te.Tensor:
+    """Weights that ``pack`` turns into ``shape`` [..., channel, lane], rounded, as [..., pair of channels, lane, 2]."""
+    *outer, channels, lanes = shape
+    last = len(outer)
+    steps = (
+        ("reshape", [*outer, channels // 2, 2, lanes]),
+        ("transpose", [*range(last + 1), last + 2, last + 1]),
+        ("bf16",),
+    )
+    return body.constant(name, (*outer, channels // 2, lanes, 2), replace(pack, steps=(*pack.steps, *steps)), "uint16")
 
 
 def half(pair: Any, which: Any) -> Any:

@@ -10,7 +10,7 @@ from tuner.kernels.base import KernelTemplate, Layouts
 from tuner.kernels.conv2d import Conv2d, Conv2dBf16
 from tuner.kernels.conv2d_dot import Conv2dDot
 from tuner.kernels.conv2d_pool import Conv2dPool, Conv2dPoolBf16
-from tuner.kernels.conv2d_prologue import Conv2dPrologue
+from tuner.kernels.conv2d_prologue import Conv2dPrologue, Conv2dPrologueDot
 from tuner.kernels.conv_chain import ConvChain
 from tuner.kernels.dense import Dense, DenseBf16
 from tuner.kernels.elementwise import Channels, Concat, Elementwise
@@ -31,7 +31,7 @@ TEMPLATES: tuple[KernelTemplate, ...] = (
     Softmax(), LayerNorm(), Gather(), Transpose(), Slice(),
     Winograd(),
     ConvChain(), Conv2dPrologue(),
-    Conv2dBf16(), Conv2dPoolBf16(), DenseBf16(), Conv2dDot(),
+    Conv2dBf16(), Conv2dPoolBf16(), DenseBf16(), Conv2dDot(), Conv2dPrologueDot(),
 )  # fmt: skip
 BY_NAME = {template.name: template for template in TEMPLATES}
 

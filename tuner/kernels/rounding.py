@@ -10,10 +10,13 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
+import numpy as np
 import tvm
 from tvm import tirx
-from tvm.ir import register_op_attr
+from tvm.ir import Call, Op, register_op_attr
 from tvm.s_tir import Schedule
+
+from tuner.plan.bf16 import stored
 
 Expr = Any
 LANES = 16
@@ -32,10 +35,32 @@ _PURE = 1  # of TVM's kinds of effects
 def to_bf16(x: Expr) -> Expr:
     """The 16 bits of the nearest bfloat16, ties to even. Infinities stay, and so do NaNs as processors make them.
 
-    A kernel with it needs ``provide``. The instruction takes numbers below 1.2e-38 for zero.
+    A kernel with it needs ``provide``. The instruction takes numbers below 1.2e-38 for zero. What is only selected from
+    numbers that were stored so is passed on as it is.
     """
+    bits = _held(x)
+    if bits is not None:
+        return bits
     _register()
     return tirx.call_intrin("uint16", _NAME, x)
+
+
+def _held(x: Expr) -> Expr | None:
+    """The bits of a bfloat16 that was widened, of a number, or of what is selected from such; None for others."""
+    if isinstance(x, tirx.FloatImm):
+        return tirx.const(int(stored(np.array(x.value, np.float32))), "uint16")
+    if isinstance(x, tirx.Select):
+        left, right = _held(x.true_value), _held(x.false_value)
+        return None if left is None or right is None else tirx.Select(x.condition, left, right)
+    if not isinstance(x, Call) or not isinstance(x.op, Op):
+        return None
+    if x.op.name == "prim.if_then_else":
+        condition, first, second = x.args
+        left, right = _held(first), _held(second)
+        return None if left is None or right is None else tirx.if_then_else(condition, left, right)
+    widening = x.op.name == "tirx.reinterpret" and isinstance(x.args[0], tirx.LShift)
+    source = x.args[0].a if widening else None
+    return source.value if isinstance(source, tirx.Cast) and str(source.value.ty) == "uint16" else None
 
 
 def provide(module: tvm.IRModule, block: str) -> tvm.IRModule:

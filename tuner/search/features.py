@@ -25,7 +25,8 @@ from tuner.types import Device
 
 TEMPLATES = ("conv2d", "conv2d_pool", "depthwise", "dense", "matmul", "pool", "elementwise", "concat", "channels",
              "lrn", "softmax", "winograd", "layer_norm", "gather", "transpose", "conv_chain", "conv2d_bf16",
-             "conv2d_pool_bf16", "dense_bf16", "conv2d_dot")  # fmt: skip
+             "conv2d_pool_bf16", "dense_bf16", "conv2d_dot",
+             "conv2d_prologue_dot")  # fmt: skip
 KNOBS = ("oc_t", "reg_n", "reg_m", "rows", "order", "stream", "unroll", "m", "bh", "bw", "scheme", "parts", "oc_a",
          "reg_a", "oc_b", "reg_b")  # fmt: skip
 NO_LAYOUTS: Mapping[str, str] = MappingProxyType({})

@@ -17,7 +17,7 @@ from tuner.kernels.base import Kernel, KernelTemplate
 from tuner.kernels.registry import BY_NAME
 from tuner.measure.device import cpu_features
 from tuner.measure.reference import max_rel_error, unrounded_error
-from tuner.plan.bf16 import rounded, stored, weight_names, widened
+from tuner.plan.bf16 import dotted_layers, rounded, stored, weight_names, widened
 from tuner.plan.layout import PLAIN, block_of, blocked, is_narrow, to_logical, to_physical
 from tuner.plan.workload import workload_of
 from tuner.precision import BF16_DOT, DOT_FEATURE, DOTTED, FP32
@@ -565,6 +565,7 @@ GENERATORS: Mapping[str, Callable[[np.random.Generator, Device], Case]] = {
     "layer_norm": layer_norm_case, "gather": gather_case, "transpose": transpose_case,
     "conv2d_bf16": not_depthwise(conv2d_case), "conv2d_pool_bf16": conv2d_pool_case, "dense_bf16": dense_case,
     "conv2d_dot": accepted("conv2d_dot", conv2d_case), "slice": slice_case, "conv2d_prologue": conv2d_prologue_case,
+    "conv2d_prologue_dot": conv2d_prologue_case,
 }  # fmt: skip
 
 
@@ -625,11 +626,9 @@ def call(kernel: Kernel, function: Any, case: Case, inputs: Mapping[str, np.ndar
 def meant(case: Case, precision: str) -> dict[str, np.ndarray]:
     """The numbers that kernels in this precision compute with: in bf16, weights rounded to the nearest.
 
-    In bf16-dot the convolution's input, too, which no layer behind it reads here; and images that are stored so.
+    And images that are stored so.
     """
     lowered = weight_names(case.workload) if precision != FP32 else []
-    if precision == BF16_DOT:
-        lowered.append(case.workload.layers[0].inputs[0])
     lowered += [name for name in case.workload.inputs if is_narrow(case.layouts[name])]
     return {**case.values, **{n: rounded(case.values[n]) for n in lowered}}
 
@@ -652,7 +651,9 @@ def check(maker: KernelTemplate, case: Case, machine: Device, *, extra: int = 2)
     with tvm.target.Target(machine.target()) as target:
         library = tvm.compile(tvm.IRModule(functions), target=target)
     inputs = physical_inputs(case)
-    expected = reference.run(case.workload, meant(case, maker.precision))
+    dotted = dotted_layers(case.workload) if maker.precision == BF16_DOT else []
+    operands = {x.id: lambda a: rounded(a.astype(np.float32)).astype(np.float64) for x in dotted}
+    expected = reference.run(case.workload, meant(case, maker.precision), operands)
     out = case.workload.outputs[0]
     for i, (kernel, (knobs, cores)) in enumerate(zip(kernels, chosen, strict=True)):
         held = call(kernel, library[f"k{i}"], case, inputs)

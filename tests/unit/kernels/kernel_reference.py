@@ -15,6 +15,7 @@ from tuner.graph.ir import Graph
 
 Array = np.ndarray
 Attrs = Mapping[str, Any]
+NONE: Mapping[str, Callable[[Array], Array]] = {}
 
 
 def windows(
@@ -197,10 +198,15 @@ def evaluate(op: str, attrs: Attrs, inputs: Sequence[Array | None], opset: int) 
     return softmax(attrs, values[0], opset) if op == "Softmax" else OPS[op](attrs, *values)  # type: ignore[arg-type]
 
 
-def run(workload: Graph, values: Mapping[str, Array]) -> Array:
-    """The workload's one output in float64; ``values`` holds its inputs and constants by name."""
+def run(workload: Graph, values: Mapping[str, Array], rounding: Mapping[str, Callable[[Array], Array]] = NONE) -> Array:
+    """The workload's one output in float64; ``values`` holds its inputs and constants by name.
+
+    ``rounding``: layers -> what is done to their first operand.
+    """
     known: dict[str, Array] = dict(values)
     for layer in workload.layers:
         inputs = [known[n] if n else None for n in layer.inputs]
+        if layer.id in rounding and inputs[0] is not None:
+            inputs[0] = rounding[layer.id](inputs[0])
         known[layer.outputs[0]] = evaluate(layer.op, dict(layer.attrs), inputs, workload.opset)
     return known[workload.outputs[0]]

@@ -13,6 +13,7 @@ from tuner.types import Device
 FEW = {
     "channels": 8,
     "conv2d_prologue": 4,
+    "conv2d_prologue_dot": 8,
     "conv_chain": 6,
     "concat": 9,
     "conv2d_bf16": 4,

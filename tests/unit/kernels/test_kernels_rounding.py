@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import tvm
 from kernel_cases import DEVICES, DOT, runs_here
-from tvm import te
+from tvm import te, tirx
 
+from tuner.kernels import math as fast
 from tuner.kernels.rounding import LANES, to_bf16
 from tuner.kernels.scheduling import module_of, schedule_of
 from tuner.plan.bf16 import stored
@@ -60,6 +61,18 @@ def test_it_rounds_to_the_nearest_ties_to_even(lanes: int, within: bool) -> None
         out = tvm.runtime.tensor(np.zeros(COUNT, np.uint16))
         library["main"](tvm.runtime.tensor(numbers()), out)
         assert np.array_equal(out.numpy(), stored(numbers()))
+
+
+def test_what_was_stored_rounded_is_passed_on_as_it_is() -> None:
+    x = te.placeholder((8,), "uint16", name="x")
+    i = tirx.Var("i", "int32")
+    wide = fast.from_bf16(x[i])
+    chosen = tirx.if_then_else(i < 4, wide, tirx.Select(i < 6, fast.const(1.0), fast.from_bf16(x[i - 1])))
+    for same in (wide, chosen, fast.const(0.1)):
+        assert "to_bf16" not in str(to_bf16(same)) and "reinterpret" not in str(to_bf16(same))
+    assert int(to_bf16(fast.const(0.1))) == stored(np.float32(0.1))
+    for other in (wide + fast.const(1), tirx.if_then_else(i < 4, wide, wide * wide), fast.exp(wide)):
+        assert "to_bf16" in str(to_bf16(other))
 
 
 def test_whole_vectors_take_the_instruction_where_there_is_one() -> None:

@@ -68,7 +68,8 @@ def test_the_gauge_without_a_compiler_reads_each_cpu() -> None:
     cpus = sorted(os.sched_getaffinity(0))[:2]
     before = os.sched_getaffinity(0)
     gauge = ThreadGauge(cpus)
+    assert gauge.floor == float("inf")
     readings = [gauge.read() for _ in range(5)]
-    assert all(1.0 <= reading < 1000 for reading in readings)
-    assert len(set(readings)) > 1  # measured, not assumed
+    assert all(1.0 <= reading < 1000 for reading in readings)  # on calm cores each may be 1
+    assert 1e-7 < gauge.floor < 1.0  # measured, not assumed
     assert os.sched_getaffinity(0) == before

@@ -22,9 +22,8 @@ from tuner.kernels.conv_shape import ConvShape
 from tuner.kernels.conv_weights import groups_of, pack_weights
 from tuner.kernels.scheduling import module_of, parallelise, schedule_of
 from tuner.kernels.views import Chan
-from tuner.plan.bf16 import OPSET, weights_of
 from tuner.plan.layout import block_of, is_narrow
-from tuner.precision import BF16_DOT, DOT_FEATURE
+from tuner.precision import BF16_DOT
 from tuner.types import Device
 
 _OWN = 2  # the value of ``order`` with which tasks round their own pixels
@@ -36,13 +35,11 @@ class Conv2dDot(Conv2d):
     precision = BF16_DOT
 
     def accepts(self, workload: Graph, layouts: Layouts, device: Device) -> bool:
-        if DOT_FEATURE not in device.features or device.lanes != dot.LANES or workload.opset < OPSET:
-            return False
-        if not super().accepts(workload, layouts, device):
+        if not super().accepts(workload, layouts, device) or not dot.serves(workload, _conv(workload), device):
             return False
         conv = _conv(workload)
         shape, block = ConvShape.of(workload, conv), block_of(layouts[conv.inputs[0]])
-        if weights_of(workload, conv) is None or not shape.flat:
+        if not shape.flat:
             return False
         window = groups_of(shape, device.lanes)
         return window.in_blocks(block) and block % 2 == 0 if block else shape.groups == 1
@@ -55,15 +52,15 @@ class Conv2dDot(Conv2d):
         knobs = {**found.knobs, "stream": [0], "order": [0, 1, *([_OWN] if own else [])]}
         block = block_of(layout) or 2
 
-        def even(k: Knobs) -> bool:
-            """Whether all tasks have as many tiles: TVM places no instruction under a condition."""
-            return -(-shape.oh * shape.ow // k["reg_n"]) % k["rows"] == 0
-
         def fits(k: Knobs) -> bool:
-            return even(k) and groups_of(shape, device.lanes * k["oc_t"]).in_blocks(block) and found.rule(k)
+            return dot.even(shape, k) and groups_of(shape, device.lanes * k["oc_t"]).in_blocks(block) and found.rule(k)
 
         first = {**found.default, "stream": 0}
-        rows = max(r for r in knobs["rows"] if r <= max(first["rows"], knobs["rows"][0]) and even({**first, "rows": r}))
+        rows = max(
+            r
+            for r in knobs["rows"]
+            if r <= max(first["rows"], knobs["rows"][0]) and dot.even(shape, {**first, "rows": r})
+        )
         return Space(knobs, {**first, "rows": rows}, fits)
 
     def build(self, workload: Graph, layouts: Layouts, knobs: Knobs, cores: int, device: Device) -> Kernel:

@@ -22,9 +22,8 @@ from tuner.kernels.epilogue import fusable_elementwise
 from tuner.kernels.rounding import to_bf16
 from tuner.kernels.scheduling import module_of, parallelise, schedule_of
 from tuner.kernels.views import Chan
-from tuner.plan.bf16 import OPSET, weights_of
 from tuner.plan.layout import block_of
-from tuner.precision import BF16_DOT, DOT_FEATURE
+from tuner.precision import BF16_DOT
 from tuner.types import Device
 
 
@@ -115,21 +114,15 @@ class Conv2dPrologueDot(Conv2dPrologue):
     precision = BF16_DOT
 
     def accepts(self, workload: Graph, layouts: Layouts, device: Device) -> bool:
-        if DOT_FEATURE not in device.features or device.lanes != dot.LANES or workload.opset < OPSET:
-            return False
-        return super().accepts(workload, layouts, device) and weights_of(workload, _conv(workload)) is not None
+        return super().accepts(workload, layouts, device) and dot.serves(workload, _conv(workload), device)
 
     def space(self, workload: Graph, layouts: Layouts, device: Device) -> Space:
         shape = ConvShape.of(workload, _conv(workload))
         found = super().space(workload, layouts, device)
 
-        def even(k: Knobs) -> bool:
-            """Whether all tasks have as many tiles: TVM places no instruction under a condition."""
-            return -(-shape.oh * shape.ow // k["reg_n"]) % k["rows"] == 0
-
-        rows = [r for r in found.knobs["rows"] if even({**found.default, "rows": r})]
+        rows = [r for r in found.knobs["rows"] if dot.even(shape, {**found.default, "rows": r})]
         default = {**found.default, "rows": max(r for r in rows if r <= max(found.default["rows"], rows[0]))}
-        return Space(found.knobs, default, lambda k: even(k) and found.rule(k))
+        return Space(found.knobs, default, lambda k: dot.even(shape, k) and found.rule(k))
 
     def build(self, workload: Graph, layouts: Layouts, knobs: Knobs, cores: int, device: Device) -> Kernel:
         return _DotBuilder(workload, layouts, knobs, device, self.precision).kernel(cores)

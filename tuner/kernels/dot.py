@@ -16,10 +16,17 @@ from typing import TYPE_CHECKING, Any
 
 from tvm import te, tirx
 
+from tuner.kernels import math as fast
+from tuner.plan.bf16 import OPSET, weights_of
 from tuner.plan.layout import Pack
+from tuner.precision import DOT_FEATURE
 
 if TYPE_CHECKING:
+    from tuner.graph.ir import Graph, Layer
+    from tuner.kernels.base import Knobs
+    from tuner.kernels.conv_shape import ConvShape
     from tuner.kernels.epilogue import Body
+    from tuner.types import Device
 
 LANES = 16
 SOURCE = """
@@ -33,6 +40,17 @@ define <16 x float> @fusetune_dpbf16ps(<16 x float> %c, <16 x i32> %a, <16 x i32
 """
 
 
+def serves(workload: Graph, conv: Layer, device: Device) -> bool:
+    """Whether a device has the instruction, and the weights of a workload's convolution may be rounded for it."""
+    able = DOT_FEATURE in device.features and device.lanes == LANES and workload.opset >= OPSET
+    return able and weights_of(workload, conv) is not None
+
+
+def even(shape: ConvShape, knobs: Knobs) -> bool:
+    """Whether all tasks of a convolution have as many register tiles: TVM places no instruction under a condition."""
+    return -(-shape.oh * shape.ow // knobs["reg_n"]) % knobs["rows"] == 0
+
+
 def dot_pairs(sch: Any, outermost: Any, lane: Any, *, packed: bool = False) -> None:
     """Replace loops ``lane`` (16 sums) and the one inside it (a pair) by the instruction.
 
@@ -40,7 +58,7 @@ def dot_pairs(sch: Any, outermost: Any, lane: Any, *, packed: bool = False) -> N
     ``packed``, ``half(a[0], pair) * widened(b[lane, pair])``. ``outermost``: a loop around all of it, to which the text
     for LLVM is tied.
     """
-    sch.tensorize(lane, _registered_packed() if packed else _registered())
+    sch.tensorize(lane, _registered(packed))
     sch.annotate(outermost, "pragma_import_llvm", SOURCE)
 
 
@@ -85,91 +103,51 @@ def half(pair: Any, which: Any) -> Any:
 
 
 @cache
-def _registered() -> str:
-    """Name of the intrinsic, which TVM knows from now on."""
+def _registered(packed: bool) -> str:
+    """Name of the intrinsic, which TVM knows from now on; ``packed``: a pair of ``a`` is one number of 32 bits."""
     from tvm.s_tir import TensorIntrin
     from tvm.script import tirx as T
 
+    size, kind = (1, "uint32") if packed else (2, "uint16")
+
+    def element(a: Any, k: Any) -> Any:
+        return half(a[0], k) if packed else fast.from_bf16(a[k])
+
+    def pair(a: Any) -> Any:
+        return a[0] if packed else a.vload([0], "uint16x2")
+
     @T.prim_func(s_tir=True)
     def meaning(
-        a: T.Buffer((2,), "uint16", offset_factor=1),
+        a: T.Buffer((size,), kind, offset_factor=1),
         b: T.Buffer((16, 2), "uint16", offset_factor=1),
         c: T.Buffer((16,), "float32", offset_factor=1, scope="local"),
     ) -> None:
         with T.sblock("root"):
-            T.reads(c[0:16], a[0:2], b[0:16, 0:2])
+            T.reads(c[0:16], a[0:size], b[0:16, 0:2])
             T.writes(c[0:16])
             for i in T.serial(0, 16):
                 for k in T.serial(0, 2):
                     with T.sblock("update"):
                         vi, vk = T.axis.remap("SR", [i, k])
-                        c[vi] = c[vi] + T.reinterpret(
-                            "float32", T.shift_left(T.Cast("uint32", a[vk]), T.uint32(16))
-                        ) * T.reinterpret("float32", T.shift_left(T.Cast("uint32", b[vi, vk]), T.uint32(16)))
+                        c[vi] = c[vi] + element(a, vk) * fast.from_bf16(b[vi, vk])
 
     @T.prim_func(s_tir=True)
     def instruction(
-        a: T.Buffer((2,), "uint16", offset_factor=1),
+        a: T.Buffer((size,), kind, offset_factor=1),
         b: T.Buffer((16, 2), "uint16", offset_factor=1),
         c: T.Buffer((16,), "float32", offset_factor=1, scope="local"),
     ) -> None:
         with T.sblock("root"):
-            T.reads(c[0:16], a[0:2], b[0:16, 0:2])
+            T.reads(c[0:16], a[0:size], b[0:16, 0:2])
             T.writes(c[0:16])
             c[T.ramp(T.int32(0), 1, 16)] = T.call_pure_extern(
                 "float32x16",
                 "fusetune_dpbf16ps",
                 c.vload([0], dtype="float32x16"),
-                T.broadcast(T.reinterpret(a.vload([0], "uint16x2"), dtype="int32"), 16),
+                T.broadcast(T.reinterpret(pair(a), dtype="int32"), 16),
                 T.reinterpret(b.vload([0, 0], dtype="uint16x32"), dtype="int32x16"),
             )
 
-    name = "fusetune_dot_bf16"
-    TensorIntrin.register(name, meaning, instruction, override=True)
-    return name
-
-
-@cache
-def _registered_packed() -> str:
-    """The same for an ``a`` whose pairs are numbers of 32 bits."""
-    from tvm.s_tir import TensorIntrin
-    from tvm.script import tirx as T
-
-    @T.prim_func(s_tir=True)
-    def meaning(
-        a: T.Buffer((1,), "uint32", offset_factor=1),
-        b: T.Buffer((16, 2), "uint16", offset_factor=1),
-        c: T.Buffer((16,), "float32", offset_factor=1, scope="local"),
-    ) -> None:
-        with T.sblock("root"):
-            T.reads(c[0:16], a[0:1], b[0:16, 0:2])
-            T.writes(c[0:16])
-            for i in T.serial(0, 16):
-                for k in T.serial(0, 2):
-                    with T.sblock("update"):
-                        vi, vk = T.axis.remap("SR", [i, k])
-                        c[vi] = c[vi] + T.reinterpret(
-                            "float32",
-                            T.shift_left(T.shift_right(a[0], T.Cast("uint32", vk) * T.uint32(16)), T.uint32(16)),
-                        ) * T.reinterpret("float32", T.shift_left(T.Cast("uint32", b[vi, vk]), T.uint32(16)))
-
-    @T.prim_func(s_tir=True)
-    def instruction(
-        a: T.Buffer((1,), "uint32", offset_factor=1),
-        b: T.Buffer((16, 2), "uint16", offset_factor=1),
-        c: T.Buffer((16,), "float32", offset_factor=1, scope="local"),
-    ) -> None:
-        with T.sblock("root"):
-            T.reads(c[0:16], a[0:1], b[0:16, 0:2])
-            T.writes(c[0:16])
-            c[T.ramp(T.int32(0), 1, 16)] = T.call_pure_extern(
-                "float32x16",
-                "fusetune_dpbf16ps",
-                c.vload([0], dtype="float32x16"),
-                T.broadcast(T.reinterpret(a[0], dtype="int32"), 16),
-                T.reinterpret(b.vload([0, 0], dtype="uint16x32"), dtype="int32x16"),
-            )
-
-    name = "fusetune_dot_bf16_packed"
+    name = "fusetune_dot_bf16_packed" if packed else "fusetune_dot_bf16"
     TensorIntrin.register(name, meaning, instruction, override=True)
     return name

@@ -173,7 +173,8 @@ def _conv_facts(workload: Graph, template: str, layouts: Mapping[str, str]) -> C
     pairs = template in DOTTED.values()
     s = replace(ConvShape.of(workload, conv), rows_kept=template.startswith("conv2d_pool"))
     layout = layouts.get(conv.inputs[0], PLAIN)
-    rounded = 0.0 if s.in_place and is_narrow(layout) else float(element_bytes(layout) * s.n * s.ic * s.h * s.w)
+    lies = conv.inputs[0] not in workload.inputs or (s.in_place and is_narrow(layout))  # nothing is copied beforehand
+    rounded = 0.0 if lies else float(element_bytes(layout) * s.n * s.ic * s.h * s.w)
     return ConvFacts(
         ic=s.ic / s.groups, h=s.h, w=s.w, oc=s.oc, oh=s.oh, ow=s.ow, kh=s.kh, kw=s.kw, stride=s.stride[0],
         groups=s.groups, bordered=any(s.pads), flat=s.flat,

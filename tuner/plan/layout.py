@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -54,6 +55,7 @@ def stored_type(dtype: str, layout: str) -> str:
     return "uint16" if is_narrow(layout) else dtype
 
 
+@cache
 def block_of(layout: str) -> int:
     """Channels per block; 0 for "plain". Raises UserError for an unknown name."""
     if layout == PLAIN:

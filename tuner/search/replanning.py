@@ -7,8 +7,10 @@ layer, which mostly suit it too, so that one costs two or three trials.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from math import ceil
 from typing import Any
 
 import numpy as np
@@ -33,7 +35,8 @@ from tuner.search.strategies.base import State, Strategy, evaluations_of, is_kno
 from tuner.search.tuning import Tuning
 from tuner.types import Candidate, Purpose, Trial
 
-BATCH = 4  # evaluations asked of the strategy at once
+BATCH, MOST = 4, 32  # evaluations asked of the strategy at once: the fewest, and the most
+SHARE = 0.05  # of the time that measuring them takes, for asking
 HANDED_ON = 2  # best knobs of kindred blocks that a new block is tried with
 _NOTHING = 0.0  # seconds of views and free concatenations, which compute nothing, and of layers in no other block
 
@@ -77,12 +80,22 @@ class Replanning:
                 self.tell(number)
 
     def run(self, runner: Runner, trials: int | None, deadline: float | None) -> Iterator[Trial]:
-        """Measure within the budget; yields each trial after it was stored."""
+        """Measure within the budget; yields each trial after it was stored.
+
+        Of a large space, where asking takes long, more is asked for at once if the budget is of time.
+        """
+        count = BATCH
         with self.tuning.deciding():
-            while wanted := self.strategy.propose(self.state, BATCH):
-                before = self.tuning.measured
+            while True:
+                began = time.monotonic()
+                wanted = self.strategy.propose(self.state, count)
+                if not wanted:
+                    return
+                asked, before = time.monotonic(), self.tuning.measured
                 candidates = [c for e in wanted for c in self._candidates(e)]
                 yield from self.tuning.measure(runner, candidates, Purpose.SEARCH, trials, deadline)
+                if deadline is not None:
+                    count = at_once(asked - began, (time.monotonic() - asked) / len(wanted))
                 for number, _ in wanted:
                     self.tell(number)
                 if self.tuning.measured - before < len(candidates):
@@ -171,6 +184,11 @@ class Replanning:
             if _heavy(other.workload) == kin:
                 found += [k for (name, _), s in other.searches.items() if name == template for k in s.ranked(1)]
         return [dict(knobs) for knobs, _ in sorted(found, key=lambda f: f[1])[:HANDED_ON]]
+
+
+def at_once(asking: float, measuring: float) -> int:
+    """How many evaluations to ask for, where asking takes so many seconds, and measuring one."""
+    return min(max(ceil(asking / (SHARE * measuring)), BATCH), MOST) if measuring > 0 else BATCH
 
 
 def replan(

@@ -9,7 +9,7 @@ from tuner.graph.ir import Constant, Graph, Layer, Tensor, freeze_attrs
 from tuner.plan.legality import validate
 from tuner.search.fusion import greedy
 from tuner.search.questions import Question, answered, distinct, questions
-from tuner.search.replanning import Replanning, replan
+from tuner.search.replanning import BATCH, MOST, SHARE, Replanning, at_once, replan
 from tuner.search.strategies.joint import Joint
 from tuner.search.tuning import Tuning
 from tuner.types import Candidate, FailureKind
@@ -86,6 +86,13 @@ def test_the_budget_is_kept() -> None:
     budget = tuning.measured + 3
     run(replan(graph, CORES, "cache", tuning, Joint()), runner, budget)
     assert tuning.measured == budget
+
+
+def test_what_takes_long_to_ask_is_asked_seldom() -> None:
+    assert at_once(asking=0.001, measuring=0.1) == BATCH, "asking costs nothing to speak of"
+    assert 0.2 / (at_once(asking=0.2, measuring=0.2) * 0.2) <= SHARE
+    assert at_once(asking=5.0, measuring=0.1) == MOST, "or the first plan would be the last"
+    assert at_once(asking=0.1, measuring=0.0) == BATCH
 
 
 def test_known_trials_of_other_plans_cost_nothing() -> None:

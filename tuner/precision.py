@@ -13,15 +13,19 @@ FP32, BF16, BF16_DOT = "fp32", "bf16", "bf16-dot"
 PRECISIONS = (FP32, BF16)
 ACCURACY = {FP32: 1e-4, BF16: 2e-2}  # usual limit on max|y-ref| / max|ref| of a whole model
 LOWERED = {name: f"{name}_{BF16}" for name in ("conv2d", "conv2d_pool", "dense")}  # template -> its twin in bf16
-DOTTED = {name: f"{name}_dot" for name in ("conv2d", "conv2d_prologue")}  # template -> its twin in bf16-dot
+DOTTED = {  # template -> its twins in bf16-dot, of which mostly one serves
+    "conv2d": ("conv2d_dot", "conv2d_grouped_dot"),
+    "conv2d_prologue": ("conv2d_prologue_dot",),
+}
+_DOT_TEMPLATES = tuple(name for twins in DOTTED.values() for name in twins)
 DOT_FEATURE = "avx512_bf16"  # of the CPUs that have the instruction
-ROUNDING = (*LOWERED.values(), *DOTTED.values())  # all templates that round
+ROUNDING = (*LOWERED.values(), *_DOT_TEMPLATES)  # all templates that round
 _OF_GPUS = ("fp16", "tf32")
 
 
 def precision_of(template: str) -> str:
     """What a template, by name, computes in."""
-    if template in DOTTED.values():
+    if template in _DOT_TEMPLATES:
         return BF16_DOT
     return BF16 if template in LOWERED.values() else FP32
 

@@ -9,6 +9,7 @@ from tuner.graph.ir import Graph
 from tuner.kernels.base import KernelTemplate, Layouts
 from tuner.kernels.conv2d import Conv2d, Conv2dBf16
 from tuner.kernels.conv2d_dot import Conv2dDot
+from tuner.kernels.conv2d_grouped_dot import Conv2dGroupedDot
 from tuner.kernels.conv2d_pool import Conv2dPool, Conv2dPoolBf16
 from tuner.kernels.conv2d_prologue import Conv2dPrologue, Conv2dPrologueDot
 from tuner.kernels.conv_chain import ConvChain
@@ -31,7 +32,7 @@ TEMPLATES: tuple[KernelTemplate, ...] = (
     Softmax(), LayerNorm(), Gather(), Transpose(), Slice(),
     Winograd(),
     ConvChain(), Conv2dPrologue(),
-    Conv2dBf16(), Conv2dPoolBf16(), DenseBf16(), Conv2dDot(), Conv2dPrologueDot(),
+    Conv2dBf16(), Conv2dPoolBf16(), DenseBf16(), Conv2dDot(), Conv2dPrologueDot(), Conv2dGroupedDot(),
 )  # fmt: skip
 BY_NAME = {template.name: template for template in TEMPLATES}
 

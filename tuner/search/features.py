@@ -18,7 +18,7 @@ from tuner.graph.ir import Graph, Layer
 from tuner.kernels.base import Space
 from tuner.kernels.conv_shape import ConvShape
 from tuner.plan.layout import PLAIN, element_bytes, is_narrow
-from tuner.precision import DOTTED
+from tuner.precision import BF16_DOT, precision_of
 from tuner.search.chain import ChainFacts
 from tuner.search.expectation import CLOCK, COUNTED, ISSUE, ConvFacts, conv_terms, seconds_of
 from tuner.types import Device
@@ -26,7 +26,7 @@ from tuner.types import Device
 TEMPLATES = ("conv2d", "conv2d_pool", "depthwise", "dense", "matmul", "pool", "elementwise", "concat", "channels",
              "lrn", "softmax", "winograd", "layer_norm", "gather", "transpose", "conv_chain", "conv2d_bf16",
              "conv2d_pool_bf16", "dense_bf16", "conv2d_dot",
-             "conv2d_prologue_dot")  # fmt: skip
+             "conv2d_prologue_dot", "conv2d_grouped_dot")  # fmt: skip
 KNOBS = ("oc_t", "reg_n", "reg_m", "rows", "order", "stream", "unroll", "m", "bh", "bw", "scheme", "parts", "oc_a",
          "reg_a", "oc_b", "reg_b")  # fmt: skip
 NO_LAYOUTS: Mapping[str, str] = MappingProxyType({})
@@ -170,7 +170,7 @@ def _conv_facts(workload: Graph, template: str, layouts: Mapping[str, str]) -> C
     conv = _conv(workload)
     if conv is None:
         return None
-    pairs = template in DOTTED.values()
+    pairs = precision_of(template) == BF16_DOT
     s = replace(ConvShape.of(workload, conv), rows_kept=template.startswith("conv2d_pool"))
     layout = layouts.get(conv.inputs[0], PLAIN)
     lies = conv.inputs[0] not in workload.inputs or (s.in_place and is_narrow(layout))  # nothing is copied beforehand

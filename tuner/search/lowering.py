@@ -43,7 +43,7 @@ def streams(workload: Graph) -> bool:
 
 def needless(workload: Graph, planned: str, served: Collection[str]) -> str | None:
     """The template that is not worth asking: one that widens weights where their products could be of bfloat16."""
-    return LOWERED.get(planned) if DOTTED.get(planned) in served and not streams(workload) else None
+    return LOWERED.get(planned) if _dotted(planned, served) and not streams(workload) else None
 
 
 def twin(workload: Graph, planned: str, served: Collection[str]) -> str | None:
@@ -52,9 +52,14 @@ def twin(workload: Graph, planned: str, served: Collection[str]) -> str | None:
     ``planned``: its template in float32; ``served``: those that may be used. Products of bfloat16 take half the time
     everywhere; weights that are widened before use pay where streaming them decides.
     """
-    if DOTTED.get(planned) in served:
-        return DOTTED[planned]
+    if dotted := _dotted(planned, served):
+        return dotted
     return LOWERED[planned] if LOWERED.get(planned) in served and streams(workload) else None
+
+
+def _dotted(planned: str, served: Collection[str]) -> str | None:
+    """A template's twin that multiplies bfloat16, of those that may be used."""
+    return next((name for name in DOTTED.get(planned, ()) if name in served), None)
 
 
 def widened(plan: Plan) -> Plan:

@@ -20,7 +20,7 @@ from tuner.measure.reference import max_rel_error, unrounded_error
 from tuner.plan.bf16 import dotted_layers, rounded, stored, weight_names, widened
 from tuner.plan.layout import PLAIN, block_of, blocked, is_narrow, to_logical, to_physical
 from tuner.plan.workload import workload_of
-from tuner.precision import BF16_DOT, DOT_FEATURE, DOTTED, FP32
+from tuner.precision import BF16_DOT, DOT_FEATURE, FP32, precision_of
 from tuner.types import Device
 
 TOLERANCE = 1e-5  # max|y - ref| / max|ref| in float32
@@ -39,7 +39,7 @@ DOT = {"dot": replace(device(16, 32, "cooperlake"), features=(DOT_FEATURE,))}  #
 
 def machines_of(template: str) -> dict[str, Device]:
     """By name, those that a template is tested on."""
-    return DOT if template in DOTTED.values() else DEVICES
+    return DOT if precision_of(template) == BF16_DOT else DEVICES
 
 
 def runs_here(machine: Device) -> bool:
@@ -232,6 +232,19 @@ def conv2d_case(rng: np.random.Generator, machine: Device) -> Case:
     name = conv(s, groups=_pick(rng, 2, 3, 4, 8)) if kind < 0.25 else conv(s, pointwise=kind < 0.5)
     epilogue(s, name, int(rng.integers(0, 4)))
     return case_of(s, _blocked(rng, machine.lanes))
+
+
+def conv2d_grouped_case(rng: np.random.Generator, machine: Device) -> Case:
+    """Groups that cut through blocks, and some that do not; fewer channels than a vector has, and more."""
+    s = Sketch(rng)
+    groups = _pick(rng, 2, 3, 4, 4, 8)
+    ic, oc = 2 * _pick(rng, 1, 3, 8, 14, 17, 17, 34), _pick(rng, 6, 16, 28, 34, 34, 47, 68)
+    shape = (int(rng.integers(1, 3)), ic * groups, *_pick(rng, (7, 7), (5, 9), (14, 14), (1, 1), (3, 40)))
+    weights = s.weight(oc * groups, ic, 1, 1, scale=ic**-0.5)
+    bias = (s.weight(oc * groups),) if rng.random() < 0.5 else ()
+    name = s.add("Conv", s.input(*shape), weights, *bias, kernel_shape=(1, 1), group=groups)
+    epilogue(s, name, int(rng.integers(0, 4)))
+    return case_of(s, _blocked(rng, machine.lanes, plain_inputs=0.0))
 
 
 def conv2d_pool_case(rng: np.random.Generator, machine: Device) -> Case:
@@ -566,6 +579,7 @@ GENERATORS: Mapping[str, Callable[[np.random.Generator, Device], Case]] = {
     "conv2d_bf16": not_depthwise(conv2d_case), "conv2d_pool_bf16": conv2d_pool_case, "dense_bf16": dense_case,
     "conv2d_dot": accepted("conv2d_dot", conv2d_case), "slice": slice_case, "conv2d_prologue": conv2d_prologue_case,
     "conv2d_prologue_dot": conv2d_prologue_case,
+    "conv2d_grouped_dot": accepted("conv2d_grouped_dot", conv2d_grouped_case),
 }  # fmt: skip
 
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from tests.unit.search.search_fakes import DEVICE, FakeRunner, MemoryStore
 from tests.unit.search.test_replanning import CORES, residual_net
-from tuner.graph.ir import Constant, Graph, Layer, Tensor
+from tuner.graph.ir import Constant, Graph, Layer, Tensor, freeze_attrs
+from tuner.kernels.dot import LANES
+from tuner.plan.bf16 import OPSET
 from tuner.plan.plan import Plan
-from tuner.precision import BF16, FP32, LOWERED, precision_of
+from tuner.precision import BF16, DOT_FEATURE, FP32, LOWERED, precision_of
 from tuner.search.fusion import greedy
 from tuner.search.lowering import computation
 from tuner.search.questions import Asked, answered, defaults, distinct, questions
@@ -84,3 +88,16 @@ def test_without_measurements_layers_bound_by_their_weights_are_in_bf16() -> Non
     assert next(answered(plan, found, tuple(LOWERED.values())).blocks).template == "dense"
     plan, found = asked(DENSE, FP32)
     assert next(defaults(plan, found).blocks).template == "dense"
+
+
+def test_a_grouped_convolution_begins_with_products_of_bfloat16_whether_its_groups_fill_blocks_or_cut_through() -> None:
+    device = replace(DEVICE, lanes=LANES, features=(*DEVICE.features, DOT_FEATURE))
+    for channels, expected in ((64, "conv2d_dot"), (34, "conv2d_grouped_dot")):
+        tensors = {n: Tensor(n, (1, 4 * channels, 14, 14)) for n in ("x", "a", "y")}
+        weights = {n: Constant(n, (4 * channels, channels, 1, 1), digest=n) for n in ("w", "v")}
+        attrs = freeze_attrs({"group": 4, "kernel_shape": (1, 1)})
+        layers = (Layer("a", "Conv", ("x", "w"), ("a",), attrs), Layer("b", "Conv", ("a", "v"), ("y",), attrs))
+        graph = Graph(("x",), ("y",), layers, tensors, weights, OPSET)
+        plan = greedy(graph, device, 2)
+        found = questions(plan, graph, device, cores=(2,), precision=BF16, seed=0, residency="cache")
+        assert list(defaults(plan, found).blocks)[-1].template == expected

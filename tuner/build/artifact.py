@@ -1,8 +1,8 @@
 """The artifact: what a user takes home. Written whole or not at all; loading checks that the machine is up to it.
 
-``model.so`` holds code only; ``params.bin`` the packed constants, each at a multiple of 64 bytes; ``manifest.json`` says
-what both are, with their SHA-256. Constants are read into huge pages where the system has them: a mapped file has small
-ones, and layers that stream their weights wait for the translation of addresses.
+``model.so`` holds code only; ``params.bin`` the packed constants, each at a multiple of 64 bytes; ``manifest.json``
+says what both are, with their SHA-256. Constants are read into huge pages where the system has them: a mapped file has
+small ones, and layers that stream their weights wait for the translation of addresses.
 """
 
 from __future__ import annotations

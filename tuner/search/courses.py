@@ -25,6 +25,8 @@ from tuner.search.tuning import Tuning
 from tuner.types import Trial
 
 PARTS = (0.55, 0.75, 0.85)  # of its search, at which joint has tuned, has looked for other plans, is sure of its plan
+SURE_SHARE = 0.6  # of what is left then for measuring the plan's best kernels again: what was chosen for being the
+# fastest among many was lucky, and its time tells too little
 PLAN_SHARE = 0.5  # of the search that other strategies may spend on choosing a plan before its kernels are tuned
 
 Replan = Callable[[Tuning], Replanning]  # what searches plans, with what this tuning knows
@@ -153,7 +155,7 @@ class KernelsThenPlans(_Replanned):
         confirmation = Confirmation(replanning, self.begun.plan, self.begun.asked)
         yield from confirmation.run(runner, *confirmed)
         self._choose(confirmation)
-        yield from self.tuning.run(runner, trials, deadline)
+        yield from self.tuning.run(runner, trials, deadline, SURE_SHARE)
 
     def found(self) -> dict[str, Planned]:
         if self._chosen is None:

@@ -21,7 +21,7 @@ from tuner.types import Candidate, Device, Purpose, Trial
 
 CORE_FINALISTS = 2  # best knobs that are also tried at other core counts
 FINAL_MARGIN = 1.06  # the best and runners-up within this factor of it are measured again, in another process ...
-FINAL_ROUNDS = 2  # ... and once more those that are then found to be
+FINAL_ROUNDS = (False, False, True)  # ... first the best alone, and those that are then; in the end runners-up, too
 CONTROLLED = 0.8  # share of the model's time whose default kernels are measured again beside the finalists
 LAST_SHARE = 0.3  # of the search time kept for cores and finalists ...
 CORES_SHARE = 0.4  # ... and of that, at most, for cores
@@ -161,9 +161,14 @@ class Tuning:
         self.build_seconds = sum(t.build_seconds for t in mine)
         self.measure_seconds = sum(t.measure_seconds for t in mine)
 
-    def run(self, runner: Runner, trials: int | None, deadline: float | None) -> Iterator[Trial]:
-        """Measure; yields each trial after it was stored. ``deadline`` is in the clock's seconds."""
-        kept = 0.0 if deadline is None else LAST_SHARE * max(0.0, deadline - self.clock.seconds)
+    def run(
+        self, runner: Runner, trials: int | None, deadline: float | None, last_share: float = LAST_SHARE
+    ) -> Iterator[Trial]:
+        """Measure; yields each trial after it was stored. ``deadline`` is in the clock's seconds.
+
+        ``last_share`` of the time is kept for core counts and finalists.
+        """
+        kept = 0.0 if deadline is None else last_share * max(0.0, deadline - self.clock.seconds)
         last = None if deadline is None else deadline - kept
         cored = None if deadline is None else deadline - kept * (1 - CORES_SHARE)
         left = 0 if trials is None else max(0, trials - self.measured)
@@ -177,8 +182,8 @@ class Tuning:
                     break
                 yield from self.measure(runner, batch, Purpose.SEARCH, trials, last)
             yield from self.measure(runner, self._core_candidates(), Purpose.CORES, trials, cored)
-            for _ in range(FINAL_ROUNDS):
-                yield from self.measure(runner, self._finalists(), Purpose.FINAL, trials, deadline)
+            for runners_up in FINAL_ROUNDS:
+                yield from self.measure(runner, self._finalists(runners_up), Purpose.FINAL, trials, deadline)
 
     def _goes_on(self, trials: int | None, deadline: float | None, reserve: int = 0) -> bool:
         in_time = deadline is None or self.clock.seconds < deadline
@@ -246,8 +251,8 @@ class Tuning:
                 found += [s.with_knobs(knobs) for s in question.family(main) if not s.knows(knobs)]
         return found
 
-    def _finalists(self) -> list[Candidate]:
-        """The best and close runners-up, as far as they were not: lucky samples do not decide.
+    def _finalists(self, runners_up: bool) -> list[Candidate]:
+        """The best and, if asked for, close runners-up, as far as they were not: lucky samples do not decide.
 
         Beside those of heavy blocks their default kernels, so that what was gained is not told from other moments.
         """
@@ -258,7 +263,7 @@ class Tuning:
             search = question.searches.get((best.template, best.cores))
             if search is None or best.seconds is None:
                 continue
-            near = (knobs for knobs, s in search.ranked(3) if s <= best.seconds * FINAL_MARGIN)
+            near = (knobs for knobs, s in search.ranked(3 if runners_up else 1) if s <= best.seconds * FINAL_MARGIN)
             found += [search.with_knobs(k) for k in near if not search.finals(k)]
             if controlled > 0 and id(question) in self._begun:
                 found += self._control(question, found)

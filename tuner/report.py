@@ -190,7 +190,8 @@ def _prediction(o: Outcome) -> dict[str, Any] | None:
     """How the plan's time was foreseen before it was measured as a whole.
 
     Blocks are timed in calm moments of the machine. On one that others load the whole has few of them: its fastest
-    call is then what tells whether the blocks add up.
+    call is then what tells whether the blocks add up (``blocks_ms``). What it takes in all moments is foreseen from
+    what the default plan takes in them.
     """
     tuned = next((s for s in o.contest.standings if s.contestant.name == "tuned"), None)
     if o.foreseen is None or tuned is None or tuned.median is None or tuned.min is None:
@@ -199,8 +200,9 @@ def _prediction(o: Outcome) -> dict[str, Any] | None:
         "predicted_ms": round(o.foreseen.seconds * 1e3, 4),
         "measured_ms": round(tuned.median * 1e3, 4),
         "error": round(o.foreseen.seconds / tuned.median - 1, 4),
+        "blocks_ms": round(o.foreseen.blocks * 1e3, 4),
         "fastest_ms": round(tuned.min * 1e3, 4),
-        "fastest_error": round(o.foreseen.seconds / tuned.min - 1, 4),
+        "fastest_error": round(o.foreseen.blocks / tuned.min - 1, 4),
         "over_default": _speedup_prediction(o.foreseen.over_default, o.over_default),
     }
 

@@ -37,6 +37,7 @@ from tuner.plan.legality import validate
 from tuner.plan.plan import Plan
 from tuner.precision import BF16, DOT_FEATURE
 from tuner.report import Outcome, make_report
+from tuner.residency import residency
 from tuner.search.courses import AsBegun, Course, Foreseen, Planned, course
 from tuner.search.examination import examined
 from tuner.search.experience import Experience
@@ -138,7 +139,7 @@ class Session:
                 comparing.first_look()
                 wholes.spare_baselines()
         way = self._search(model, begun, builds)
-        found, self._foreseen = way.found(), way.foreseen()
+        found, self._foreseen = way.found(), way.foreseen(self._known.get("default"))
         with self._turn("whole models"):
             wholes.build_found(found)
             if self.baselines:
@@ -174,7 +175,7 @@ class Session:
             plan = greedy(model.graph, self.device, max(cores), self._narrow)
         asked = questions(
             plan, model.graph, self.device, cores=cores, precision=self.spec.precision, seed=self.spec.seed,
-            residency=residency(model, self.device), alternatives=self.spec.plan is None, exact=self._exact,
+            residency=residency(model.graph, self.device), alternatives=self.spec.plan is None, exact=self._exact,
         )  # fmt: skip
         return Planned(plan, asked)
 
@@ -247,7 +248,7 @@ class Session:
     def _replan(self, model: ImportedModel, tuning: Tuning, strategy: Strategy) -> Replanning:
         cores = core_counts(self.spec.cores, self.device)
         self._replanning = replan(
-            model.graph, cores, residency(model, self.device), tuning, strategy, self.samples,
+            model.graph, cores, residency(model.graph, self.device), tuning, strategy, self.samples,
             precision=self.spec.precision, exact=self._exact, narrow=self._narrow,
         )  # fmt: skip
         return self._replanning
@@ -335,9 +336,3 @@ class Session:
 def _has(result: ContestResult, *names: str) -> bool:
     """Whether all of these took part."""
     return {*names} <= {standing.contestant.name for standing in result.standings}
-
-
-def residency(model: ImportedModel, device: Device) -> str:
-    """Where weights come from at each call of the running model: "dram" when they outgrow the last-level cache."""
-    total = sum(c.bytes for c in model.graph.constants.values())
-    return "dram" if total > device.l3 * 3 // 4 else "cache"

@@ -40,9 +40,9 @@ def main() -> int:
 def _inspect(request: Mapping[str, Any]) -> dict[str, Any]:
     from tuner.graph.costs import total_macs
     from tuner.plan.plan import IMPORTED
+    from tuner.residency import residency
     from tuner.search.fusion import greedy
     from tuner.search.questions import core_counts, distinct, questions
-    from tuner.session import residency
     from tuner.types import Device
 
     device = Device.from_json(request["device"])
@@ -52,7 +52,7 @@ def _inspect(request: Mapping[str, Any]) -> dict[str, Any]:
     cores = core_counts(None, device)
     plan = greedy(graph, device, max(cores))
     asked = distinct(
-        questions(plan, graph, device, cores=cores, precision="fp32", seed=0, residency=residency(model, device))
+        questions(plan, graph, device, cores=cores, precision="fp32", seed=0, residency=residency(model.graph, device))
     )
     blocks = list(plan.blocks)
     foreign = [block for block in blocks if block.template == IMPORTED]

@@ -44,13 +44,24 @@ class Planned:
 class Foreseen:
     """How long whole models should take, told from their blocks before the tuned one is built."""
 
-    seconds: float  # of the plan found, with its best kernels
-    default: float | None  # of the plan begun with, with its default kernels; None while a block of it is unknown
+    blocks: float  # of the plan found, with its best kernels, one after the other
+    default: float | None  # the same of the plan begun with, with its default kernels; None while one is unknown
+    whole: float | None = None  # of the plan begun with as a whole, timed before the search
+
+    @property
+    def seconds(self) -> float:
+        """Of the plan found as a whole.
+
+        What a whole takes beyond its blocks (the calls themselves, and caches and memory that others use as well) it
+        is supposed to take as the plan begun with does, if that is known.
+        """
+        beyond = 1.0 if self.default is None or self.whole is None else self.whole / self.default
+        return self.blocks * beyond
 
     @property
     def over_default(self) -> float | None:
         """How many times faster the plan found should be."""
-        return None if self.default is None else self.default / self.seconds
+        return None if self.default is None else self.default / self.blocks
 
 
 class Course(ABC):
@@ -73,13 +84,16 @@ class Course(ABC):
     def found(self) -> dict[str, Planned]:
         """The plans to build, by the name of their contestant; "tuned" is the strategy's own."""
 
-    def foreseen(self) -> Foreseen | None:
-        """What "tuned" should take as a whole: its blocks one after the other; None while one is unknown."""
+    def foreseen(self, whole: float | None = None) -> Foreseen | None:
+        """What "tuned" should take; None while one of its blocks is unknown.
+
+        ``whole``: seconds that the plan begun with takes, if it was timed.
+        """
         blocks = known_seconds(self.found()["tuned"].asked)
         if blocks is None:
             return None
         begun, converting = default_seconds(self.begun.plan, self.begun.asked), self._converting
-        return Foreseen(blocks + converting[0], None if begun is None else begun + converting[1])
+        return Foreseen(blocks + converting[0], None if begun is None else begun + converting[1], whole)
 
     @property
     def _converting(self) -> tuple[float, float]:

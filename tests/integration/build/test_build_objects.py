@@ -18,6 +18,7 @@ from tuner.build.kernel import SPILLS, build_kernel
 from tuner.build.objects import KernelObject, Objects, symbol_of
 from tuner.errors import CandidateError, InternalError
 from tuner.graph.ir import Graph
+from tuner.kernels.registry import template
 from tuner.measure.compiling import LEAST, compile_ahead
 from tuner.search.fusion import greedy
 from tuner.types import Candidate, Device
@@ -79,11 +80,16 @@ def test_what_spills_is_refused_from_the_store_as_well(
 ) -> None:
     real = room.emit_object
     monkeypatch.setattr(room, "emit_object", lambda *args: real(*args) * 0 + SPILLS + 1)
+    default = candidates(net)[0]
+    space = template(default.template).space(Graph.from_json(default.workload), default.layouts, machine())
+    other = replace(default, knobs=next(p for p in space.points if p != space.default))
     for _ in range(2):
         with pytest.raises(CandidateError) as caught:
-            build_kernel(candidates(net)[0], machine(), tmp_path / "a.so", Objects(tmp_path / "kept"))
+            build_kernel(other, machine(), tmp_path / "a.so", Objects(tmp_path / "kept"))
         assert caught.value.code == "rejected"
     assert not (tmp_path / "a.so").exists()
+    build_kernel(replace(default, knobs=dict(space.default)), machine(), tmp_path / "a.so")
+    assert (tmp_path / "a.so").exists(), "what the plan begun with takes is to be known"
 
 
 def test_measured_kernels_go_into_the_whole_as_they_are(

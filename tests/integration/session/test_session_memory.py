@@ -19,9 +19,10 @@ from search_fakes import MemoryStore, trial
 from tuner import comparing
 from tuner.errors import UserError
 from tuner.graph.load import import_model
+from tuner.residency import residency
 from tuner.search.fusion import greedy
 from tuner.search.questions import core_counts, questions
-from tuner.session import Session, residency
+from tuner.session import Session
 from tuner.types import JobSpec, Trial
 
 CHANNELS, SIZE = 64, 14
@@ -56,7 +57,7 @@ def known(model: Path) -> list[Trial]:
     read = import_model(model)
     plan = greedy(read.graph, DEVICE, DEVICE.cores)
     asked = questions(plan, read.graph, DEVICE, cores=core_counts(None, DEVICE), precision="fp32", seed=0,
-                      residency=residency(read, DEVICE))  # fmt: skip
+                      residency=residency(read.graph, DEVICE))  # fmt: skip
     found = []
     for number, question in enumerate(asked.values()):
         for search in question.mains:

@@ -126,8 +126,8 @@ def test_only_intervals_and_errors_that_hold_are_counted() -> None:
     ]  # fmt: skip
     assert lines_of(*rows)[-1] == (
         "4 of 6 runs measured. Of 3 pairs joint's plan is faster in 1 and slower in 1, the interval being all on that "
-        "side of 1. Of 3 predictions 2 are within 10% of the median; of 1 1 are of the fastest call; of 1 of the gain "
-        "over the default plan 1."
+        "side of 1. Of 3 predictions 2 are within 10% of the median; of 1 bare sums 1 are of the fastest call; of 1 of "
+        "the gain over the default plan 1."
     )
 
 

@@ -83,7 +83,10 @@ def test_joint_also_hands_over_the_plan_it_began_with() -> None:
     foreseen = made.foreseen()
     assert foreseen is not None
     assert foreseen.seconds == pytest.approx(mine, rel=0.1)  # and layouts
-    assert foreseen.default is not None and foreseen.over_default == foreseen.default / foreseen.seconds > 1
+    assert foreseen.default is not None and foreseen.over_default == foreseen.default / foreseen.blocks > 1
+    slower = made.foreseen(1.2 * foreseen.default)
+    assert slower is not None and slower.seconds == pytest.approx(1.2 * foreseen.blocks), "as the plan begun with is"
+    assert slower.over_default == foreseen.over_default
 
 
 @pytest.mark.parametrize("strategy", ["greedy", "joint", "cores-greedy"])

@@ -22,8 +22,8 @@ from tuner.measure.machine import MachineState
 from tuner.measure.rounding import Rounding
 from tuner.plan.plan import VIEW, Plan
 from tuner.precision import precision_of
-from tuner.search.courses import Foreseen
 from tuner.search.examination import Figures, examine_knobs
+from tuner.search.foreseeing import Foreseen
 from tuner.search.tuning import Tuning
 from tuner.types import Device, JobSpec, Trial
 

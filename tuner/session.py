@@ -38,9 +38,10 @@ from tuner.plan.plan import Plan
 from tuner.precision import BF16, DOT_FEATURE
 from tuner.report import Outcome, make_report
 from tuner.residency import residency
-from tuner.search.courses import AsBegun, Course, Foreseen, Planned, course
+from tuner.search.courses import AsBegun, Course, Planned, course
 from tuner.search.examination import examined
 from tuner.search.experience import Experience
+from tuner.search.foreseeing import Foreseen
 from tuner.search.fusion import greedy, unfused
 from tuner.search.lowering import check_plan
 from tuner.search.questions import core_counts, distinct, known_share, questions
@@ -134,9 +135,9 @@ class Session:
         wholes = self._wholes = Wholes(self.spec, self.device, model.graph, builds, comparing, self.clock, self._say)
         with self._turn("the default plan"):
             wholes.build_default(begun)
+            self._say(Stage.COMPARE, "timing the default plan and ONNX Runtime")
+            comparing.first_look()
             if self.baselines:
-                self._say(Stage.COMPARE, "timing the default plan and ONNX Runtime")
-                comparing.first_look()
                 wholes.spare_baselines()
         way = self._search(model, begun, builds)
         found, self._foreseen = way.found(), way.foreseen(self._known.get("default"))

@@ -1,9 +1,10 @@
 """Measurements needed to come near the best of a recorded knob space: ``python -m bench.search.knobs``.
 
 Every search is asked on every recording with every seed; what it measures is answered from the recording. One JSON line
-per (recording, search, seed) goes to OUT/knobs.jsonl as soon as it is known, and an interrupted run goes on where it
-was. ``--render`` makes knobs.json and knobs.svg beside this file from the lines, if there are any, and writes the table
-of what knobs.json has into bench/RESULTS.md; what is missing is marked.
+per (recording, search, seed) goes to OUT/knobs.jsonl as soon as it is known; what has one there, or in the repository,
+is not run again (``--anew``: only OUT's count). ``--render`` makes knobs.json and knobs.svg beside this file from the
+lines, if there are any, keeps the lines there, and writes the table of what knobs.json has into bench/RESULTS.md; what
+is missing is marked.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from pathlib import Path
 from statistics import quantiles
 from typing import Any
 
-from bench.lines import append, read
+from bench.lines import append, keep, read
 from bench.search import pretrained
 from bench.search.curves import curves
 from bench.search.oracle import LEVELS, Exhausted, Oracle
@@ -28,6 +29,7 @@ from tuner.measure.replay import Recording
 from tuner.search.experience import Experience
 
 HERE = Path(__file__).parent
+RECORDED = HERE / "knobs.jsonl.gz"  # rows that the table in RESULTS.md is made of
 SECTION = "search:knobs"  # of bench/RESULTS.md
 LEVEL = 0.95  # of the best, that the table is about
 Rows = Mapping[tuple[str, str, int], Mapping[str, Any]]
@@ -40,17 +42,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--recordings", default="", help="comma-separated names; default: all")
     parser.add_argument("--out", type=Path, default=Path("out/search"))
     parser.add_argument("--most", type=int, default=200, help="measurements, after which a run ends; 'never' beyond")
+    parser.add_argument("--anew", action="store_true", help="run again what the repository has rows of")
     parser.add_argument("--render", action="store_true", help="run nothing; write the figures, picture and table")
     options = parser.parse_args(arguments)
     spaces = {r.name: r for r in map(Recording.load, sorted(RECORDINGS.glob("*.json.gz")))}
     experience = pretrained.load(next(iter(spaces.values())).device) if pretrained.TRIALS.exists() else None
     names = options.recordings.split(",") if options.recordings else list(spaces)
     lines = options.out / "knobs.jsonl"
+    done = ({} if options.anew else read_rows(RECORDED)) | read_rows(lines)
     if options.render:
-        render(read_rows(lines), list(spaces.values()), options.seeds)
+        render(done, list(spaces.values()), options.seeds)
+        keep(RECORDED, (done[key] for key in sorted(done)))
         return 0
     options.out.mkdir(parents=True, exist_ok=True)
-    done = read_rows(lines)
     for search in options.searches.split(","):
         for name in names:
             for seed in range(options.seeds):

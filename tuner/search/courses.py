@@ -16,7 +16,8 @@ from tuner.measure.runner import Runner
 from tuner.plan.partition import conversion_seconds
 from tuner.plan.plan import Plan
 from tuner.search.confirmation import Confirmation
-from tuner.search.questions import Asked, default_seconds, known_seconds
+from tuner.search.foreseeing import Foreseen, default_seconds, known_seconds, memory_rate
+from tuner.search.questions import Asked
 from tuner.search.replanning import Replanning
 from tuner.search.strategies import registry
 from tuner.search.strategies.base import Strategy
@@ -38,30 +39,6 @@ class Planned:
 
     plan: Plan
     asked: Asked
-
-
-@dataclass(frozen=True)
-class Foreseen:
-    """How long whole models should take, told from their blocks before the tuned one is built."""
-
-    blocks: float  # of the plan found, with its best kernels, one after the other
-    default: float | None  # the same of the plan begun with, with its default kernels; None while one is unknown
-    whole: float | None = None  # of the plan begun with as a whole, timed before the search
-
-    @property
-    def seconds(self) -> float:
-        """Of the plan found as a whole.
-
-        What a whole takes beyond its blocks (the calls themselves, and caches and memory that others use as well) it
-        is supposed to take as the plan begun with does, if that is known.
-        """
-        beyond = 1.0 if self.default is None or self.whole is None else self.whole / self.default
-        return self.blocks * beyond
-
-    @property
-    def over_default(self) -> float | None:
-        """How many times faster the plan found should be."""
-        return None if self.default is None else self.default / self.blocks
 
 
 class Course(ABC):
@@ -89,10 +66,12 @@ class Course(ABC):
 
         ``whole``: seconds that the plan begun with takes, if it was timed.
         """
-        blocks = known_seconds(self.found()["tuned"].asked)
+        asked = self.found()["tuned"].asked
+        rate = memory_rate([*asked.values(), *self.begun.asked.values()], self.tuning.device)
+        blocks = known_seconds(asked, rate)
         if blocks is None:
             return None
-        begun, converting = default_seconds(self.begun.plan, self.begun.asked), self._converting
+        begun, converting = default_seconds(self.begun.plan, self.begun.asked, rate), self._converting
         return Foreseen(blocks + converting[0], None if begun is None else begun + converting[1], whole)
 
     @property

@@ -91,36 +91,10 @@ class Question:
 Asked = Mapping[tuple[str, ...], Question]  # by the layers of the blocks that ask
 
 
-def known_seconds(asked: Asked) -> float | None:
-    """Seconds of a plan's blocks with the best that is known, one after the other; None while one is unknown."""
-    times = [question.answer().seconds for question in asked.values()]
-    return None if None in times else sum(t for t in times if t is not None)
-
-
 def known_share(asked: Asked) -> float:
     """Share of a plan's questions of which anything is known."""
     found = distinct(asked)
     return sum(q.answer().seconds is not None for q in found) / max(1, len(found))
-
-
-def default_seconds(plan: Plan, asked: Asked) -> float | None:
-    """Seconds of a plan's blocks as planned, with the knobs given or the templates' default ones, one after the other.
-
-    A block that was not measured on its planned cores counts with what it takes on others. None while one is unknown.
-    """
-    total = 0.0
-    for block in plan.blocks:
-        question = asked.get(block.layers)
-        if question is None:
-            continue
-        first = question.unmeasured()
-        knobs, template = (block.knobs, block.template) if block.knobs else (first.knobs, first.template)
-        known = {c: s.seconds(knobs) for (name, c), s in question.searches.items() if name == template}
-        seconds = known.get(block.cores) or min((s for s in known.values() if s is not None), default=None)
-        if seconds is None:
-            return None
-        total += seconds
-    return total
 
 
 def questions(

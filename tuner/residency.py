@@ -13,7 +13,7 @@ KEPT = 1e-3  # seconds that it keeps what it holds
 
 
 def residency(graph: Graph, device: Device) -> str:
-    """Whether the weights fit into the last-level cache, and a call is so short that they are there at the next.
+    """CACHE where weights fit into that cache and a call is so short that they are there at the next, else DRAM.
 
     The cache belongs to all cores of a processor, and to other guests of a host, which go on writing to it meanwhile:
     on a virtual machine with two cores of a Zen 4 half of 6 MiB had left it after 1 to 3 ms, all after 10 (throw-away

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tuner.graph.costs import total_macs
 from tuner.graph.ir import Graph
-from tuner.search.expectation import CLOCK, ISSUE
+from tuner.search.expectation import peak
 from tuner.types import Device
 
 DRAM, CACHE = "dram", "cache"  # the latter: the last level, which cores share
@@ -21,5 +21,5 @@ def residency(graph: Graph, device: Device) -> str:
     the same answer every day: it takes two to three times that.
     """
     weights = sum(constant.bytes for constant in graph.constants.values())
-    seconds = total_macs(graph) / (ISSUE * device.lanes * CLOCK * device.cores)
+    seconds = 2 * total_macs(graph) / peak(device, device.cores)
     return CACHE if weights <= SHARE * device.l3 and seconds <= KEPT else DRAM

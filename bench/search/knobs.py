@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     experience = pretrained.load(next(iter(spaces.values())).device) if pretrained.TRIALS.exists() else None
     names = options.recordings.split(",") if options.recordings else list(spaces)
     lines = options.out / "knobs.jsonl"
-    done = ({} if options.anew else read_rows(RECORDED)) | read_rows(lines)
+    done = ({} if options.anew else recorded(list(spaces.values()))) | read_rows(lines)
     if options.render:
         render(done, list(spaces.values()), options.seeds)
         keep(RECORDED, (done[key] for key in sorted(done)))
@@ -85,6 +85,17 @@ def read_rows(lines: Path) -> dict[tuple[str, str, int], dict[str, Any]]:
     return {(row["recording"], row["search"], row["seed"]): row for row in read(lines)}
 
 
+def recorded(spaces: Sequence[Recording], folder: Path = HERE) -> dict[tuple[str, str, int], dict[str, Any]]:
+    """The repository's rows, but those of recordings that were made anew since: the figures beside them tell."""
+    facts = json.loads((folder / "knobs.json").read_text())["recordings"]
+    same = {r.name for r in spaces if facts.get(r.name) == _facts(r)}
+    return {key: row for key, row in read_rows(folder / RECORDED.name).items() if key[0] in same}
+
+
+def _facts(recording: Recording) -> dict[str, Any]:
+    return {"points": len(recording.points), "best_us": round(recording.best * 1e6, 2)}
+
+
 def render(rows: Rows, spaces: Sequence[Recording], seeds: int, folder: Path = HERE, results: Path = RESULTS) -> None:
     """Write knobs.json and knobs.svg into ``folder`` unless there are no rows, and the table of what is there."""
     file = folder / "knobs.json"
@@ -99,7 +110,7 @@ def summary(rows: Rows, spaces: Sequence[Recording], seeds: int) -> dict[str, An
     return {
         "seeds": seeds,
         "levels": LEVELS,
-        "recordings": {r.name: {"points": len(r.points), "best_us": round(r.best * 1e6, 2)} for r in spaces},
+        "recordings": {r.name: _facts(r) for r in spaces},
         "measurements": {s: {r.name: _figures(rows, r.name, s, seeds) for r in spaces} for s in SEARCHES},
         "all": {s: _figures(rows, None, s, seeds) for s in SEARCHES},
     }

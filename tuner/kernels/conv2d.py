@@ -77,7 +77,7 @@ def _conv(workload: Graph) -> Layer:
     return next(x for x in workload.layers if x.op == "Conv")
 
 
-def _tiles(width: int, budget: int) -> list[int]:
+def tile_widths(width: int, budget: int) -> list[int]:
     """Register-tile widths worth trying: those that waste at most an eighth of the row (all exact ones included)."""
     tiles = [n for n in range(1, min(width, budget) + 1) if (-(-width // n) * n - width) * 8 <= width]
     return [n for n in tiles if n >= 3 or width % n == 0]
@@ -103,7 +103,7 @@ def register_tiles(
     width = shape.oh * shape.ow if shape.flat else shape.ow
     knobs = {
         "oc_t": _vectors(chunks, ragged=shape.groups == 1 and not shape.rows_kept),
-        "reg_n": _tiles(width, device.registers - 4),
+        "reg_n": tile_widths(width, device.registers - 4),
     }
     most = device.registers - 4 if shape.kh * shape.kw <= 9 else device.registers // 2
     best = (-1.0, -1, 1)

@@ -16,10 +16,9 @@ from tvm import te
 from tuner.graph.ir import Graph, Layer
 from tuner.kernels import dot
 from tuner.kernels import math as fast
-from tuner.kernels.base import Kernel, KernelTemplate, Knobs, Layouts, Space
-from tuner.kernels.conv2d import ConvBuilder
+from tuner.kernels.base import Kernel, Knobs, Layouts, Space
+from tuner.kernels.conv2d import Conv2d, ConvBuilder, tile_widths
 from tuner.kernels.conv_shape import ConvShape
-from tuner.kernels.epilogue import anchored
 from tuner.kernels.scheduling import divisors, module_of, parallelise, schedule_of
 from tuner.kernels.views import Chan, flat
 from tuner.plan.layout import Pack, block_of
@@ -30,27 +29,23 @@ _WIDEST = 4  # vectors of a group that are computed together
 _TILE = 24  # accumulators of the default
 
 
-class Conv2dGroupedDot(KernelTemplate):
+class Conv2dGroupedDot(Conv2d):
     name = "conv2d_grouped_dot"
     version = 1
     precision = BF16_DOT
 
     def accepts(self, workload: Graph, layouts: Layouts, device: Device) -> bool:
-        conv = anchored(workload, frozenset({"Conv"}), layouts)
-        if conv is None or len(workload.tensors[conv.inputs[0]].shape) != 4 or conv.inputs[0] not in workload.inputs:
+        if not super().accepts(workload, layouts, device) or not dot.serves(workload, _conv(workload), device):
             return False
-        if not dot.serves(workload, conv, device):
-            return False
-        blocks = {block_of(layouts[n]) for n in (conv.inputs[0], workload.outputs[0])}
-        shape = ConvShape.of(workload, conv)
-        return blocks == {device.lanes} and shape.in_place and Vectors(shape, device.lanes).serve
+        conv = _conv(workload)
+        shape, block = ConvShape.of(workload, conv), block_of(layouts[conv.inputs[0]])
+        return block == device.lanes and shape.in_place and Vectors(shape, device.lanes).serve
 
     def space(self, workload: Graph, layouts: Layouts, device: Device) -> Space:
         shape = ConvShape.of(workload, _conv(workload))
         width = shape.oh * shape.ow
         together = divisors(Vectors(shape, device.lanes).count, _WIDEST)
-        tiles = [n for n in range(1, min(width, device.registers - 4) + 1)
-                 if (n >= 4 or n == width) and (-(-width // n) * n - width) * 8 <= width]  # fmt: skip
+        tiles = tile_widths(width, device.registers - 4)
         rows = [r for r in (1, 2, 4, 8, 16) if r * min(tiles) <= width]
         oc_t = max(together)
         reg_n = max((n for n in tiles if oc_t * n <= _TILE), default=min(tiles))
@@ -63,7 +58,8 @@ class Conv2dGroupedDot(KernelTemplate):
         }
 
         def fits(k: Knobs) -> bool:
-            return k == default or (dot.even(shape, k) and k["oc_t"] * k["reg_n"] <= device.registers - 2)
+            accumulators = k["oc_t"] * k["reg_n"]
+            return k == default or (dot.even(shape, k) and 4 <= accumulators <= device.registers - 2)
 
         return Space({"oc_t": together, "reg_n": tiles, "rows": rows}, default, fits)
 

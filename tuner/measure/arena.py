@@ -18,7 +18,7 @@ def residencies(l2: int, l3: int) -> dict[str, int]:
     """Bytes to touch between two uses of the same weights, by where they are to be found; from the caches' bytes.
 
     Last-level caches do not drop what was used longest ago: of twice their size that is gone round a part stays. On a
-    Zen 4 with 32 MiB, 64 MiB were read at 39 to 53 GB/s, 128 MiB and more at 34 to 38.
+    Zen 4 with 32 MiB, 64 MiB were read at 39 GB/s in the median, 52 at best, 128 MiB and more at 34 to 36, at best 39.
     """
     return {"dram": max(_FAR * l3, 1 << 20), "cache": max(min(_NEAR * l2, l3 // 4), 1)}
 

@@ -23,6 +23,11 @@ TASK = 200.0  # cycles per task besides
 COUNTED = ("oc_t", "reg_n", "rows", "order", "stream")  # knobs that it looks at
 
 
+def peak(device: Device, cores: int) -> float:
+    """Operations a second of so many cores, a multiply-add counting as two."""
+    return 2 * ISSUE * device.lanes * CLOCK * cores
+
+
 @dataclass(frozen=True)
 class ConvFacts:
     """A convolution as the model sees it."""

@@ -20,7 +20,7 @@ from tuner.kernels.conv_shape import ConvShape
 from tuner.plan.layout import PLAIN, element_bytes, is_narrow
 from tuner.precision import BF16_DOT, precision_of
 from tuner.search.chain import ChainFacts
-from tuner.search.expectation import CLOCK, COUNTED, ISSUE, ConvFacts, conv_terms, seconds_of
+from tuner.search.expectation import COUNTED, ConvFacts, conv_terms, peak, seconds_of
 from tuner.types import Device
 
 TEMPLATES = ("conv2d", "conv2d_pool", "depthwise", "dense", "matmul", "pool", "elementwise", "concat", "channels",
@@ -49,7 +49,7 @@ class Features:
         names = (*workload.inputs, *workload.constants, *workload.outputs)
         moved = float(sum(workload.type_of(n).bytes / (1 + is_narrow(layouts.get(n, PLAIN))) for n in names))
         work = max(ops, moved / 4, 1.0)  # operations, at least the elements moved
-        self._ideal = log(work / (2 * ISSUE * device.lanes * CLOCK * cores))
+        self._ideal = log(work / peak(device, cores))
         self._chain = ChainFacts.of(workload, device) if template == "conv_chain" else None
         self._conv = _conv_facts(workload, template, layouts) if self._chain is None else None
         kind = float(TEMPLATES.index(template)) if template in TEMPLATES else -1.0

@@ -56,12 +56,12 @@ class MemoryRate:
 
 def memory_rate(asked: Collection[Question], device: Device) -> MemoryRate:
     """From all kernels of blocks whose weights outgrow the last-level cache, on the cores that answer them."""
-    rates = [
-        weights / seconds
-        for question in {id(q): q for q in asked}.values()
-        for (name, cores), search in question.searches.items() if cores == question.answer().cores
-        for seconds in search.results.values() if seconds and (weights := _streamed(question, name, device.l3))
-    ]  # fmt: skip
+    rates: list[float] = []
+    for question in {id(q): q for q in asked}.values():
+        answering = question.answer().cores
+        for (name, cores), search in question.searches.items():
+            weights = _streamed(question, name, device.l3) if cores == answering else 0
+            rates += [weights / seconds for seconds in search.results.values() if weights and seconds]
     return MemoryRate(median(rates) if rates else inf, device.l3)
 
 

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from search_fakes import DEVICE, SMALL, conv, conv_seconds
 
+from bench.lines import keep
 from bench.search.drift import without_drift
-from bench.search.knobs import read_rows, render, run_one
+from bench.search.knobs import RECORDED, read_rows, recorded, render, run_one
 from bench.search.oracle import Exhausted, Oracle
 from bench.search.record import RECORDINGS, VISITS, Log, key_of
 from bench.search.searches import SEARCHES
@@ -87,6 +88,19 @@ def test_tables_mark_what_is_missing_and_the_picture_is_well_formed(tmp_path: Pa
     assert picture.tag.endswith("svg")
     assert len(picture.findall("{*}polyline")) == 1
     assert set(SEARCHES) >= set(QUICK)
+
+
+def test_kept_rows_count_as_long_as_the_recording_is_the_same(tmp_path: Path) -> None:
+    rows = [run_one(space, "random", 0, None, tmp_path) for space in SPACES]
+    (tmp_path / "knobs.jsonl").write_text("\n".join(json.dumps(r) for r in rows))
+    found = read_rows(tmp_path / "knobs.jsonl")
+    render(found, SPACES, 1, tmp_path, tmp_path / "RESULTS.md")
+    keep(tmp_path / RECORDED.name, found.values())
+    assert recorded(SPACES, tmp_path) == found
+    figures = json.loads((tmp_path / "knobs.json").read_text())
+    figures["recordings"][SPACES[0].name]["best_us"] += 1.0
+    (tmp_path / "knobs.json").write_text(json.dumps(figures))
+    assert {name for name, _, _ in recorded(SPACES, tmp_path)} == {s.name for s in SPACES[1:]}
 
 
 def test_a_log_asks_for_more_of_contenders(tmp_path: Path) -> None:

@@ -85,7 +85,7 @@ def pairs_of(model: str, graph: Graph, device: Device) -> Iterator[Pair]:
 
 
 def case_of(model: str, graph: Graph, plan: Plan, block: Block) -> Case:
-    from tuner.build.assemble import block_layouts
+    from tuner.build.blocks import block_layouts
     from tuner.plan.workload import workload_of
 
     bound = workload_of(graph, block.layers)

@@ -99,7 +99,7 @@ def _wanted(case: Case, only: str) -> bool:
 
 def _cases(models: Sequence[str], out: Path, device: Device) -> list[Case]:
     """Distinct blocks with a template, in the order of models and layers."""
-    from tuner.build.assemble import block_layouts
+    from tuner.build.blocks import block_layouts
     from tuner.kernels.registry import BY_NAME
     from tuner.plan.workload import workload_of
     from tuner.search.fusion import greedy

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from tuner.build.assemble import Step, kernels_of
+from tuner.build.assemble import Step
+from tuner.build.blocks import kernels_of
 from tuner.build.export import build_artifact
 from tuner.build.objects import Objects
 from tuner.graph.load import ImportedModel

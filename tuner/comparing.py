@@ -20,7 +20,7 @@ from tuner.types import JobSpec
 LOOK_SECONDS = 2.0  # for timing the default plan and ONNX Runtime before the search
 ROUNDS, LOOK_ROUNDS = 10, 5
 SLOWEST_ROUNDS = 4  # of the unoptimised plan
-OURS = ("tuned", "greedy", "default")  # of which one is exported
+OURS = ("tuned", "lanes", "greedy", "default")  # of which one is exported
 
 
 @dataclass

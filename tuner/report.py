@@ -16,6 +16,7 @@ from tuner.build.assemble import Step
 from tuner.build.verify import Verification
 from tuner.builds import ModelMemory
 from tuner.graph.costs import layer_cost, total_macs
+from tuner.graph.ir import Graph
 from tuner.graph.load import ImportedModel
 from tuner.measure.contest import ContestResult, Ratio
 from tuner.measure.machine import MachineState
@@ -24,10 +25,11 @@ from tuner.plan.plan import VIEW, Plan
 from tuner.precision import precision_of
 from tuner.search.examination import Figures, examine_knobs
 from tuner.search.foreseeing import Foreseen
+from tuner.search.sidebyside import SideBySide
 from tuner.search.tuning import Tuning
 from tuner.types import Device, JobSpec, Trial
 
-LATENCIES = ("tuned", "unoptimised", "unfused", "default", "greedy", "onnxruntime")
+LATENCIES = ("tuned", "unoptimised", "unfused", "default", "greedy", "lanes", "onnxruntime")
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ class Outcome:
     plan: Plan
     steps: Sequence[Step]  # the exported model's kernel calls
     contest: ContestResult
-    winner: str  # which contestant was exported: "tuned" or "default"
+    winner: str  # which contestant was exported: "tuned", "lanes", "greedy" or "default"
     ratio: Ratio | None  # ONNX Runtime's latency over ours
     over_greedy: Ratio | None  # with the strategy joint: greedy fusion's latency over that of the plan found
     verification: Verification
@@ -58,6 +60,8 @@ class Outcome:
     blocks: Figures | None = None  # of the model of blocks, where other plans than the one begun with were searched
     rounding: Rounding | None = None  # in bf16: what it costs, and which layers cannot afford it
     left_out: Mapping[str, str] = field(default_factory=dict)  # baselines that were not built -> why
+    beside: SideBySide | None = None  # the plan found with blocks side by side, where that should pay ...
+    over_in_turn: Ratio | None = None  # ... and the latency of the plan found over that one's
 
 
 def preamble(spec: JobSpec, model: ImportedModel, device: Device, toolchain: str, protocol: str) -> dict[str, Any]:
@@ -124,6 +128,7 @@ def make_report(o: Outcome) -> dict[str, Any]:
         "rounding": None if o.rounding is None else o.rounding.to_json(),
         "cost_model": _cost_model(o),
         "prediction": _prediction(o),
+        "side_by_side": _side_by_side(o),
         "machine": asdict(o.machine) | {"disturbed_samples": o.disturbed},
         "plan": o.plan.hash,
         "curve": [[t, n, round(best * 1e3, 4)] for t, n, best in o.curve],
@@ -207,6 +212,20 @@ def _prediction(o: Outcome) -> dict[str, Any] | None:
     }
 
 
+def _side_by_side(o: Outcome) -> dict[str, Any] | None:
+    """What running blocks at the same time was to bring, and what it brought; None where it was not to pay."""
+    if o.beside is None:
+        return None
+    found = o.over_in_turn
+    return {
+        "stages": sum(len(stage.lanes) > 1 for stage in o.beside.plan.stages),
+        "predicted": round(o.beside.in_turn / o.beside.seconds, 4),
+        "measured": None if found is None else round(found.median, 4),
+        "interval": None if found is None else [round(found.low, 4), round(found.high, 4)],
+        "exported": o.winner == "lanes",
+    }
+
+
 def _speedup_prediction(foreseen: float | None, found: Ratio | None) -> dict[str, Any] | None:
     """How the speed-up over the default plan was foreseen. Unlike milliseconds it hardly depends on who else computes
     on the machine: both wholes are timed in turns, and so are most of their kernels. ``error`` is that of the time."""
@@ -218,41 +237,51 @@ def _speedup_prediction(foreseen: float | None, found: Ratio | None) -> dict[str
     }  # fmt: skip
 
 
+def _block(
+    graph: Graph, step: Step, seconds: float | None, share: float | None, together: Mapping[str, Any] | None
+) -> dict[str, Any]:  # fmt: skip
+    ops = sum(layer_cost(graph, graph.by_id[i]).ops for i in step.layers)
+    return {
+        "layers": list(step.layers),
+        "cores": step.cores,
+        "layouts": dict(step.layouts),
+        "template": step.template,
+        "precision": precision_of(step.template),
+        "knobs": None if step.knobs is None else dict(step.knobs),
+        "symbol": step.symbol,
+        "ms": None if seconds is None else round(seconds * 1e3, 5),
+        "gflops": None if not seconds else round(ops / seconds / 1e9, 2),
+        "share": share,
+        "together": together,
+    }
+
+
 def _blocks(o: Outcome) -> list[dict[str, Any]]:
     """Every kernel of the exported model in running order, timed inside it; conversions have no layers.
 
-    Blocks without a kernel follow, as views.
+    Kernels that run side by side are not timed one by one: "together" has the time of their call, the same for all of
+    them. Blocks without a kernel follow, as views.
     """
     graph = o.model.graph
     times = [seconds for _, seconds in o.kernels] if o.kernels else []
     fits = len(times) == len(o.steps)
     whole = sum(times) or 1.0
-    rows = []
+    rows: list[dict[str, Any]] = []
     for number, step in enumerate(o.steps):
-        ops = sum(layer_cost(graph, graph.by_id[i]).ops for i in step.layers)
         seconds = times[number] if fits else None
-        rows.append(
-            {
-                "layers": list(step.layers),
-                "cores": step.cores,
-                "layouts": dict(step.layouts),
-                "template": step.template,
-                "precision": precision_of(step.template),
-                "knobs": None if step.knobs is None else dict(step.knobs),
-                "symbol": step.symbol,
-                "ms": None if seconds is None else round(seconds * 1e3, 5),
-                "gflops": None if not seconds else round(ops / seconds / 1e9, 2),
-                "share": None if seconds is None else round(seconds / whole, 5),
-            }
-        )
-    ran = {step.layers for step in o.steps}
+        ms, share = (None, None) if seconds is None else (round(seconds * 1e3, 5), round(seconds / whole, 5))
+        rows += [_block(graph, step, seconds, share, None)] if not step.lanes else [
+            _block(graph, one, None, None, {"call": number, "lane": place, "ms": ms, "share": share})
+            for place, lane in enumerate(step.lanes) for one in lane
+        ]  # fmt: skip
+    ran = {tuple(row["layers"]) for row in rows}
     for block in o.plan.blocks:
         if block.layers not in ran:  # views, and concatenations whose parts are written where they belong
             rows.append(
                 {
                     "layers": list(block.layers), "cores": 0, "layouts": {}, "template": VIEW,
                     "precision": precision_of(VIEW), "knobs": None,
-                    "symbol": None, "ms": 0.0, "gflops": None, "share": 0.0,
+                    "symbol": None, "ms": 0.0, "gflops": None, "share": 0.0, "together": None,
                 }
             )  # fmt: skip
     return rows

@@ -143,6 +143,7 @@ class Session:
         found, self._foreseen = way.found(), way.foreseen(self._known.get("default"))
         with self._turn("whole models"):
             wholes.build_found(found)
+            wholes.build_lanes(found["tuned"].asked, self._compare_seconds)
             if self.baselines:
                 wholes.build_baselines(self._compare_seconds)
             self._say(Stage.COMPARE, "timing whole models in turns")
@@ -281,7 +282,8 @@ class Session:
             },
             toolchain=toolchain(), protocol=PROTOCOL,
             blocks=examined(self._replanning.state) if self._replanning else None, rounding=self._rounding,
-            left_out=wholes.left_out,
+            left_out=wholes.left_out, beside=wholes.beside,
+            over_in_turn=ratio(result, "lanes", "tuned") if _has(result, "lanes", "tuned") else None,
         )  # fmt: skip
         return make_report(outcome)
 

@@ -5,23 +5,27 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 from tuner.allowance import baseline_seconds, why_no_baselines, why_no_time
 from tuner.build.assemble import Step
+from tuner.build.objects import can_share
 from tuner.build.verify import Verification
 from tuner.builds import Builds
 from tuner.clock import Clock
 from tuner.comparing import Comparing
-from tuner.errors import UserError
+from tuner.errors import InternalError, UserError
 from tuner.events import Stage
 from tuner.graph.ir import Graph
 from tuner.plan.plan import Plan
 from tuner.precision import BF16, ROUNDING
+from tuner.residency import residency
 from tuner.search.affording import affordable
 from tuner.search.courses import Planned
 from tuner.search.fusion import unfused
 from tuner.search.lowering import widened
-from tuner.search.questions import answered, defaults
+from tuner.search.questions import Asked, answered, defaults
+from tuner.search.sidebyside import SideBySide, side_by_side
 from tuner.types import Device, JobSpec
 
 LESS_EXACT = ("winograd",)  # templates to do without when their rounding errors add up to too much
@@ -42,6 +46,7 @@ class Wholes:
     plans: dict[str, Plan] = field(default_factory=dict)  # of those that may be exported
     steps: dict[str, list[Step]] = field(default_factory=dict)  # kernel calls, of all
     left_out: dict[str, str] = field(default_factory=dict)  # baselines that there is no time for -> why
+    beside: SideBySide | None = None  # the plan "lanes", as it was foreseen
     _checked: dict[str, Verification] = field(default_factory=dict)
 
     def build_default(self, begun: Planned) -> None:
@@ -78,6 +83,32 @@ class Wholes:
             plan = self._build_exact(planned, name)
             if plan is not None:
                 self.plans[name] = plan
+
+    def build_lanes(self, asked: Asked, comparing: float) -> None:
+        """Build what was found with blocks side by side, if that should pay and there is time beside ``comparing``.
+
+        ``asked``: what is known of the blocks of "tuned".
+        """
+        if self.spec.strategy != "joint" or self.spec.plan is not None:
+            return
+        plan, cost = self.plans.get("tuned", self.plans["default"]), self.builds.first.of(0.0)
+        if why_no_time(self.spec.budget.seconds, self.clock.seconds, cost, comparing):
+            return
+        where, shares = residency(self.graph, self.device), partial(can_share, device=self.device)
+        self.beside = side_by_side(plan, self.graph, asked, self.device, where, shares)
+        if self.beside is None:
+            return
+        steps = self._build(self.beside.plan, "lanes")
+        if self._excess("lanes"):
+            return
+        try:
+            verification = self._verify("lanes")
+        except InternalError as error:  # one whole more, that the job can do without
+            self.say(Stage.COMPARE, f"blocks side by side do not run: {error}")
+            return
+        if verification.passed:
+            self.plans["lanes"], self.steps["lanes"] = self.beside.plan, steps
+            self._checked["lanes"] = verification
 
     def build_baselines(self, comparing: float) -> None:
         """Nothing fused, on one core and on all, as far as there is time beside ``comparing`` seconds."""

@@ -82,7 +82,7 @@ def _inspect(request: Mapping[str, Any]) -> dict[str, Any]:
 
 def _check_plan(request: Mapping[str, Any]) -> dict[str, Any]:
     """Raises UserError when the plan of ``request["spec"]`` does not fit the model, as the job itself would."""
-    from tuner.build.assemble import check_blocks
+    from tuner.build.blocks import check_blocks
     from tuner.graph.load import import_model
     from tuner.plan.legality import validate
     from tuner.plan.plan import Plan

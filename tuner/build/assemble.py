@@ -15,22 +15,23 @@ import numpy as np
 import tvm
 from tvm import relax
 
+from tuner.build import program
+from tuner.build.blocks import block_layouts, candidate_of, kernel_of, knobs_of
 from tuner.build.emit import emit_main
 from tuner.build.imported import Imported, import_layers
 from tuner.build.memory import Memory, plan_memory
 from tuner.build.objects import KernelObject, Objects
-from tuner.build.program import Call, Foreign, Given, Join, Load, Program, Slice, Value, View
-from tuner.errors import UserError
+from tuner.build.program import Call, Foreign, Given, Join, Load, Program, Slice, Together, Value, View
 from tuner.graph.ir import Graph, Layer, Tensor
-from tuner.kernels.registry import BY_NAME, template
+from tuner.kernels.registry import template
 from tuner.plan.joins import joins
 from tuner.plan.layout import PLAIN, Pack, physical_shape, stored_type
-from tuner.plan.legality import VIEWS
-from tuner.plan.plan import IMPORTED, VIEW, Block, Plan
-from tuner.plan.slices import SLICE, in_place, offset_of
+from tuner.plan.plan import IMPORTED, VIEW, Block, Plan, Stage
+from tuner.plan.slices import SLICE, offset_of
 from tuner.plan.workload import Bound, workload_of
 from tuner.types import Candidate, Device, digest
 
+TOGETHER = "side-by-side"  # in the place of a template, of calls that run several kernels at the same time
 CONVERSION = "elementwise"  # template that changes layouts
 
 
@@ -48,7 +49,10 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Step:
-    """One kernel call of the assembled model, in running order; conversions have no layers."""
+    """One kernel call of the assembled model, in running order; conversions have no layers.
+
+    Kernels that run side by side are one call, of template TOGETHER; ``lanes`` tells them.
+    """
 
     symbol: str
     layers: tuple[str, ...]
@@ -56,6 +60,7 @@ class Step:
     cores: int
     knobs: Mapping[str, int] | None
     layouts: Mapping[str, str]
+    lanes: tuple[tuple[Step, ...], ...] = ()
 
 
 @dataclass
@@ -70,19 +75,6 @@ class Assembly:
     objects: list[Path] = field(default_factory=list)
 
 
-def block_layouts(plan: Plan, block: Block, bound: Bound) -> dict[str, str]:
-    """Layouts of a block's workload's inputs (as it reads them) and outputs (as they are stored)."""
-    found = {n: block.reads.get(bound.names[n], plan.layout(bound.names[n])) for n in bound.workload.inputs}
-    return found | {n: plan.layout(bound.names[n]) for n in bound.workload.outputs}
-
-
-def knobs_of(block: Block, workload: Graph, layouts: Mapping[str, str], device: Device) -> Mapping[str, int] | None:
-    """The block's knobs, or its template's default; None for views and imported layers."""
-    if block.template in {VIEW, IMPORTED}:
-        return None
-    return block.knobs if block.knobs is not None else template(block.template).space(workload, layouts, device).default
-
-
 def assemble(
     graph: Graph, weights: Mapping[str, np.ndarray], plan: Plan, device: Device, objects: Objects
 ) -> Assembly:  # fmt: skip
@@ -91,70 +83,6 @@ def assemble(
     Raises UserError when a block's template does not serve it as planned.
     """
     return _Assembler(graph, weights, plan, device, objects).run()
-
-
-def kernels_of(graph: Graph, plan: Plan, device: Device) -> list[Candidate]:
-    """The kernels that the blocks of a valid plan call, each once, in running order; layout changes need more.
-
-    Raises UserError when a block's template does not serve it as planned.
-    """
-    found, free = {}, joins(graph, plan)
-    for block in plan.blocks:
-        if block.template not in {VIEW, IMPORTED} and block.layers[0] not in free:
-            candidate = _kernel(block, workload_of(graph, block.layers), plan, device)
-            found[candidate.key] = candidate
-    return list(found.values())
-
-
-def check_blocks(plan: Plan, graph: Graph, device: Device) -> None:
-    """Raise UserError (``bad-plan``) when a template does not serve a block of a valid plan; nothing is built."""
-    for block in plan.blocks:
-        if block.template == VIEW:
-            free = _is_slice(graph, plan, block)
-            if computing := [i for i in block.layers if graph.by_id[i].op not in VIEWS and not free]:
-                raise UserError(
-                    f"The plan does not fit the model: layer {computing[0]!r} computes, and is no {VIEW!r}.",
-                    code="bad-plan",
-                )
-        elif block.template != IMPORTED:
-            bound = workload_of(graph, block.layers)
-            _check_block(block, bound, block_layouts(plan, block, bound), device)
-
-
-def _check_block(block: Block, bound: Bound, layouts: Mapping[str, str], device: Device) -> Mapping[str, int]:
-    """The knobs of a block that its template serves."""
-    if block.template not in BY_NAME:
-        raise UserError(
-            f"The plan does not fit the model: there is no template {block.template!r}.",
-            code="bad-plan", hint=f"Known: {', '.join(BY_NAME)}.",
-        )  # fmt: skip
-    maker = template(block.template)
-    if not maker.accepts(bound.workload, layouts, device):
-        raise UserError(
-            f"The plan does not fit the model: template {block.template!r} does not serve block "
-            f"{'+'.join(block.layers)} with layouts {layouts}.",
-            code="bad-plan",
-        )
-    knobs = knobs_of(block, bound.workload, layouts, device) or {}
-    if knobs not in maker.space(bound.workload, layouts, device):
-        raise UserError(
-            f"The plan does not fit the model: knobs {dict(knobs)} of block {'+'.join(block.layers)} are outside "
-            f"the space of template {block.template!r}.",
-            code="bad-plan",
-        )
-    return knobs
-
-
-def _kernel(block: Block, bound: Bound, plan: Plan, device: Device) -> Candidate:
-    layouts = block_layouts(plan, block, bound)
-    return _candidate(bound.workload, layouts, block.template, _check_block(block, bound, layouts, device), block.cores)
-
-
-def _candidate(
-    workload: Graph, layouts: Mapping[str, str], name: str, knobs: Mapping[str, int], cores: int
-) -> Candidate:  # fmt: skip
-    maker = template(name)
-    return Candidate(workload.to_json(), workload.hash, layouts, name, maker.version, knobs, cores, maker.precision)
 
 
 class _Assembler:
@@ -172,30 +100,34 @@ class _Assembler:
         self.program = Program()
         self.loaded: dict[int, Value] = {}
         self.joins = joins(graph, plan)
-        self.plans = [self._prepare(block) for block in plan.blocks]
+        self.prepared = {
+            block.layers: self._prepare(block, part=len(stage.lanes) > 1 and lane.cores > 1)
+            for stage in plan.stages for lane in stage.lanes for block in lane.blocks
+        }  # fmt: skip
 
     # first pass: kernels, so that all parameters are known before "main" is begun -------------------------------
 
-    def _prepare(self, block: Block) -> tuple[Block, Bound, Any]:
+    def _prepare(self, block: Block, part: bool) -> tuple[Bound, Any]:
+        """What a block computes, and its kernel, or whatever stands for it. ``part``: it runs beside others."""
         bound = workload_of(self.graph, block.layers)
         if block.template == VIEW:
-            return block, bound, None
+            return bound, None
         if block.template == IMPORTED:
             imported = import_layers(self.graph, self.weights, bound, self.device, block.cores)
             for number, array in enumerate(imported.parameters):
                 self._parameter(Parameter(f"{bound.workload.hash[:8]}.{block.layers[0]}.{number}", Pack(), array))
-            return block, bound, imported
-        candidate = _kernel(block, bound, self.plan, self.device)
+            return bound, imported
+        candidate = kernel_of(block, bound, self.plan, self.device)
         if block.layers[0] in self.joins:
-            return block, bound, None
-        kernel = self._compiled(candidate)
+            return bound, None
+        kernel = self._compiled(candidate, part)
         for arg in kernel.args:
             if arg.role == "constant":
                 self._parameter(Parameter(bound.names[arg.name], kernel.packs.get(arg.name, Pack())), arg)
-        return block, bound, kernel
+        return bound, kernel
 
-    def _compiled(self, candidate: Candidate) -> KernelObject:
-        kernel = self.objects.compiled(candidate, self.device)
+    def _compiled(self, candidate: Candidate, part: bool = False) -> KernelObject:
+        kernel = self.objects.compiled(candidate, self.device, part)
         return self.kernels.setdefault(kernel.symbol, kernel)
 
     def _parameter(self, parameter: Parameter, arg: Any = None) -> int:
@@ -214,8 +146,12 @@ class _Assembler:
         inputs = {n: relax.Var(_identifier(n), _type(self.graph, n)) for n in self.graph.inputs}
         values = {n: self._given(var, self.graph.tensors[n].shape, self.graph.tensors[n].dtype)
                   for n, var in inputs.items()}  # fmt: skip
-        for block, bound, made in self.plans:
-            self._add(block, bound, made, values)
+        for stage in self.plan.stages:
+            if len(stage.lanes) > 1:
+                self._add_together(stage, values)
+            else:
+                for block in stage.lanes[0].blocks:
+                    self._add(block, values)
         self.program.results = [self._output(n, values) for n in self.graph.outputs]
         memory = plan_memory(self.program)
         emit_main(self.builder, list(inputs.values()), self.parameter_types, self.program, memory)
@@ -245,7 +181,8 @@ class _Assembler:
             self.program.ops.append(Load(parameter, self.loaded[parameter]))
         return self.loaded[parameter]
 
-    def _add(self, block: Block, bound: Bound, made: Any, values: dict[str, Value]) -> None:
+    def _add(self, block: Block, values: dict[str, Value]) -> None:
+        bound, made = self.prepared[block.layers]
         workload, names = bound.workload, bound.names
         read = {n: self._as_read(block, names[n], values) for n in workload.inputs}
         if block.layers[0] in self.joins:
@@ -257,18 +194,48 @@ class _Assembler:
         elif isinstance(made, Imported):
             self._add_imported(block, bound, made, read, values)
         else:
-            layouts = block_layouts(self.plan, block, bound)
-            args = [
-                read[a.name] if a.role == "input" else self._load(
-                    self._parameter(Parameter(names[a.name], made.packs.get(a.name, Pack())))
-                )
-                for a in made.args
-                if a.role != "output"
-            ]  # fmt: skip
-            out = workload.outputs[0]
-            knobs = knobs_of(block, workload, layouts, self.device)
-            self.steps.append(Step(made.symbol, block.layers, block.template, block.cores, knobs, layouts))
-            values[names[out]] = self._call(made, args)
+            call, step = self._kernel(block, read, values)
+            self.program.ops.append(call)
+            self.steps.append(step)
+
+    def _add_together(self, stage: Stage, values: dict[str, Value]) -> None:
+        """Lanes that run at the same time. Layouts are changed before; ``check_blocks`` knows what else is refused."""
+        blocks = [block for lane in stage.lanes for block in lane.blocks]
+        inside = {o for block in blocks for i in block.layers for o in self.graph.by_id[i].outputs}
+        for block in blocks:
+            for name in self.prepared[block.layers][0].names.values():
+                if name in values and name not in inside:
+                    self._as_read(block, name, values)
+        lanes, steps = [], []
+        for lane in stage.lanes:
+            made = []
+            for block in lane.blocks:
+                bound = self.prepared[block.layers][0]
+                read = {n: self._as_read(block, bound.names[n], values) for n in bound.workload.inputs}
+                made.append(self._kernel(block, read, values))
+            lanes.append(program.Lane(tuple(call for call, _ in made), lane.cores))
+            steps.append(tuple(step for _, step in made))
+        symbol = f"together_{sum(isinstance(op, Together) for op in self.program.ops)}"
+        self.program.ops.append(Together(symbol, tuple(lanes)))
+        layers, cores = tuple(i for block in blocks for i in block.layers), sum(lane.cores for lane in lanes)
+        self.steps.append(Step(symbol, layers, TOGETHER, cores, None, {}, tuple(steps)))
+
+    def _kernel(self, block: Block, read: Mapping[str, Value], values: dict[str, Value]) -> tuple[Call, Step]:
+        """The call of a block's kernel; the parameters that it takes are loaded, but it is not yet in the program."""
+        bound, made = self.prepared[block.layers]
+        workload = bound.workload
+        layouts = block_layouts(self.plan, block, bound)
+        args = [
+            read[a.name] if a.role == "input" else self._load(
+                self._parameter(Parameter(bound.names[a.name], made.packs.get(a.name, Pack())))
+            )
+            for a in made.args
+            if a.role != "output"
+        ]  # fmt: skip
+        call = self._call(made, args)
+        values[bound.names[workload.outputs[0]]] = call.out
+        knobs = knobs_of(block, workload, layouts, self.device)
+        return call, Step(made.symbol, block.layers, block.template, block.cores, knobs, layouts)
 
     def _add_view(self, bound: Bound, read: dict[str, Value], values: dict[str, Value]) -> None:
         workload = bound.workload
@@ -346,22 +313,14 @@ class _Assembler:
         layouts = {"i0": stored, "t0": wanted}
         maker = template(CONVERSION)
         knobs = maker.space(workload, layouts, self.device).default
-        kernel = self._compiled(_candidate(workload, layouts, CONVERSION, knobs, self.device.cores))
+        kernel = self._compiled(candidate_of(workload, layouts, CONVERSION, knobs, self.device.cores))
         self.steps.append(Step(kernel.symbol, (), "layout", self.device.cores, knobs, layouts))
-        return self._call(kernel, [value])
+        call = self._call(kernel, [value])
+        self.program.ops.append(call)
+        return call.out
 
-    def _call(self, kernel: KernelObject, args: list[Value]) -> Value:
-        out = Value(tuple(kernel.args[-1].shape), kernel.args[-1].dtype)
-        self.program.ops.append(Call(kernel.symbol, tuple(args), out))
-        return out
-
-
-def _is_slice(graph: Graph, plan: Plan, block: Block) -> bool:
-    """Whether a block is a Slice that can be read where its input lies, as planned."""
-    layer = graph.by_id[block.layers[0]]
-    layout = plan.layout(layer.outputs[0])
-    source = block.reads.get(layer.inputs[0], plan.layout(layer.inputs[0]))
-    return len(block.layers) == 1 and source == layout and in_place(graph, layer, layout)
+    def _call(self, kernel: KernelObject, args: list[Value]) -> Call:
+        return Call(kernel.symbol, tuple(args), Value(tuple(kernel.args[-1].shape), kernel.args[-1].dtype))
 
 
 def identity_workload(shape: tuple[int, ...]) -> Graph:

@@ -11,6 +11,8 @@ from tvm import relax
 
 from tuner.build.assemble import Assembly
 from tuner.build.linking import link
+from tuner.build.program import Together
+from tuner.build.together import launches
 from tuner.types import Device
 
 _PASSES = (
@@ -45,8 +47,15 @@ def compile_library(assembly: Assembly, device: Device, library: Path) -> None:
     """
     target = tvm.target.Target(device.target())
     executable = tvm.compile(assembly.module, target=target, relax_pipeline=pipeline())
+    stages = [op for op in assembly.program.ops if isinstance(op, Together)]
+    launching = library.with_suffix(".together.o")
+    if stages:
+        tvm.compile(launches(stages), target=target).mod.write_to_file(str(launching))
 
     def finish(output: str, objects: Sequence[str], **_: Any) -> None:
-        link([*map(Path, objects), *assembly.objects], Path(output))
+        link([*map(Path, objects), *([launching] if stages else ()), *assembly.objects], Path(output))
 
-    executable.export_library(str(library), fcompile=finish)
+    try:
+        executable.export_library(str(library), fcompile=finish)
+    finally:
+        launching.unlink(missing_ok=True)

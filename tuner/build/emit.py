@@ -8,7 +8,7 @@ from typing import Any
 from tvm import relax, tirx
 
 from tuner.build.memory import Memory
-from tuner.build.program import Call, Foreign, Given, Join, Load, Program, Slice, Value, View
+from tuner.build.program import Call, Foreign, Given, Join, Load, Program, Slice, Together, Value, View
 
 REBASE = "rebase"  # the function that moves a tensor's address; see ``_rebase``
 _DATA, _BYTE_OFFSET = 1, 8  # TVM's TVMStructFieldKind
@@ -19,7 +19,7 @@ def emit_main(
 ) -> None:
     """Add "main" to ``builder``'s module: the model's inputs and a tuple of parameters -> its results.
 
-    Kernels are called by name: they are linked to the module later.
+    Kernels, and what launches several of them, are called by name: they are linked to the module later.
     """
     rebase = builder.add_func(_rebase(), REBASE)  # always: a module without a function of its own has no library
     params = relax.Var("params", relax.TupleType(list(parameter_types)))
@@ -51,8 +51,14 @@ class _Emitter:
         elif isinstance(op, Join | Slice):
             values[op.out] = self._tensor(op.out)
         elif isinstance(op, Call):
-            values[op.out] = self._tensor(op.out)
-            self._run(relax.ExternFunc(op.symbol), [*(values[v] for v in op.args), values[op.out]])
+            self._run(relax.ExternFunc(op.symbol), self._arguments(op))
+        elif isinstance(op, Together):
+            arguments = [argument for call in op.calls for argument in self._arguments(call)]
+            self._run(relax.ExternFunc(op.symbol), arguments)
+
+    def _arguments(self, call: Call) -> list[Any]:
+        self.values[call.out] = self._tensor(call.out)
+        return [self.values[v] for v in (*call.args, call.out)]
 
     def _tensor(self, value: Value) -> Any:
         place = self.memory.places[value]

@@ -45,20 +45,22 @@ def build_artifact(
             "outputs": [_entry(graph, n) for n in graph.outputs],
             "parameters": entries,
             "memory": {"activations": assembly.memory.bytes},
-            "kernels": [
-                {
-                    "symbol": s.symbol,
-                    "layers": list(s.layers),
-                    "template": s.template,
-                    "cores": s.cores,
-                    "knobs": None if s.knobs is None else dict(s.knobs),
-                    "layouts": dict(s.layouts),
-                }
-                for s in assembly.steps
-            ],
+            "kernels": [_kernel(step) for step in assembly.steps],
         },
     )
     return assembly.steps
+
+
+def _kernel(step: Step) -> dict[str, Any]:
+    written = {
+        "symbol": step.symbol,
+        "layers": list(step.layers),
+        "template": step.template,
+        "cores": step.cores,
+        "knobs": None if step.knobs is None else dict(step.knobs),
+        "layouts": dict(step.layouts),
+    }
+    return written | ({"lanes": [[_kernel(s) for s in lane] for lane in step.lanes]} if step.lanes else {})
 
 
 def _entry(graph: Graph, name: str) -> dict[str, Any]:

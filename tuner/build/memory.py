@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from tuner.build.program import Call, Foreign, Join, Program, Slice, Value, View
+from tuner.build.program import Call, Foreign, Join, Program, Slice, Together, Value, View, placed, written
 from tuner.plan.joins import ALIGNMENT
 
 
@@ -59,12 +59,12 @@ def lives(program: Program) -> dict[Value, Life]:
         read = _reads(op)
         for root in {r for value in read for r in within.get(value, ())}:
             last[root] = index
-        if isinstance(op, Call | Join | Slice):
-            root = homes[op.out].root
-            within[op.out] = frozenset({root})
+        for value in placed(op):
+            root = homes[value].root
+            within[value] = frozenset({root})
             first.setdefault(root, index)
             last[root] = index
-        elif isinstance(op, View):
+        if isinstance(op, View):
             within[op.out] = within.get(op.source, frozenset())
         elif isinstance(op, Foreign):
             reached = frozenset(r for value in op.args for r in within.get(value, ()))
@@ -132,6 +132,8 @@ def most_alive(program: Program) -> int:
 
 
 def _reads(op: object) -> tuple[Value, ...]:
+    if isinstance(op, Together):
+        return tuple(value for call in op.calls for value in call.args)
     if isinstance(op, Call | Foreign):
         return op.args
     if isinstance(op, Join):
@@ -157,8 +159,8 @@ def homes_of(program: Program) -> dict[Value, Home]:
     """
     together = _Together()
     for op in program.ops:
-        if isinstance(op, Call | Join | Slice):
-            together.add(op.out)
+        for value in placed(op):
+            together.add(value)
         if isinstance(op, Join):
             offset = 0
             for part in op.parts:
@@ -174,13 +176,13 @@ def homes_of(program: Program) -> dict[Value, Home]:
     for value in together.values:
         first, offset = together.find(value)
         groups.setdefault(first, []).append((offset, value))
-    written = {op.out for op in program.ops if isinstance(op, Call)}
+    kernels = {value for op in program.ops for value in written(op)}
     found = {}
     for members in groups.values():
         begin = min(offset for offset, _ in members)
         size = max(offset + value.bytes for offset, value in members) - begin
         root = next((v for offset, v in members if offset == begin and v.bytes == size), members[0][1])
-        _check_apart([(offset, v.bytes) for offset, v in members if v in written])
+        _check_apart([(offset, v.bytes) for offset, v in members if v in kernels])
         found.update({value: Home(root, offset - begin, size) for offset, value in members})
     return found
 

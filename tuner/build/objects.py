@@ -14,8 +14,10 @@ import tvm
 
 from tuner.build.binary import Arg, KernelBinary
 from tuner.build.linking import emit_object
+from tuner.build.together import is_divisible, part_of
 from tuner.errors import CandidateError
 from tuner.graph.ir import Graph
+from tuner.kernels.base import Kernel
 from tuner.kernels.registry import template
 from tuner.plan.layout import Pack
 from tuner.types import Candidate, Device, digest
@@ -36,20 +38,40 @@ class KernelObject:
         return KernelBinary(str(library), self.symbol, self.args, self.packs)
 
 
-def symbol_of(candidate: Candidate) -> str:
-    """Name of a candidate's function: equal for candidates of equal code. Where weights come from does not matter."""
+def symbol_of(candidate: Candidate, part: bool = False) -> str:
+    """Name of a candidate's function: equal for candidates of equal code. Where weights come from does not matter.
+
+    ``part``: of the function that does one task of it (see ``tuner.build.together``).
+    """
     code = [
         candidate.workload_hash, dict(candidate.layouts), candidate.template_version, dict(candidate.knobs),
         candidate.cores, candidate.precision,
     ]  # fmt: skip
-    return f"{candidate.template}_{digest(code)[:16]}"
+    return f"{candidate.template}_{digest(code)[:16]}{'_part' if part else ''}"
 
 
-def compile_kernel(candidate: Candidate, device: Device, path: Path) -> KernelObject:
-    """Compile ``candidate`` for ``device`` into the object file ``path``.
+def can_share(candidate: Candidate, device: Device) -> bool:
+    """Whether the kernel can run on its cores beside others."""
+    return candidate.cores == 1 or is_divisible(_scheduled(candidate, device).schedule.mod["main"])
 
-    Raises CandidateError(code="build-failed") when its template does not serve it, and whatever the template raises.
+
+def compile_kernel(candidate: Candidate, device: Device, path: Path, part: bool = False) -> KernelObject:
+    """Compile ``candidate`` for ``device`` into the object file ``path``, or the function that does one task of it.
+
+    Raises CandidateError(code="build-failed") when its template does not serve it or it has no tasks to do one by one,
+    and whatever the template raises.
     """
+    kernel, symbol = _scheduled(candidate, device), symbol_of(candidate, part)
+    function = kernel.schedule.mod["main"]
+    if part:
+        function = part_of(function)
+    module = tvm.IRModule({symbol: function.with_attr("global_symbol", symbol)})
+    with tvm.target.Target(device.target()) as target:  # what tuner.kernels.rounding looks at
+        compiled = tvm.compile(module, target=target)
+    return KernelObject(path, symbol, kernel.args, kernel.packs, emit_object(compiled.mod, path))
+
+
+def _scheduled(candidate: Candidate, device: Device) -> Kernel:
     workload = Graph.from_json(candidate.workload)
     maker = template(candidate.template)
     if not maker.accepts(workload, candidate.layouts, device):
@@ -57,12 +79,7 @@ def compile_kernel(candidate: Candidate, device: Device, path: Path) -> KernelOb
             f"Template {candidate.template} does not serve this workload with layouts {dict(candidate.layouts)}.",
             code="build-failed",
         )
-    kernel = maker.build(workload, candidate.layouts, candidate.knobs, candidate.cores, device)
-    symbol = symbol_of(candidate)
-    module = tvm.IRModule({symbol: kernel.schedule.mod["main"].with_attr("global_symbol", symbol)})
-    with tvm.target.Target(device.target()) as target:  # what tuner.kernels.rounding looks at
-        compiled = tvm.compile(module, target=target)
-    return KernelObject(path, symbol, kernel.args, kernel.packs, emit_object(compiled.mod, path))
+    return maker.build(workload, candidate.layouts, candidate.knobs, candidate.cores, device)
 
 
 class Objects:
@@ -77,9 +94,9 @@ class Objects:
         self.seconds = 0.0
         self._known: dict[str, KernelObject] = {}  # by symbol
 
-    def find(self, candidate: Candidate) -> KernelObject | None:
+    def find(self, candidate: Candidate, part: bool = False) -> KernelObject | None:
         """The kernel, if it was compiled already."""
-        symbol = symbol_of(candidate)
+        symbol = symbol_of(candidate, part)
         if symbol not in self._known:
             try:
                 data: Mapping[str, Any] = json.loads((self.folder / f"{symbol}.json").read_text())
@@ -91,15 +108,15 @@ class Objects:
             )
         return self._known[symbol]
 
-    def compiled(self, candidate: Candidate, device: Device) -> KernelObject:
+    def compiled(self, candidate: Candidate, device: Device, part: bool = False) -> KernelObject:
         """The kernel, compiled now if need be. Raises what ``compile_kernel`` raises; nothing is kept then."""
-        if found := self.find(candidate):
+        if found := self.find(candidate, part):
             return found
         began = time.monotonic()
-        symbol = symbol_of(candidate)
+        symbol = symbol_of(candidate, part)
         objects, facts = (self.folder / f"{symbol}.{os.getpid()}.{end}" for end in ("o", "json"))
         try:
-            made = compile_kernel(candidate, device, objects)
+            made = compile_kernel(candidate, device, objects, part)
             facts.write_text(json.dumps(made.binary(self.folder / f"{symbol}.o").to_json() | {"spills": made.spills}))
             objects.rename(self.folder / f"{symbol}.o")
             facts.rename(self.folder / f"{symbol}.json")  # last: with it the kernel is there
@@ -107,6 +124,6 @@ class Objects:
             objects.unlink(missing_ok=True)
             facts.unlink(missing_ok=True)
             self.seconds += time.monotonic() - began
-        found = self.find(candidate)
+        found = self.find(candidate, part)
         assert found is not None
         return found

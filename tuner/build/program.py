@@ -87,7 +87,27 @@ class Slice:
     out: Value
 
 
-Op = Given | Load | Call | View | Foreign | Join | Slice
+@dataclass(frozen=True, eq=False)
+class Lane:
+    """Calls that one after the other run on some cores; several on one core alone."""
+
+    calls: tuple[Call, ...]
+    cores: int
+
+
+@dataclass(frozen=True, eq=False)
+class Together:
+    """Lanes that run at the same time; all that they write is there when all have ended."""
+
+    symbol: str
+    lanes: tuple[Lane, ...]
+
+    @property
+    def calls(self) -> tuple[Call, ...]:
+        return tuple(call for lane in self.lanes for call in lane.calls)
+
+
+Op = Given | Load | Call | View | Foreign | Join | Slice | Together
 
 
 @dataclass
@@ -99,4 +119,16 @@ class Program:
 
     def places(self, value: Value) -> bool:
         """Whether the memory of a value is planned: parts of it can be named."""
-        return any(op.out is value for op in self.ops if isinstance(op, Call | Join | Slice))
+        return any(value in placed(op) for op in self.ops)
+
+
+def placed(op: Op) -> tuple[Value, ...]:
+    """The values of an op whose memory is planned."""
+    if isinstance(op, Together):
+        return tuple(call.out for call in op.calls)
+    return (op.out,) if isinstance(op, Call | Join | Slice) else ()
+
+
+def written(op: Op) -> tuple[Value, ...]:
+    """The values that an op's kernels write."""
+    return placed(op) if isinstance(op, Call | Together) else ()

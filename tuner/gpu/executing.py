@@ -10,8 +10,8 @@ import numpy as np
 from tuner.errors import DeviceError, FusetuneError
 from tuner.gpu.launching import Launcher, OneAfterAnother, Streams
 from tuner.gpu.program import Program, buffers, given
-from tuner.gpu.sidebyside import Branch
 from tuner.gpu.streams import Cuda
+from tuner.plan.arranging import Branch
 
 GRAPH, PARTITIONED, STREAMS, PLAIN = "graph", "graph, branches on SMs of their own", "streams", "one after another"
 _MEMORY_WORDS = ("out of memory", "memory allocation", "cudaerrormemoryallocation")

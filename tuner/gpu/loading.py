@@ -16,7 +16,8 @@ from tuner.gpu.cubins import serve_cubins
 from tuner.gpu.detect import Gpu, detect
 from tuner.gpu.executing import Execution, Launched, check_memory, ways_for
 from tuner.gpu.program import Program
-from tuner.gpu.sidebyside import Branch, of_plan
+from tuner.gpu.sidebyside import of_plan
+from tuner.plan.arranging import Branch
 from tuner.plan.plan import Plan
 
 

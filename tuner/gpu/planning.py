@@ -14,8 +14,9 @@ from tuner.gpu.lower import Lowered
 from tuner.gpu.persistent import limited
 from tuner.gpu.program import Program
 from tuner.gpu.reading import read_program
-from tuner.gpu.sidebyside import Arrangement, Timed, arranged, in_turn, to_plan
+from tuner.gpu.sidebyside import arranged, in_turn, to_plan
 from tuner.gpu.spec import GpuSpec
+from tuner.plan.arranging import Arrangement, Timed
 from tuner.plan.plan import Plan
 
 if TYPE_CHECKING:

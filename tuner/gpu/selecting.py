@@ -12,8 +12,9 @@ from statistics import median
 from typing import Any
 
 from tuner.gpu.program import Program
-from tuner.gpu.sidebyside import Arrangement, Branch, Timed, arranged, in_turn
+from tuner.gpu.sidebyside import arranged, in_turn
 from tuner.gpu.spec import GpuSpec
+from tuner.plan.arranging import Arrangement, Branch, Timed
 
 LAUNCH = 3e-6  # s of a kernel of which nothing is known but its bytes
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from tuner.build.assemble import block_layouts
+from tuner.build.blocks import block_layouts
 from tuner.graph.ir import Graph
 from tuner.kernels.base import Space
 from tuner.kernels.registry import serving, template

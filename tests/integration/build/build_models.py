@@ -16,7 +16,7 @@ import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
 from tuner.build.artifact import LoadedModel, load
-from tuner.build.assemble import knobs_of
+from tuner.build.blocks import knobs_of
 from tuner.build.export import build_artifact
 from tuner.graph.clean import clean
 from tuner.graph.export import digests_of, to_graph

@@ -12,7 +12,7 @@ from build_models import Weights, agree, candidates, cleaned, feeds, machine, no
 
 from tuner.build import objects as room
 from tuner.build.artifact import load
-from tuner.build.assemble import kernels_of
+from tuner.build.blocks import kernels_of
 from tuner.build.export import build_artifact
 from tuner.build.kernel import SPILLS, build_kernel
 from tuner.build.objects import KernelObject, Objects, symbol_of

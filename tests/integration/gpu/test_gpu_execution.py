@@ -21,8 +21,9 @@ from tuner.gpu.loading import function_of
 from tuner.gpu.lower import Lowered, lower
 from tuner.gpu.program import Program
 from tuner.gpu.reading import read_program
-from tuner.gpu.sidebyside import Timed, arranged, in_turn
+from tuner.gpu.sidebyside import arranged, in_turn
 from tuner.graph.load import import_model
+from tuner.plan.arranging import Timed
 
 
 def write_branches(path: Path) -> Path:

@@ -8,7 +8,7 @@ from itertools import combinations
 import pytest
 
 from tuner.build.memory import ALIGNMENT, Memory, Place, lives, most_alive, plan_memory
-from tuner.build.program import Call, Foreign, Given, Join, Op, Program, Slice, Value, View
+from tuner.build.program import Call, Foreign, Given, Join, Lane, Op, Program, Slice, Together, Value, View
 
 
 def value(size: int = 64) -> Value:
@@ -177,3 +177,17 @@ def test_no_two_that_are_alive_share_memory(seed: int) -> None:
         assert place.offset % ALIGNMENT == 0
         assert place.offset + v.bytes <= memory.storages[place.storage]
     assert most_alive(program) <= memory.bytes <= 1.5 * most_alive(program)
+
+
+def test_what_lanes_read_and_write_is_alive_at_the_same_time() -> None:
+    """Also what passes from kernel to kernel within one of them: the others are at work meanwhile."""
+    x, a, b, c, y = value(), value(640), value(640), value(640), value(640)
+    lanes = Lane((Call("f", (a,), b), Call("f", (b,), c)), 1), Lane((Call("g", (a,), y),), 1)
+    z, out = value(640), value()
+    program = Program([Given("x", x), Call("f", (x,), a), Together("t", lanes), Call("add", (c, y), z),
+                       Call("h", (z,), out)], [out])  # fmt: skip
+    memory = plan_memory(program)
+    assert not any(overlap(memory, p, q) for p, q in combinations((a, b, c, y), 2))
+    assert any(overlap(memory, z, v) for v in (a, b))
+    assert memory.storages == (4 * 640, 64)
+    assert most_alive(program) == 4 * 640 + 64

@@ -9,7 +9,8 @@ import pytest
 
 from tests.unit.gpu.gpu_programs import chain, fork
 from tuner.gpu.program import Call, Program, Slot
-from tuner.gpu.sidebyside import Timed, arranged, check_order, in_turn, of_plan, to_plan
+from tuner.gpu.sidebyside import arranged, in_turn, of_plan, to_plan
+from tuner.plan.arranging import Timed, check_order
 from tuner.plan.plan import Plan
 
 SMS = 80
@@ -72,7 +73,7 @@ def test_random_graphs_keep_their_order_and_their_sms() -> None:
             for _ in program.calls
         ]
         best = arranged(program, timed, SMS)
-        check_order(program, best.stages)
+        check_order(program.needs, program.names, best.stages)
         assert all(sum(branch.cores for branch in stage) <= SMS for stage in best.stages if len(stage) > 1)
         assert best.seconds <= in_turn(program, timed, SMS).seconds * (1 + 1e-9)
         forks += best.forks

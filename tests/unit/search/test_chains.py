@@ -9,7 +9,7 @@ import pytest
 
 from cost_model.block_features import COLUMNS
 from tests.unit.search.search_fakes import DEVICE, FakeRunner, MemoryStore
-from tuner.build.assemble import check_blocks
+from tuner.build.blocks import check_blocks
 from tuner.errors import UserError
 from tuner.graph.ir import Constant, Graph, Layer, Tensor, freeze_attrs
 from tuner.kernels.registry import template

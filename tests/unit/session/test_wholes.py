@@ -13,7 +13,9 @@ sys.path.append(str(Path(__file__).parents[1] / "plan"))
 from plan_graphs import DEVICE, residual
 
 from tuner.build.verify import Verification
+from tuner.builds import BuildCost
 from tuner.clock import Clock
+from tuner.errors import InternalError
 from tuner.graph.ir import Graph
 from tuner.plan.layout import is_narrow
 from tuner.plan.narrow import image_operands, narrow_tensors
@@ -22,6 +24,7 @@ from tuner.precision import BF16, DOT_FEATURE, FP32, ROUNDING
 from tuner.search.courses import Planned
 from tuner.search.fusion import greedy
 from tuner.search.questions import questions
+from tuner.search.sidebyside import SideBySide
 from tuner.types import JobSpec
 from tuner.wholes import Wholes
 
@@ -40,7 +43,7 @@ class Built:
 
     inexact: int
     plans: list[Plan] = field(default_factory=list)
-    first: float = 1.0
+    first: BuildCost = field(default_factory=BuildCost)
     seconds: float = 0.0
 
     def build(self, plan: Plan, name: str) -> list[Any]:
@@ -103,3 +106,44 @@ def test_in_float32_and_with_a_given_plan_the_default_is_built_as_it_is() -> Non
 
 def test_the_graph_is_what_the_tests_are_about() -> None:
     assert isinstance(GRAPH, Graph) and kind(greedy(GRAPH, MACHINE, 2)) == (False, False)
+
+
+def beside(monkeypatch: pytest.MonkeyPatch, built: Built, spec: JobSpec | None = None) -> Wholes:
+    """Wholes that have the default plan, and were told that the same with two blocks in lanes pays."""
+    plan = begun(FP32)
+    made = wholes(built, spec or JobSpec("m"))
+    made.build_default(plan)
+    other = SideBySide(made.plans["default"].map(lambda b: replace(b, cores=1)), 0.9, 1.0)
+    monkeypatch.setattr("tuner.wholes.side_by_side", lambda *_: other)
+    made.build_lanes(plan.asked, 1.0)
+    return made
+
+
+def test_blocks_side_by_side_are_one_whole_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = beside(monkeypatch, Built(0))
+    assert set(made.plans) == set(made.steps) == {"default", "lanes"}
+    assert {b.cores for b in made.plans["lanes"].blocks} == {1}
+
+
+@pytest.mark.parametrize("spec", [JobSpec("m", strategy="greedy"), JobSpec("m", plan={})])
+def test_other_strategies_and_given_plans_stay_as_they_are(monkeypatch: pytest.MonkeyPatch, spec: JobSpec) -> None:
+    assert set(beside(monkeypatch, Built(0), spec).plans) == {"default"}
+
+
+def test_lanes_that_are_wrong_or_do_not_run_harm_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert set(beside(monkeypatch, Built(9)).plans) == {"default"}
+
+    class Crashing(Built):
+        def verify(self, name: str) -> Verification:
+            raise InternalError("It crashed.", code="not-verified")
+
+    said: list[str] = []
+    built = Crashing(0)
+    made = Wholes(JobSpec("m"), MACHINE, GRAPH, built, built, Clock(), lambda _, text: said.append(text))  # type: ignore[arg-type]
+    plan = begun(FP32)
+    made.build_default(plan)
+    other = SideBySide(made.plans["default"].map(lambda b: replace(b, cores=1)), 0.9, 1.0)
+    monkeypatch.setattr("tuner.wholes.side_by_side", lambda *_: other)
+    made.build_lanes(plan.asked, 1.0)
+    assert set(made.plans) == {"default"}
+    assert "It crashed." in said[-1]

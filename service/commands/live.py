@@ -151,7 +151,7 @@ def _lowered(report: Mapping[str, Any]) -> str:
 
 
 def _blocks(report: Mapping[str, Any]) -> Table:
-    rows = sorted((b for b in report["blocks"] if b["ms"]), key=lambda b: -b["ms"])
+    rows = sorted((b for b in report["blocks"] if _ms(b)), key=lambda b: -_ms(b))
     shown = rows[:HEAVIEST]
     table = Table(title=f"Blocks ({len(shown)} heaviest of {len(rows)})")
     for column in ("layers", "cores", "layout", "template", "ms", "GFLOP/s", "share"):
@@ -159,10 +159,16 @@ def _blocks(report: Mapping[str, Any]) -> Table:
     for b in shown:
         names = b["layers"] if len(b["layers"]) <= 3 else [b["layers"][0], f"+{len(b['layers']) - 1}"]
         table.add_row(
-            " ".join(names) or "layout change", str(b["cores"]), _layout(b), b["template"], f"{b['ms']:.3f}",
-            f"{b['gflops']:.0f}" if b["gflops"] else "", f"{100 * b['share']:.1f}%",
+            " ".join(names) or "layout change", str(b["cores"]), _layout(b), b["template"], f"{_ms(b):.3f}",
+            f"{b['gflops']:.0f}" if b["gflops"] else "",
+            "with others" if b["share"] is None else f"{100 * b['share']:.1f}%",
         )  # fmt: skip
     return table
+
+
+def _ms(block: Mapping[str, Any]) -> float:
+    """Of a kernel, or of the call in which it runs beside others; 0 where that is not known."""
+    return block["ms"] or (block.get("together") or {}).get("ms") or 0.0
 
 
 def _layout(block: Mapping[str, Any]) -> str:

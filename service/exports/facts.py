@@ -59,6 +59,7 @@ class Row:
     knobs: str
     gain: float | None  # default knobs' time over the best found, as measured one by one
     tried: Tried | None
+    together: float | None = None  # ms of the call in which it runs beside others, which alone is timed
 
 
 @dataclass(frozen=True)
@@ -173,9 +174,10 @@ def rows(
                 knobs=" ".join(f"{k}={v}" for k, v in (block["knobs"] or {}).items()),
                 gain=_gain(attempts),
                 tried=attempts,
+                together=(block.get("together") or {}).get("ms"),
             )
         )
-    return sorted(found, key=lambda row: -(row.ms or 0.0))
+    return sorted(found, key=lambda row: -(row.ms or row.together or 0.0))
 
 
 def roofline(

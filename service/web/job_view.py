@@ -223,6 +223,7 @@ def _detail(box: Box, tried: Tried | None, peak: float | None, bandwidth: float 
         "knobs": dict(box.knobs) if box.knobs else None,
         "layouts": sorted(set(box.layouts.values())),
         "ms": box.ms,
+        "together": box.together,
         "share": box.share,
         "gflops": box.gflops or None,
         "roof": roof,

@@ -42,6 +42,7 @@ class Box:
     ms: float | None = None
     share: float | None = None  # of the time of all kernels, 0..1
     gflops: float | None = None
+    together: float | None = None  # ms of the call in which it runs beside others, which alone is timed
 
     @property
     def ids(self) -> tuple[str, ...]:
@@ -136,6 +137,7 @@ def _box(
         ms=known.get("ms"),
         share=known.get("share"),
         gflops=known.get("gflops"),
+        together=(known.get("together") or {}).get("ms"),
     )
 
 

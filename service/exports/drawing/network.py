@@ -157,17 +157,24 @@ def _box(
 
 def _foot(box: Box, left: float, bottom: float, heaviest: float) -> list[str]:
     """Time and share, or what the box hands on where no time is known."""
+    if box.together is not None:
+        text = f"with others {_milliseconds(box.together)}"
+        return [words(text, left + PAD, bottom - 6, "fact", width=28)]
     if box.ms is None or box.share is None:
         return [words("×".join(map(str, box.shape)), left + PAD, bottom - 6, "fact", width=28)]
     # Bars are to scale with the heaviest block, numbers are shares of the whole.
     room = WIDTH - 2 * PAD
     full = room * (box.share / heaviest if heaviest else 0.0)
     return [
-        words(f"{box.ms:.2f} ms" if box.ms >= 0.0095 else f"{box.ms * 1e3:.1f} µs", left + PAD, bottom - 8, "fact"),
+        words(_milliseconds(box.ms), left + PAD, bottom - 8, "fact"),
         words(f"{100 * box.share:.1f}%", left + WIDTH - PAD, bottom - 8, "fact", anchor="end"),
         tag("rect", x=left + PAD, y=bottom - 5, width=room, height=2.5, rx=1.25, class_="track"),
         tag("rect", x=left + PAD, y=bottom - 5, width=max(full, 0.5), height=2.5, rx=1.25, class_="share"),
     ]
+
+
+def _milliseconds(ms: float) -> str:
+    return f"{ms:.2f} ms" if ms >= 0.0095 else f"{ms * 1e3:.1f} µs"
 
 
 def _spoken(box: Box) -> str:
@@ -179,6 +186,8 @@ def _spoken(box: Box) -> str:
         parts.append(f"{box.cores} {'core' if box.cores == 1 else 'cores'}")
     if box.ms is not None and box.share is not None and not box.view:
         parts.append(f"{box.ms:.3g} ms, {100 * box.share:.1f}% of the time")
+    if box.together is not None:
+        parts.append(f"at the same time as others, all of them {box.together:.3g} ms")
     return "; ".join(parts)
 
 

@@ -101,6 +101,15 @@ def test_the_drawing_is_svg_with_one_group_a_block(tuned: Network) -> None:
     )
 
 
+def test_blocks_side_by_side_show_the_time_of_their_call(
+    graph: dict[str, Any], plan: dict[str, Any], blocks: list[dict[str, Any]]
+) -> None:
+    first = blocks[0] | {"ms": None, "share": None, "together": {"call": 0, "lane": 0, "ms": 0.5, "share": 0.1}}
+    drawn = draw(network(graph, plan, [first, *blocks[1:]])).svg
+    assert drawn.count("with others 0.50 ms") == 1
+    assert "at the same time as others, all of them 0.5 ms" in drawn
+
+
 def test_names_from_a_model_are_text_and_nothing_else(graph: dict[str, Any]) -> None:
     nasty = '"><script>alert(1)</script>&'
     text = json.dumps(graph).replace('"data_0"', json.dumps(nasty)).replace('"Conv_1"', json.dumps(nasty))

@@ -112,6 +112,13 @@ def test_rows_stand_heaviest_first_and_leave_out_views(report: dict[str, Any], g
     assert found[-1].title == "layout change"
 
 
+def test_kernels_side_by_side_have_the_time_of_their_call(report: dict[str, Any], graph: dict[str, Any]) -> None:
+    first = report["blocks"][0]
+    first |= {"ms": None, "share": None, "gflops": None, "together": {"call": 0, "lane": 1, "ms": 1e3, "share": 0.5}}
+    row = facts.rows(report, network(graph, None, []), {})[0]
+    assert (row.ms, row.together, row.layers) == (None, 1e3, tuple(first["layers"]))
+
+
 def test_the_roofline_names_what_binds_and_is_silent_where_the_peak_is_unknown(
     report: dict[str, Any], graph: dict[str, Any]
 ) -> None:

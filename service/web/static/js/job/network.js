@@ -211,6 +211,7 @@ function describe(box, plan) {
       "dl",
       { class: "kv" },
       ...pair("Time", box.ms === null || view ? null : ms(box.ms)),
+      ...pair("Time with others", box.together && ms(box.together)),
       ...pair("Share", box.share === null || view ? null : percent(box.share)),
       ...pair("Rate", box.gflops && gflops(box.gflops)),
       ...pair("Of the roofline", box.roof && `${percent(box.roof)}, bound by ${box.bound}`),

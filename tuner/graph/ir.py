@@ -123,6 +123,11 @@ class Graph:
                     found[name].append(layer)
         return {name: tuple(layers) for name, layers in found.items()}
 
+    @cached_property
+    def notes(self) -> dict[Any, Any]:
+        """What others found out about this Graph and keep with it, so that it is found out once; keys are theirs."""
+        return {}
+
     def type_of(self, name: str) -> Tensor | Constant:
         """The tensor or constant called ``name``. Raises KeyError when there is none."""
         return self.tensors[name] if name in self.tensors else self.constants[name]

@@ -81,6 +81,7 @@ class KernelTemplate(ABC):
     name: str
     version: int = 1
     precision: str = FP32  # what its kernels multiply; other precisions than fp32 serve such jobs alone
+    heavy: frozenset[str] = frozenset()  # operators that it accepts beside elementwise ones; of these it needs some
 
     @abstractmethod
     def accepts(self, workload: Graph, layouts: Layouts, device: Device) -> bool:

@@ -35,9 +35,10 @@ from tuner.types import Device
 class Conv2d(KernelTemplate):
     name = "conv2d"
     version = 4
+    heavy = frozenset({"Conv"})
 
     def accepts(self, workload: Graph, layouts: Layouts, device: Device) -> bool:
-        conv = anchored(workload, frozenset({"Conv"}), layouts)
+        conv = anchored(workload, self.heavy)
         if conv is None or len(workload.tensors[conv.inputs[0]].shape) != 4:
             return False
         weights = conv.inputs[1]

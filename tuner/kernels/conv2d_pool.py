@@ -33,6 +33,7 @@ class Conv2dPool(KernelTemplate):
 
     name = "conv2d_pool"
     version = 2
+    heavy = frozenset({"Conv"}) | _POOLS
 
     def accepts(self, workload: Graph, layouts: Layouts, device: Device) -> bool:
         pool = next((x for x in workload.layers if x.op in _POOLS), None)

@@ -32,6 +32,7 @@ class Conv2dPrologue(KernelTemplate):
 
     name = "conv2d_prologue"
     version = 1
+    heavy = frozenset({"Conv"})
 
     def accepts(self, workload: Graph, layouts: Layouts, device: Device) -> bool:
         convs = [x for x in workload.layers if x.op == "Conv"]

@@ -30,18 +30,17 @@ from tuner.kernels.epilogue import anchored
 from tuner.plan.layout import block_of
 from tuner.types import Device
 
-_CONV = frozenset({"Conv"})
-
 
 class ConvChain(KernelTemplate):
     name = "conv_chain"
     version = 1
+    heavy = frozenset({"Conv"})
 
     def accepts(self, workload: Graph, layouts: Layouts, device: Device) -> bool:
         pair = pair_of(workload)
         if pair is None or block_of(layouts[workload.outputs[0]]) != device.lanes:
             return False
-        if anchored(pair.front, _CONV, layouts) is None or anchored(pair.back, _CONV, layouts) is None:
+        if anchored(pair.front, self.heavy) is None or anchored(pair.back, self.heavy) is None:
             return False
         image = pair.first.inputs[0]
         if image not in workload.inputs or len(workload.tensors[image].shape) != 4:

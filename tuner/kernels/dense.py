@@ -28,9 +28,10 @@ from tuner.types import Device
 class Dense(KernelTemplate):
     name = "dense"
     version = 2
+    heavy = frozenset({"Gemm", "MatMul"})
 
     def accepts(self, workload: Graph, layouts: Layouts, device: Device) -> bool:
-        layer = anchored(workload, frozenset({"Gemm", "MatMul"}), layouts)
+        layer = anchored(workload, self.heavy)
         if layer is None or any(v != PLAIN for v in layouts.values()) or layer.inputs[0] not in workload.inputs:
             return False
         weights = workload.constants.get(layer.inputs[1])

@@ -47,9 +47,10 @@ class Concat(KernelTemplate):
 
     name = "concat"
     version = 2
+    heavy = frozenset({"Concat"})
 
     def accepts(self, workload: Graph, layouts: Layouts, device: Device) -> bool:
-        layer = anchored(workload, frozenset({"Concat"}), layouts)
+        layer = anchored(workload, self.heavy)
         if layer is None or not _layouts_fit(workload, layouts):
             return False
         block = block_of(layouts[workload.outputs[0]])
@@ -99,6 +100,7 @@ class Channels(KernelTemplate):
 
     name = "channels"
     version = 2
+    heavy = frozenset({"Concat", "Reshape", "Transpose"})
     LIMIT = 2048  # channels; beyond, the straight-line code outgrows the instruction cache
 
     def accepts(self, workload: Graph, layouts: Layouts, device: Device) -> bool:

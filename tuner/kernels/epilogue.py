@@ -221,18 +221,21 @@ def _broadcast(index: Sequence[Any], shape: Sequence[int]) -> tuple[Any, ...]:
     return tuple(0 if extent == 1 else i for i, extent in zip(index, shape, strict=True))
 
 
-def anchored(workload: Graph, ops: frozenset[str], layouts: Mapping[str, str]) -> Layer | None:
+def anchored(workload: Graph, ops: frozenset[str]) -> Layer | None:
     """The one anchor layer (op in ``ops``) whose result passes only through elementwise layers of the same shape.
 
     None when the workload is not of that form, has several outputs, or a type other than float32.
     """
-    anchors = [x for x in workload.layers if x.op in ops]
-    if len(anchors) != 1 or not elementwise_tail(workload, anchors[0], layouts):
-        return None
-    return anchors[0]
+    key = (anchored, ops)
+    if key not in workload.notes:
+        anchors = [x for x in workload.layers if x.op in ops]
+        fits = len(anchors) == 1 and elementwise_tail(workload, anchors[0])
+        workload.notes[key] = anchors[0] if fits else None
+    found: Layer | None = workload.notes[key]
+    return found
 
 
-def elementwise_tail(workload: Graph, anchor: Layer, layouts: Mapping[str, str]) -> bool:
+def elementwise_tail(workload: Graph, anchor: Layer) -> bool:
     """Whether all layers but ``anchor`` are elementwise in float32 and shaped like the anchor's single result."""
     if len(workload.outputs) != 1 or any(t.dtype != "float32" for t in workload.tensors.values()):
         return False

@@ -23,6 +23,7 @@ _INTEGERS = frozenset({"int32", "int64"})
 
 class Gather(KernelTemplate):
     name = "gather"
+    heavy = frozenset({"Gather"})
 
     def accepts(self, workload: Graph, layouts: Layouts, device: Device) -> bool:
         layers = [x for x in workload.layers if x.op == "Gather"]

@@ -24,9 +24,10 @@ from tuner.types import Device
 
 class LayerNorm(KernelTemplate):
     name = "layer_norm"
+    heavy = frozenset({"LayerNormalization"})
 
     def accepts(self, workload: Graph, layouts: Layouts, device: Device) -> bool:
-        layer = anchored(workload, frozenset({"LayerNormalization"}), layouts)
+        layer = anchored(workload, self.heavy)
         if layer is None or any(v != PLAIN for v in layouts.values()) or layer.inputs[0] not in workload.inputs:
             return False
         shape = workload.tensors[layer.inputs[0]].shape

@@ -22,6 +22,7 @@ from tuner.types import Device
 
 class Lrn(KernelTemplate):
     name = "lrn"
+    heavy = frozenset({"LRN"})
 
     def accepts(self, workload: Graph, layouts: Layouts, device: Device) -> bool:
         if len(workload.layers) != 1 or workload.layers[0].op != "LRN":

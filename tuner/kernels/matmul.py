@@ -28,6 +28,7 @@ from tuner.types import Device
 class MatMul(KernelTemplate):
     name = "matmul"
     version = 2
+    heavy = frozenset({"MatMul", "Transpose"})
 
     def accepts(self, workload: Graph, layouts: Layouts, device: Device) -> bool:
         floats = all(t.dtype == "float32" and t.elements for t in workload.tensors.values())

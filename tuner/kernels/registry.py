@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
 
 from tuner.errors import UserError
 from tuner.graph.ir import Graph
@@ -24,6 +25,7 @@ from tuner.kernels.softmax import Softmax
 from tuner.kernels.transpose import Transpose
 from tuner.kernels.windowed import Depthwise, Pool
 from tuner.kernels.winograd import Winograd
+from tuner.plan.elementwise import ELEMENTWISE
 from tuner.precision import FP32, allowed_in
 from tuner.types import Device
 
@@ -47,6 +49,20 @@ def template(name: str) -> KernelTemplate:
 def serving(
     workload: Graph, layouts: Layouts, device: Device, precision: str = FP32
 ) -> Iterator[KernelTemplate]:  # fmt: skip
-    """The templates that accept this workload with these layouts, best first; those of float32 in any precision."""
-    allowed = allowed_in(precision)
-    return (t for t in TEMPLATES if t.precision in allowed and t.accepts(workload, layouts, device))
+    """The templates that accept this workload with these layouts, best first; those of float32 in any precision.
+
+    A template is asked once about a workload with its layouts on a device.
+    """
+    answers = workload.notes.setdefault((serving, device, tuple(sorted(layouts.items()))), {})
+    for maker in concerned(frozenset([x.op for x in workload.layers]), precision):
+        if maker.name not in answers:
+            answers[maker.name] = maker.accepts(workload, layouts, device)
+        if answers[maker.name]:
+            yield maker
+
+
+@cache
+def concerned(ops: frozenset[str], precision: str = FP32) -> tuple[KernelTemplate, ...]:
+    """The templates that may accept a workload of these operators; the others need not be asked."""
+    heavy, allowed = ops - ELEMENTWISE, allowed_in(precision)
+    return tuple(t for t in TEMPLATES if t.precision in allowed and heavy <= t.heavy and bool(heavy) == bool(t.heavy))

@@ -25,9 +25,10 @@ class Slice(KernelTemplate):
 
     name = "slice"
     version = 1
+    heavy = frozenset({SLICE})
 
     def accepts(self, workload: Graph, layouts: Layouts, device: Device) -> bool:
-        layer = anchored(workload, frozenset({SLICE}), layouts)
+        layer = anchored(workload, self.heavy)
         if layer is None or layer.inputs[0] not in workload.inputs or cut_of(workload, layer) is None:
             return False
         names = (*workload.inputs, *workload.outputs)

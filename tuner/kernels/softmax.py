@@ -22,6 +22,7 @@ class Softmax(KernelTemplate):
 
     name = "softmax"
     version = 2
+    heavy = frozenset({"Softmax"})
 
     def accepts(self, workload: Graph, layouts: Layouts, device: Device) -> bool:
         if len(workload.layers) != 1 or workload.layers[0].op != "Softmax":

@@ -15,9 +15,10 @@ from tuner.types import Device
 
 class Transpose(KernelTemplate):
     name = "transpose"
+    heavy = frozenset({"Transpose"})
 
     def accepts(self, workload: Graph, layouts: Layouts, device: Device) -> bool:
-        layer = anchored(workload, frozenset({"Transpose"}), layouts)
+        layer = anchored(workload, self.heavy)
         if layer is None or any(v != PLAIN for v in layouts.values()):
             return False
         return layer.inputs[0] in workload.inputs and workload.tensors[layer.inputs[0]].elements > 0

@@ -71,7 +71,7 @@ class _Windowed(KernelTemplate):
     """What the three have in common; subclasses say what a window does."""
 
     def accepts(self, workload: Graph, layouts: Layouts, device: Device) -> bool:
-        layer = anchored(workload, self.ops, layouts)
+        layer = anchored(workload, self.heavy)
         if layer is None or len(workload.tensors[layer.inputs[0]].shape) != 4 or layer.inputs[0] not in workload.inputs:
             return False
         out = workload.tensors[workload.outputs[0]].shape
@@ -79,8 +79,6 @@ class _Windowed(KernelTemplate):
         if layout == PLAIN and (out[2:] != (1, 1) or out[1] % device.lanes):
             return False
         return block_of(layout) in {0, device.lanes} and self.fits(workload, layer)
-
-    ops: frozenset[str]
 
     @abstractmethod
     def fits(self, workload: Graph, layer: Layer) -> bool:
@@ -95,7 +93,7 @@ class _Windowed(KernelTemplate):
         return value
 
     def space(self, workload: Graph, layouts: Layouts, device: Device) -> Space:
-        window = Window.of(workload, _anchor(workload, self.ops))
+        window = Window.of(workload, _anchor(workload, self.heavy))
         height, width = window.out
         reg_n = [n for n in range(1, min(width, 14) + 1) if width % n == 0 or (n >= 4 and -width % n <= 1)]
         rows = sorted(set(divisors(height, 8)) | {height})
@@ -106,7 +104,7 @@ class _Windowed(KernelTemplate):
         return Space({"reg_n": reg_n, "rows": rows}, {"reg_n": max(n for n in reg_n if n <= 8), "rows": row})
 
     def build(self, workload: Graph, layouts: Layouts, knobs: Knobs, cores: int, device: Device) -> Kernel:
-        layer = _anchor(workload, self.ops)
+        layer = _anchor(workload, self.heavy)
         window = Window.of(workload, layer)
         body = Body(workload, layouts)
         lanes, data = device.lanes, body.input(layer.inputs[0])
@@ -197,7 +195,7 @@ class Depthwise(_Windowed):
     """Depthwise convolution (groups == channels in == channels out)."""
 
     name = "depthwise"
-    ops = frozenset({"Conv"})
+    heavy = frozenset({"Conv"})
 
     def fits(self, workload: Graph, layer: Layer) -> bool:
         weights = layer.inputs[1]
@@ -229,7 +227,7 @@ class Pool(_Windowed):
     """Max, average and global pooling (and the mean over height and width)."""
 
     name = "pool"
-    ops = frozenset({"MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool", "ReduceMean"})
+    heavy = frozenset({"MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool", "ReduceMean"})
 
     def fits(self, workload: Graph, layer: Layer) -> bool:
         if layer.op == "ReduceMean":

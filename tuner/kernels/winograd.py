@@ -31,9 +31,10 @@ from tuner.types import Device
 class Winograd(KernelTemplate):
     name = "winograd"
     version = 2
+    heavy = frozenset({"Conv"})
 
     def accepts(self, workload: Graph, layouts: Layouts, device: Device) -> bool:
-        conv = anchored(workload, frozenset({"Conv"}), layouts)
+        conv = anchored(workload, self.heavy)
         if conv is None or conv.inputs[0] not in workload.inputs or len(workload.tensors[conv.inputs[0]].shape) != 4:
             return False
         weights = workload.constants.get(conv.inputs[1])

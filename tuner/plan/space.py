@@ -34,6 +34,7 @@ class Variant:
     template: str
     reads: Mapping[str, str]
     writes: Mapping[str, str]
+    bound: Bound | None = field(default=None, compare=False, repr=False)  # the workload, if it was made to find this
 
 
 class BlockRules(Protocol):
@@ -120,7 +121,7 @@ class PlanSpace:
         """The canonical workload and how it is bound in the Graph; made when first asked for."""
         layers = self.questions[question].layers  # several questions may be about the same: see Variant
         if layers not in self._bound:
-            self._bound[layers] = workload_of(self.graph, layers)
+            self._bound[layers] = self.questions[question].variant.bound or workload_of(self.graph, layers)
         return self._bound[layers]
 
     @cached_property
@@ -170,9 +171,11 @@ def plan_space(
         masks, whole = cones.ending_in(sink)
         complete &= whole
         for mask in masks:
-            layers = tuple(graph.layers[i].id for i in bits(mask))
-            for variant in rules.variants(graph, layers):
-                key = (signatures.of(mask), variant.template, _positional(graph, layers, variant))
+            layers = tuple([graph.layers[i].id for i in bits(mask)])
+            variants = rules.variants(graph, layers)
+            signature = signatures.of(mask) if variants else None
+            for variant in variants:
+                key = (signature, variant.template, _positional(graph, layers, variant))
                 if key not in asked:
                     asked[key] = len(questions)
                     questions.append(BlockQuestion(layers, variant))

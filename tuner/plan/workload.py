@@ -7,9 +7,9 @@ and whose weights carry no digest: two convolutions of equal shape are one workl
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from tuner.graph.ir import Graph, Layer
+from tuner.graph.ir import Constant, Graph, Layer, Tensor
 
 
 @dataclass(frozen=True)
@@ -58,8 +58,19 @@ def workload_of(graph: Graph, layer_ids: Iterable[str]) -> Bound:
             )
             for k, x in enumerate(layers)
         ),
-        tensors={rename[n]: replace(graph.tensors[n], name=rename[n]) for n in (*inputs, *made)},
-        constants={rename[n]: replace(graph.constants[n], name=rename[n], digest="") for n in constants},
+        tensors={rename[n]: _tensor(rename[n], graph.tensors[n]) for n in (*inputs, *made)},
+        constants={rename[n]: _constant(rename[n], graph.constants[n]) for n in constants},
         opset=graph.opset,
     )
     return Bound(workload, {new: old for old, new in rename.items() if old})
+
+
+# Not dataclasses.replace: a model of a thousand layers has tens of thousands of these.
+
+
+def _tensor(name: str, like: Tensor) -> Tensor:
+    return Tensor(name, like.shape, like.dtype)
+
+
+def _constant(name: str, like: Constant) -> Constant:
+    return Constant(name, like.shape, like.dtype, value=like.value)

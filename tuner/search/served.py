@@ -45,7 +45,7 @@ class Served:
                 if template is not None:
                     reads = {bound.names[n]: v for n, v in read.items() if len(workload.tensors[n].shape) == 4}
                     writes = {bound.names[n]: v for n, v in write.items() if len(workload.tensors[n].shape) == 4}
-                    found.append(Variant(template.name, reads, writes))
+                    found.append(Variant(template.name, reads, writes, bound))
         if not found and len(layers) == 1:
             return (_plain(graph, IMPORTED, layers),)
         return found

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import pytest
 from kernel_cases import GENERATORS, check, generate, machines_of, runs_here
 
-from tuner.kernels.registry import TEMPLATES
+from tuner.kernels.registry import TEMPLATES, serving
+from tuner.precision import BF16
 from tuner.types import Device
 
 FEW = {
@@ -47,6 +48,15 @@ def test_every_template_has_a_generator_of_cases() -> None:
 def test_kernels_are_right(name: str, machine: str, seed: int) -> None:
     made = machines_of(name)[machine]
     check(BY_NAME[name], generate(name, made, seed), made)
+
+
+@pytest.mark.parametrize("name", GENERATORS)
+def test_every_template_that_accepts_a_case_is_asked(name: str) -> None:
+    for machine in machines_of(name).values():
+        for seed in range(20):
+            case = generate(name, machine, seed)
+            accepting = [t for t in TEMPLATES if t.accepts(case.workload, case.layouts, machine)]
+            assert accepting == list(serving(case.workload, case.layouts, machine, BF16))
 
 
 @pytest.mark.slow

@@ -128,9 +128,9 @@ class Candidate:
     @cached_property
     def record_key(self) -> str:
         """Identity of the question that knobs answer, apart from device, toolchain and protocol."""
-        return digest(
-            [self.workload_hash, dict(sorted(self.layouts.items())), self.template, self.template_version, self.cores,
-             self.precision, self.residency]
+        return record_key(
+            self.workload_hash, self.layouts, self.template, self.template_version, self.cores, self.precision,
+            self.residency,
         )  # fmt: skip
 
     def to_json(self) -> dict[str, Any]:
@@ -262,6 +262,14 @@ class JobSpec:
 
 # Made once: that costs more than to use it.
 _CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), default=list)
+
+
+def record_key(
+    workload_hash: str, layouts: Mapping[str, str], template: str, version: int, cores: int, precision: str,
+    residency: str,
+) -> str:  # fmt: skip
+    """``Candidate.record_key`` of what is not a Candidate yet."""
+    return digest([workload_hash, dict(sorted(layouts.items())), template, version, cores, precision, residency])
 
 
 def digest(value: Any) -> str:

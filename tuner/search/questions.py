@@ -7,14 +7,14 @@ from dataclasses import dataclass, field, replace
 
 from tuner.build.blocks import block_layouts
 from tuner.graph.ir import Graph
-from tuner.kernels.base import Space
+from tuner.kernels.base import KernelTemplate, Space
 from tuner.kernels.registry import serving, template
 from tuner.plan.joins import free_blocks
 from tuner.plan.plan import IMPORTED, VIEW, Block, Plan
 from tuner.plan.workload import workload_of
 from tuner.search.knobs import KnobSearch
 from tuner.search.lowering import needless, precision_for, twin
-from tuner.types import Candidate, Device
+from tuner.types import Candidate, Device, record_key
 
 
 @dataclass(frozen=True)
@@ -143,12 +143,7 @@ def question_of(
     precision: str, seed: int, residency: str, alternatives: bool, planned: int, exact: frozenset[str] = frozenset(),
 ) -> Question:  # fmt: skip
     """What a kernel for this workload with these layouts should be. ``planned``: cores, until anything is measured."""
-    makers = [template(planned_template)]
-    if alternatives:
-        allowed = precision_for(workload, precision, exact)
-        makers += [t for t in serving(workload, layouts, device, allowed) if t.name != planned_template]
-    names = {maker.name for maker in makers}
-    makers = [maker for maker in makers if maker.name != needless(workload, planned_template, names)]
+    makers = _makers(workload, layouts, planned_template, device, precision, exact, alternatives)
     spaces = [maker.space(workload, layouts, device) for maker in makers]
     searches, written = {}, workload.to_json()
     for maker, space in zip(makers, spaces, strict=True):
@@ -159,8 +154,34 @@ def question_of(
                 residency=residency,
             )  # fmt: skip
             searches[maker.name, count] = KnobSearch(candidate, workload, space, device, seed)
-    first = twin(workload, planned_template, names)
+    first = twin(workload, planned_template, {maker.name for maker in makers})
     return Question(workload, layouts, planned_template, spaces[0], searches, planned, twin=first)
+
+
+def record_keys(
+    workload: Graph, layouts: Mapping[str, str], planned_template: str, device: Device, *, cores: Sequence[int],
+    precision: str, residency: str, exact: frozenset[str] = frozenset(),
+) -> list[str]:  # fmt: skip
+    """Those of the searches of a question with alternatives, told without making it: many questions are never asked."""
+    makers = _makers(workload, layouts, planned_template, device, precision, exact, alternatives=True)
+    return [
+        record_key(workload.hash, layouts, maker.name, maker.version, count, maker.precision, residency)
+        for maker in makers
+        for count in cores
+    ]
+
+
+def _makers(
+    workload: Graph, layouts: Mapping[str, str], planned: str, device: Device, precision: str, exact: Collection[str],
+    alternatives: bool,
+) -> list[KernelTemplate]:  # fmt: skip
+    """The templates that take part in a question, the planned one first."""
+    makers = [template(planned)]
+    if alternatives:
+        allowed = precision_for(workload, precision, exact)
+        makers += [maker for maker in serving(workload, layouts, device, allowed) if maker.name != planned]
+    left_out = needless(workload, planned, {maker.name for maker in makers})
+    return [maker for maker in makers if maker.name != left_out]
 
 
 def answered(

@@ -8,7 +8,7 @@ layer, which mostly suit it too, so that one costs two or three trials.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import ceil
 from typing import Any
@@ -28,29 +28,53 @@ from tuner.precision import FP32
 from tuner.search.blocks import machine_of
 from tuner.search.knobs import KnobSearch
 from tuner.search.predictor import BlockPredictor
-from tuner.search.questions import Asked, Question, question_of
+from tuner.search.questions import Asked, Question, question_of, record_keys
 from tuner.search.samples import Samples
 from tuner.search.served import Served
 from tuner.search.strategies.base import State, Strategy, evaluations_of, is_known
 from tuner.search.tuning import Tuning
-from tuner.types import Candidate, Purpose, Trial
+from tuner.types import Candidate, Device, Purpose, Trial
 
 BATCH, MOST = 4, 32  # evaluations asked of the strategy at once: the fewest, and the most
 SHARE = 0.05  # of the time that measuring them takes, for asking
 HANDED_ON = 2  # best knobs of kindred blocks that a new block is tried with
 _NOTHING = 0.0  # seconds of views and free concatenations, which compute nothing, and of layers in no other block
 
-Make = Callable[[Graph, dict[str, str], str], Question]  # (workload, layouts, template) -> question
+
+@dataclass(frozen=True)
+class Asking:
+    """What all further questions of a job have in common."""
+
+    device: Device
+    cores: tuple[int, ...]
+    precision: str
+    exact: frozenset[str]  # as in ``tuner.search.questions``
+    residency: str
+    seed: int
+
+    def question(self, workload: Graph, layouts: Mapping[str, str], template: str) -> Question:
+        """How fast is this workload with these layouts, by this template or another?"""
+        return question_of(
+            workload, layouts, template, self.device, cores=self.cores, precision=self.precision, seed=self.seed,
+            exact=self.exact, residency=self.residency, alternatives=True, planned=max(self.cores),
+        )  # fmt: skip
+
+    def record_keys(self, workload: Graph, layouts: Mapping[str, str], template: str) -> list[str]:
+        """Those of what the question would look for."""
+        return record_keys(
+            workload, layouts, template, self.device, cores=self.cores, precision=self.precision, exact=self.exact,
+            residency=self.residency,
+        )  # fmt: skip
 
 
 @dataclass
 class Replanning:
-    """One search for a plan. ``tuning`` holds what is known, and measures; ``make`` makes further questions."""
+    """One search for a plan. ``tuning`` holds what is known, and measures; ``asking`` makes further questions."""
 
     state: State
     strategy: Strategy
     tuning: Tuning
-    make: Make
+    asking: Asking
     _asked: dict[int, Question] = field(default_factory=dict)  # by the space's questions
 
     def __post_init__(self) -> None:
@@ -71,13 +95,13 @@ class Replanning:
 
     def recall(self) -> None:
         """Take in what this job or others have measured of blocks that the tuned plan does not have."""
-        new = {n: self._question(n) for n in range(len(self.space.questions)) if self._open(n)}
-        self.tuning.add(*new.values(), unknown=False)
-        known = {id(question) for question in self.tuning.questions}
-        for number, question in new.items():
-            if id(question) in known:
-                self._asked[number] = question
-                self.tell(number)
+        asker = {key: n for n in range(len(self.space.questions)) if self._open(n) for key in self._record_keys(n)}
+        heard = self.tuning.heard(asker)
+        new = {n: self._question(n) for n in sorted({asker[key] for key in heard.record_keys})}
+        self.tuning.add(*new.values(), heard=heard)
+        self._asked |= new
+        for number in new:
+            self.tell(number)
 
     def run(self, runner: Runner, trials: int | None, deadline: float | None) -> Iterator[Trial]:
         """Measure within the budget; yields each trial after it was stored.
@@ -174,8 +198,14 @@ class Replanning:
         return number not in self._asked and number not in self._unasked
 
     def _question(self, number: int) -> Question:
-        template = self.space.questions[number].template
-        return self.make(self.space.workload(number), self.space.layouts(number), template)
+        return self.asking.question(*self._about(number))
+
+    def _record_keys(self, number: int) -> list[str]:
+        return self.asking.record_keys(*self._about(number))
+
+    def _about(self, number: int) -> tuple[Graph, dict[str, str], str]:
+        """Workload, layouts and template of a question of the space."""
+        return self.space.workload(number), self.space.layouts(number), self.space.questions[number].template
 
     def _handed_on(self, question: Question, template: str) -> list[dict[str, int]]:
         """The best knobs of known questions around the same heavy layer, the fastest first."""
@@ -205,14 +235,8 @@ def replan(
     conversions = {name: 2 * tensor.bytes / machine.bandwidth for name, tensor in graph.tensors.items()}
     space = plan_space(graph, device, cores, Served(device, narrow), residency=residency, conversions=conversions)
     predictor = BlockPredictor(space, BlockModel(machine, tuning.seed), samples)
-
-    def make(workload: Graph, layouts: dict[str, str], template: str) -> Question:
-        return question_of(
-            workload, layouts, template, device, cores=cores, precision=precision, seed=tuning.seed, exact=exact,
-            residency=residency, alternatives=True, planned=max(cores),
-        )  # fmt: skip
-
-    return Replanning(State(space, tuning.seed, predictor=predictor), strategy, tuning, make)
+    asking = Asking(device, tuple(cores), precision, exact, residency, tuning.seed)
+    return Replanning(State(space, tuning.seed, predictor=predictor), strategy, tuning, asking)
 
 
 def _unasked(space: PlanSpace) -> frozenset[int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
@@ -25,6 +25,19 @@ FINAL_ROUNDS = (False, False, True)  # ... first the best alone, and those that 
 CONTROLLED = 0.8  # share of the model's time whose default kernels are measured again beside the finalists
 LAST_SHARE = 0.3  # of the search time kept for cores and finalists ...
 CORES_SHARE = 0.4  # ... and of that, at most, for cores
+
+
+@dataclass(frozen=True)
+class Heard:
+    """What is known of questions before they are asked."""
+
+    theirs: Sequence[Trial]  # measured by other jobs, or by an earlier run of this one
+    mine: Sequence[Trial]  # known to this job already
+
+    @property
+    def record_keys(self) -> set[str]:
+        """Of the searches that are known."""
+        return {trial.candidate.record_key for trial in (*self.theirs, *self.mine)}
 
 
 @dataclass
@@ -63,26 +76,27 @@ class Tuning:
         self._every = searches
         self.allocation = Allocation(self._mains(), BoostedTrees(seed=self.seed), self.experience)
 
-    def add(self, *questions: Question, unknown: bool = True) -> None:
-        """Ask more questions; what this job or the store knows of them is taken in. Their knobs are not searched.
-
-        Without ``unknown`` those that nothing was ever measured of are left out.
-        """
-        by_key = {s.candidate.record_key: (q, s) for q in questions for s in q.searches.values()}
-        mine = [t for t in self.trials if t.candidate.record_key in by_key]
+    def heard(self, record_keys: Collection[str]) -> Heard:
+        """What this job or the store knows of these questions."""
+        keys = frozenset(record_keys)
+        mine = [t for t in self.trials if t.candidate.record_key in keys]
         ours = {t.candidate.key for t in mine}
-        stored = () if self.fresh else self.store.known(list(by_key))
-        theirs = [t for t in stored if t.candidate.key not in ours and not t.passing]
-        told = [*theirs, *mine]
-        having = {id(by_key[t.candidate.record_key][0]) for t in told}
-        for question in questions:
-            if unknown or id(question) in having:
-                self.questions.append(question)
-                self._names |= {id(s): question for s in question.searches.values()}
-                self._every |= {s.candidate.record_key: s for s in question.searches.values()}
-        self.reused += len({t.candidate.key for t in theirs})
-        self.trials += theirs
-        for trial in told:
+        stored = () if self.fresh else self.store.known(keys)
+        return Heard([t for t in stored if t.candidate.key not in ours and not t.passing], mine)
+
+    def add(self, *questions: Question, heard: Heard | None = None) -> None:
+        """Ask more questions, and take in what is known of them; their knobs are not searched.
+
+        ``heard``: that, if it was asked for before; it is about these questions alone.
+        """
+        by_key = {s.candidate.record_key: s for q in questions for s in q.searches.values()}
+        heard = self.heard(by_key) if heard is None else heard
+        self.questions += questions
+        self._names |= {id(s): question for question in questions for s in question.searches.values()}
+        self._every |= by_key
+        self.reused += len({t.candidate.key for t in heard.theirs})
+        self.trials += heard.theirs
+        for trial in (*heard.theirs, *heard.mine):
             self._tell(trial)
 
     def focus(self, asked: Mapping[tuple[str, ...], Question]) -> None:

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 
+import pytest
+
+import tuner.search.replanning as replanning_module
 from tests.unit.search.search_fakes import DEVICE, FakeRunner, MemoryStore
 from tuner.graph.ir import Constant, Graph, Layer, Tensor, freeze_attrs
+from tuner.kernels.base import KernelTemplate
+from tuner.kernels.registry import TEMPLATES
 from tuner.plan.legality import validate
 from tuner.search.fusion import greedy
 from tuner.search.questions import Question, answered, distinct, questions
 from tuner.search.replanning import BATCH, MOST, SHARE, Replanning, at_once, replan
 from tuner.search.strategies.joint import Joint
 from tuner.search.tuning import Tuning
-from tuner.types import Candidate, FailureKind
+from tuner.types import Candidate, Device, FailureKind
 
 CORES = (1, 2, 4)
 
@@ -128,6 +134,41 @@ def test_what_is_stored_of_other_plans_gives_the_plan_without_measuring() -> Non
     assert chosen is not None and before is not None and chosen.seconds == before.seconds
     assert second.plan(chosen)[0].hash == first.plan(before)[0].hash
     assert later.measured == 0 and later.reused == len({t.candidate.key for t in tuning.trials})
+
+
+def test_of_blocks_that_nothing_is_known_of_no_question_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    graph, runner = residual_net(), FakeRunner(seconds)
+    tuning, _ = tuned(runner, graph)
+    made = []
+    monkeypatch.setattr(replanning_module, "question_of", lambda *args, **options: made.append(args))
+    replan(graph, CORES, "cache", tuning, Joint()).recall()
+    assert made == []
+
+
+def test_a_template_is_asked_once_about_a_block_with_its_layouts(monkeypatch: pytest.MonkeyPatch) -> None:
+    graph, runner = residual_net(), FakeRunner(seconds)
+    tuning, _ = tuned(runner, graph)
+    asked: list[tuple[str, Graph, Mapping[str, str]]] = []
+    for maker in {type(t): t for t in TEMPLATES}.values():
+        note(maker, asked, monkeypatch)
+    replan(graph, CORES, "cache", tuning, Joint()).recall()
+    times = Counter((name, id(workload), tuple(sorted(layouts.items()))) for name, workload, layouts in asked)
+    assert set(times.values()) == {1}
+    of_other_operators = {"pool", "dense", "matmul", "concat", "softmax", "conv2d_bf16"}
+    assert not of_other_operators & {name for name, *_ in asked}
+
+
+def note(
+    maker: KernelTemplate, asked: list[tuple[str, Graph, Mapping[str, str]]], monkeypatch: pytest.MonkeyPatch
+) -> None:  # fmt: skip
+    """Have a template note what it is asked to accept."""
+    accepts = maker.accepts
+
+    def noting(workload: Graph, layouts: Mapping[str, str], device: Device) -> bool:
+        asked.append((maker.name, workload, dict(layouts)))
+        return accepts(workload, layouts, device)
+
+    monkeypatch.setattr(maker, "accepts", noting)
 
 
 def test_only_what_was_ever_measured_is_recalled() -> None:

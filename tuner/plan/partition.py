@@ -9,15 +9,17 @@ that it may not be the optimum.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
+from math import inf
+from typing import NamedTuple
 
 import numpy as np
 
 from tuner.errors import InternalError
+from tuner.plan.handover import Wanted
 from tuner.plan.layout import PLAIN
 from tuner.plan.plan import Block, Plan
-from tuner.plan.space import Demands, PlanSpace
+from tuner.plan.space import PlanSpace
 
 Table = np.ndarray  # seconds, [questions, cores]; NaN = unknown, inf = failed
 WIDEST = 20_000
@@ -48,58 +50,54 @@ def best_partition(space: PlanSpace, seconds: Table) -> Choice:
     return Choice(blocks, cores, total, exact)
 
 
-@dataclass(frozen=True)
-class _Step:
+class _Step(NamedTuple):
     """How a state was reached most cheaply."""
 
     seconds: float  # so far
     block: int  # laid last; -1 at the start
-    before: tuple[int, Demands] | None  # the state before it
+    before: tuple[int, Wanted] | None  # the state before it
 
 
 # Layers left (bit set) -> what is wanted of them -> how that was reached.
-_Bucket = dict[int, dict[Demands, _Step]]
+_Bucket = dict[int, dict[Wanted, _Step]]
 
 
 class _Chooser:
     """One run of the dynamic programme. ``cost``: seconds of each question on its best core count."""
 
     def __init__(self, space: PlanSpace, cost: list[float]) -> None:
-        self._space, self._cost = space, cost
-        self._several = any(v != PLAIN for b in space.blocks for v in (*b.reads.values(), *b.writes.values()))
+        self._space, self._cost, self._hand_over = space, cost, space.hand_over
         self._exact = True
 
     def run(self) -> tuple[tuple[int, ...], float, bool]:
-        space = self._space
-        count = len(space.graph.layers)
+        hand_over, cost, count = self._hand_over, self._cost, len(self._space.graph.layers)
         buckets: list[_Bucket] = [{} for _ in range(count + 1)]  # by the position of the last layer left, plus one
-        wanted = frozenset((n, PLAIN) for n in space.graph.outputs) if self._several else frozenset()
-        buckets[count][(1 << count) - 1] = {wanted: _Step(0.0, -1, None)}
+        buckets[count][(1 << count) - 1] = {hand_over.at_end(self._space.graph.outputs): _Step(0.0, -1, None)}
         for last in range(count, 0, -1):
             bucket = buckets[last] = self._narrow(buckets[last])
+            offered = [(i, mask, cost[q]) for i, mask, q in self._space.ending_in[last - 1] if cost[q] < inf]
             for left, steps in bucket.items():
-                for index in space.by_sink[last - 1]:
-                    block = space.blocks[index]
-                    if block.mask & left != block.mask or self._cost[block.question] == np.inf:
+                for index, mask, seconds in offered:
+                    if mask & left != mask:
                         continue
-                    rest = left & ~block.mask
+                    rest = left ^ mask
                     target = buckets[rest.bit_length()].setdefault(rest, {})
-                    for demands, step in steps.items():
-                        extra, following = self._hand_over(demands, index)
-                        total = step.seconds + self._cost[block.question] + extra
+                    for wanted, step in steps.items():
+                        extra, following = hand_over.past(wanted, index)
+                        total = step.seconds + seconds + extra
                         known = target.get(following)
                         if known is None or total < known.seconds:
-                            target[following] = _Step(total, index, (left, demands))
-        ends = {d: step.seconds + self._inputs(d) for d, step in buckets[0].get(0, {}).items()}
+                            target[following] = _Step(total, index, (left, wanted))
+        ends = {w: step.seconds + hand_over.at_start(w) for w, step in buckets[0].get(0, {}).items()}
         if not ends:
             raise InternalError("No plan has a time for each of its blocks.", code="no-plan")
         final = min(ends, key=ends.__getitem__)
         return self._walk(buckets, final), ends[final], self._exact
 
     @staticmethod
-    def _walk(buckets: list[_Bucket], final: Demands) -> tuple[int, ...]:
+    def _walk(buckets: list[_Bucket], final: Wanted) -> tuple[int, ...]:
         blocks: list[int] = []
-        state: tuple[int, Demands] = (0, final)
+        state: tuple[int, Wanted] = (0, final)
         while True:
             step = buckets[state[0].bit_length()][state[0]][state[1]]
             if step.before is None:
@@ -109,7 +107,7 @@ class _Chooser:
 
     def _narrow(self, bucket: _Bucket) -> _Bucket:
         """Without states that another one beats whatever comes, and without the dearest if there are too many."""
-        if self._several:
+        if self._hand_over.several:
             bucket = {left: self._undominated(steps) for left, steps in bucket.items()}
         if sum(len(steps) for steps in bucket.values()) <= WIDEST:
             return bucket
@@ -123,44 +121,19 @@ class _Chooser:
         names = {left: list(steps) for left, steps in bucket.items()}
         kept: _Bucket = {}
         for _, left, number in ranked[:WIDEST]:
-            demands = names[left][number]
-            kept.setdefault(left, {})[demands] = bucket[left][demands]
+            wanted = names[left][number]
+            kept.setdefault(left, {})[wanted] = bucket[left][wanted]
         return kept
 
-    def _undominated(self, steps: dict[Demands, _Step]) -> dict[Demands, _Step]:
+    def _undominated(self, steps: dict[Wanted, _Step]) -> dict[Wanted, _Step]:
         """A state is out when a cheaper one, even if all it wants beyond had to be converted, costs no more."""
         if len(steps) == 1:
             return steps
-        kept: dict[Demands, _Step] = {}
-        for demands, step in sorted(steps.items(), key=lambda item: item[1].seconds):
-            if not any(other.seconds + self._convert(d - demands) <= step.seconds for d, other in kept.items()):
-                kept[demands] = step
+        beyond, kept = self._hand_over.beyond, dict[Wanted, _Step]()
+        for wanted, step in sorted(steps.items(), key=lambda item: item[1].seconds):
+            if not any(other.seconds + beyond(w, wanted) <= step.seconds for w, other in kept.items()):
+                kept[wanted] = step
         return kept
-
-    def _hand_over(self, demands: Demands, index: int) -> tuple[float, Demands]:
-        """Seconds of layout changes that this block settles, and what is wanted of the blocks before it.
-
-        A tensor is converted once for all that want it so.
-        """
-        if not self._several:
-            return 0.0, demands
-        known = self._space.handed_over
-        if (index, demands) not in known:
-            known[index, demands] = self._handed_over(demands, index)
-        return known[index, demands]
-
-    def _handed_over(self, demands: Demands, index: int) -> tuple[float, Demands]:
-        block = self._space.blocks[index]
-        writes = block.writes
-        seconds = self._convert((n, v) for n, v in demands if n in writes and writes[n] != v)
-        return seconds, frozenset(d for d in demands if d[0] not in writes).union(block.reads.items())
-
-    def _inputs(self, demands: Demands) -> float:
-        """The model's inputs come plain."""
-        return self._convert(d for d in demands if d[1] != PLAIN)
-
-    def _convert(self, demands: Iterable[tuple[str, str]]) -> float:
-        return sum(self._space.conversions.get(tensor, 0.0) for tensor, _ in demands)
 
 
 def choice_seconds(space: PlanSpace, choice: Choice, table: Table) -> float:

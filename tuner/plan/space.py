@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from tuner.errors import UserError
 from tuner.graph.ir import Graph, Layer
 from tuner.plan.cones import Cones, bits
+from tuner.plan.handover import HandOver
 from tuner.plan.layout import PLAIN
 from tuner.plan.workload import Bound, workload_of
 from tuner.types import Candidate, Device
@@ -74,9 +75,6 @@ class BlockQuestion:
         return self.variant.template
 
 
-Demands = frozenset[tuple[str, str]]  # (tensor, layout wanted of it)
-
-
 @dataclass(frozen=True)
 class PlanSpace:
     """All that may be decided about a Graph on a device. Made by ``plan_space``."""
@@ -105,6 +103,12 @@ class PlanSpace:
         return tuple(tuple(each) for each in found)
 
     @cached_property
+    def ending_in(self) -> tuple[tuple[tuple[int, int, int], ...], ...]:
+        """The same with what a dynamic programme asks of the blocks: (index, mask, question) of each."""
+        blocks = self.blocks
+        return tuple(tuple((i, blocks[i].mask, blocks[i].question) for i in each) for each in self.by_sink)
+
+    @cached_property
     def block_of(self) -> Mapping[frozenset[str], tuple[int, ...]]:
         """Set of layers -> its blocks, one per variant."""
         found: dict[frozenset[str], tuple[int, ...]] = {}
@@ -125,9 +129,9 @@ class PlanSpace:
         return self._bound[layers]
 
     @cached_property
-    def handed_over(self) -> dict[tuple[int, Demands], tuple[float, Demands]]:
-        """What ``tuner.plan.partition`` keeps from one of its runs for the next: it does not depend on times."""
-        return {}
+    def hand_over(self) -> HandOver:
+        """What layouts cost between the blocks."""
+        return HandOver(self.blocks, self.conversions)
 
     def workload(self, question: int) -> Graph:
         """The canonical workload of a question."""

@@ -13,6 +13,7 @@ from plan_spaces import TwoLayouts, space_of
 from tuner.errors import InternalError
 from tuner.graph.ir import Graph
 from tuner.plan import partition
+from tuner.plan.handover import HandOver
 from tuner.plan.partition import Choice, best_partition, choice_seconds, to_plan
 from tuner.plan.plan import Plan
 from tuner.plan.space import PlanSpace, crossing, plan_space
@@ -190,3 +191,15 @@ def test_states_that_were_dropped_are_admitted(monkeypatch: pytest.MonkeyPatch) 
     assert best.exact and not narrow.exact
     assert best.seconds <= narrow.seconds == pytest.approx(choice_seconds(space, narrow, table))
     assert can_run(to_plan(space, narrow), graph)
+
+
+def test_what_layouts_cost_is_found_out_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    space = plan_space(residual(), DEVICE, (1, 2), TwoLayouts(), conversions=dict.fromkeys(residual().tensors, 0.5))
+    table, found = table_of(space), []
+    worked_out = HandOver._past
+    monkeypatch.setattr(HandOver, "_past", lambda *args: found.append(args) or worked_out(*args))
+    first = best_partition(space, table)
+    assert found
+    found.clear()
+    assert best_partition(space, table) == first
+    assert not found

@@ -65,7 +65,7 @@ class Features:
             derived = self._chain.derived(knobs, self._cores)
         else:
             derived = _derived(self._shape, self._conv, knobs, self._cores, self._device)
-        return [*self._base, *(float(knobs.get(k, NAN)) for k in KNOBS), *derived, *self._terms(knobs)]
+        return [*self._base, *[float(knobs.get(k, NAN)) for k in KNOBS], *derived, *self._terms(knobs)]
 
     def expected(self, points: Sequence[Mapping[str, int]]) -> np.ndarray:
         """Log-seconds ``[points]`` by the analytic model; where there is none, those of the machine's peak for all."""
@@ -80,7 +80,7 @@ class Features:
 
     def _cycles(self, conv: ConvFacts, knobs: Mapping[str, int]) -> tuple[float, ...]:
         """The terms of the analytic model; rows and expectations ask for the same points."""
-        key = tuple(knobs.get(name, 0) for name in COUNTED)
+        key = tuple([knobs.get(name, 0) for name in COUNTED])
         if key not in self._known:
             self._known[key] = conv_terms(conv, knobs, self._cores, self._device)
         return self._known[key]

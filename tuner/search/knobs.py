@@ -58,6 +58,7 @@ class KnobSearch:
         self._best: tuple[float, str] | None = None  # seconds, key: asked for far more often than told
         self._finals: Counter[str] = Counter()  # knob key -> how often it was measured again
         self._told = 0  # trials so far
+        self._untold: list[optuna.trial.FrozenTrial] = []  # that Optuna is told before it is asked: it is asked seldom
         self._every: Points | None = None  # arrays of all points of a listed space, made when first needed
         self._belief: tuple[tuple[int, int], Belief] | None = None  # about these, for (model version, trials told)
         self._residuals: tuple[tuple[int, int], Residuals] | None = None  # what own results say beyond the model
@@ -103,7 +104,7 @@ class KnobSearch:
         key = _key(knobs)
         self._told += 1
         if key not in self.results:
-            self._study.add_trial(self._as_optuna(knobs, trial.seconds))
+            self._untold.append(self._as_optuna(knobs, trial.seconds))
         if trial.purpose is Purpose.FINAL and trial.samples:
             self._finals[key] += 1
         self._samples.setdefault(key, []).extend(trial.samples)
@@ -263,6 +264,9 @@ class KnobSearch:
     def _ask(self, count: int, besides: list[dict[str, int]]) -> list[dict[str, int]]:
         """New points as Optuna's TPE proposes them (11% of its proposals repeat: those are dropped)."""
         found: list[dict[str, int]] = []
+        if count:
+            self._study.add_trials(self._untold)
+            self._untold = []
         for _ in range(count * 3):
             if len(found) >= count:
                 break

@@ -302,7 +302,7 @@ class Tuning:
         question = self._names.get(id(search))
         if question is None:
             return "measuring"
-        number = list(self.questions).index(question) + 1
+        number = next(i for i, each in enumerate(self.questions, start=1) if each is question)
         verb = {Purpose.CORES: "trying cores for", Purpose.FINAL: "measuring again"}.get(purpose, "measuring")
         cores = f"{trial.candidate.cores} core{'s' if trial.candidate.cores > 1 else ''}"
         return f"{verb} block {number} of {len(self.questions)}: {describe(question.workload)}, {cores}"

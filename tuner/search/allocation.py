@@ -37,6 +37,7 @@ class Allocation:
             found = [c for s in unknown for c in s.propose(4 if s.results else 1, self.model)]
             return found[:count]
         self.learn()
+        self._foresee()
         gains = sorted(((s.gain(self.model), k) for k, s in self.searches.items() if s.left), reverse=True)
         if not gains or sum(g for g, _ in gains) < SETTLED * self.total:
             return []
@@ -89,6 +90,18 @@ class Allocation:
             return
         self.model.update(np.concatenate([f for f, _ in pairs]), np.concatenate([t for _, t in pairs]))
         self.learned = known
+
+    def _foresee(self) -> None:
+        """Ask the model about all searches' points at once: it takes longer to be asked than to answer."""
+        if not self.model.trained:
+            return
+        asked = [(s, points) for s in self.searches.values() if (points := s.outdated(self.model)) is not None]
+        if not asked:
+            return
+        mean, std = self.model.predict(np.concatenate([points.rows for _, points in asked]))
+        ends = np.cumsum([len(points) for _, points in asked])[:-1]
+        for (search, _), *said in zip(asked, np.split(mean, ends), np.split(std, ends), strict=True):
+            search.foresee(self.model, *said)
 
     def _remember(self, candidates: list[Candidate]) -> None:
         """Note what the model expects of these, to report later how good it was."""

@@ -226,9 +226,24 @@ class KnobSearch:
             self._residuals = (self._state(model), own)
         return self._posterior.belief(points, self._residuals[1], model)
 
+    @property
+    def _promising(self) -> bool:
+        """Whether the model has something to say about what is left to win."""
+        return self.best is not None and self.left > 0
+
+    def outdated(self, model: BoostedTrees) -> Points | None:
+        """Points that a trained model has to be asked about before ``gain`` can tell; None if there are none."""
+        if not self._promising or not self._points or not self._posterior.outdated(self._listing, model):
+            return None
+        return self._listing
+
+    def foresee(self, model: BoostedTrees, mean: np.ndarray, std: np.ndarray) -> None:
+        """Take in what the model says of the points that were ``outdated``."""
+        self._posterior.keep(self._listing, model, mean, std)
+
     def gain(self, model: BoostedTrees) -> float:
         """Seconds per inference that the model believes, optimistically, are left to win here."""
-        if self.best is None or not self.left:
+        if not self._promising:
             return 0.0  # unknown (see ``lost``), or nothing left
         if not model.trained:
             return self.weight * self._mark * 0.3 / (1 + len(self.results))

@@ -98,9 +98,18 @@ class Posterior:
 
     def kept(self, points: Points, model: BoostedTrees) -> tuple[np.ndarray, np.ndarray]:
         """``shared``, thought over only when the model has changed or other points are asked about."""
-        if self._shared is None or self._shared[0] != model.version or self._shared[1] is not points:
+        if self.outdated(points, model):
             self._shared = (model.version, points, *self.shared(points, model))
+        assert self._shared is not None  # since it is not outdated
         return self._shared[2:]
+
+    def outdated(self, points: Points, model: BoostedTrees) -> bool:
+        """Whether the model has to be asked about these points before ``kept`` can tell."""
+        return self._shared is None or self._shared[0] != model.version or self._shared[1] is not points
+
+    def keep(self, points: Points, model: BoostedTrees, mean: np.ndarray, std: np.ndarray) -> None:
+        """Take in what a trained model says of these points."""
+        self._shared = (model.version, points, points.expected + TRUST * mean, std)
 
     def shared(self, points: Points, model: BoostedTrees) -> tuple[np.ndarray, np.ndarray]:
         """Mean and standard deviation of log-seconds without own results."""

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from unittest.mock import patch
 
+import numpy as np
 import pytest
 from search_fakes import (
     DEVICE,
@@ -21,6 +22,7 @@ from search_fakes import (
     tuning,
 )  # fmt: skip
 
+from cost_model.boosted import BoostedTrees
 from tuner.search.questions import Question
 from tuner.search.tuning import FINAL_MARGIN
 from tuner.types import Candidate, FailureKind, Purpose
@@ -413,3 +415,21 @@ def test_a_hopeless_template_is_soon_left_alone() -> None:
     list(tuning(ask).run(runner, 80, None))
     counts = {name: sum(c.template == name for c, _ in runner.asked) for name in ("conv2d", "winograd")}
     assert counts["winograd"] < counts["conv2d"] / 2
+
+
+def test_the_model_is_asked_once_about_all_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    predict = BoostedTrees.predict
+
+    def counting(self: BoostedTrees, features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        asked.append(len(features))
+        return predict(self, features)
+
+    searched = tuning(*(question(channels=channels) for channels in (32, 64, 128)))
+    for _ in range(2):
+        batch = searched.allocation.propose(24)
+        for candidate in batch:
+            searched.allocation.tell(trial(candidate, conv_seconds(candidate)))
+    monkeypatch.setattr(BoostedTrees, "predict", counting)
+    assert searched.allocation.propose(24)
+    assert asked == [3 * len(SMALL.points)]

@@ -103,7 +103,7 @@ _A = {name: i for i, name in enumerate(_AMOUNTS)}
 
 @dataclass(frozen=True)
 class BlockArrays:
-    """A block of L layers, and its geometry when its output is cut into 1 .. B bands of rows.
+    """N blocks of L layers and I inputs each, and their geometry when their outputs are cut into 1 .. B bands of rows.
 
     B is the smaller of the most cores and the output's rows.
     """
@@ -113,92 +113,116 @@ class BlockArrays:
     both_ways: bool  # cores may divide rows and channels at once
     balance: float  # operations per byte at which a core computes as long as it waits for memory
     vector_cost: float  # of an operation in a layer without multiply-accumulates; 1 for others
-    amounts: np.ndarray  # [L, len(_AMOUNTS)] of LayerFacts.amounts()
-    parts: np.ndarray  # [L] most parts into which its channels divide when the output's are divided; 1 = all needed
-    inside: np.ndarray  # [L] bool: what it writes stays inside the block
-    computed: np.ndarray  # [L, B] rows that all bands compute / rows there are
-    tallest: np.ndarray  # [L, B] rows of the tallest band / rows there are
-    overlap: np.ndarray  # [L] rows that one more band recomputes / rows there are
-    inputs: np.ndarray  # [I] bytes of each input
-    input_parts: np.ndarray  # [I] the same of each input
-    read: np.ndarray  # [I, B] rows that all bands read / rows there are
-    read_tallest: np.ndarray  # [I, B] rows that the band reads which reads most / rows there are
-    output_bytes: float
-    weight_bytes: float
-    rows: int  # of the block's output
-    out_channels: int  # of the block's output
-    layout: float  # share of the bytes read and written that lie blocked
-    template: float  # code of the template
+    amounts: np.ndarray  # [N, L, len(_AMOUNTS)] of LayerFacts.amounts()
+    parts: np.ndarray  # [N, L] most parts into which its channels divide when the output's are divided; 1 = all needed
+    inside: np.ndarray  # [N, L] bool: what it writes stays inside the block
+    computed: np.ndarray  # [N, L, B] rows that all bands compute / rows there are
+    tallest: np.ndarray  # [N, L, B] rows of the tallest band / rows there are
+    overlap: np.ndarray  # [N, L] rows that one more band recomputes / rows there are
+    inputs: np.ndarray  # [N, I] bytes of each input
+    input_parts: np.ndarray  # [N, I] the same of each input
+    read: np.ndarray  # [N, I, B] rows that all bands read / rows there are
+    read_tallest: np.ndarray  # [N, I, B] rows that the band reads which reads most / rows there are
+    output_bytes: np.ndarray  # [N]
+    weight_bytes: np.ndarray  # [N]
+    rows: np.ndarray  # [N] of the block's output
+    out_channels: np.ndarray  # [N] of the block's output
 
 
-def feature_rows(block: BlockArrays) -> np.ndarray:
-    """``[C, len(COLUMNS)]``, float64."""
-    b, amounts = block, block.amounts
-    ops, channels = amounts[:, _A["ops"]], amounts[:, _A["channels"]]
-    inner = amounts[:, _A["bytes"]] * b.inside
-    whole = amounts.sum(axis=0)
-    total, mac_ops = whole[_A["ops"]], whole[_A["mac_ops"]]
-    per_out, per_in = whole[_A["ops_per_out"]], whole[_A["ops_per_in"]]
-    # Shares of each layer's channels that one of 1 .. P parts makes, [L, P]; and rounded up to whole lanes.
+def feature_rows(blocks: BlockArrays) -> np.ndarray:
+    """``[N, C, len(COLUMNS)]``, float64; with plain layouts and by the first template."""
+    b, amounts = blocks, blocks.amounts
+    ops, channels, weights = amounts[..., _A["ops"]], amounts[..., _A["channels"]], amounts[..., _A["weights"]]
+    inner = amounts[..., _A["bytes"]] * b.inside
+    whole = amounts.sum(axis=1)
+    total, mac_ops = whole[:, _A["ops"]], whole[:, _A["mac_ops"]]
+    per_out, per_in = whole[:, _A["ops_per_out"]], whole[:, _A["ops_per_in"]]
+    # Shares of each layer's channels that one of 1 .. P parts makes, [N, L, P]; and rounded up to whole lanes.
     counts = np.arange(1.0, b.cores[-1] + 1)
-    made = np.ceil(channels[:, None] / np.minimum(counts, b.parts[:, None]))
-    lanewise = np.ceil(made / b.lanes) * (b.lanes / channels[:, None])
-    made /= channels[:, None]
-    plain = b.vector_cost * (amounts[:, _A["vector_ops"]] + amounts[:, _A["depthwise_ops"]])
-    filled = amounts[:, _A["filled_ops"]]
-    work = b.tallest.T @ (filled[:, None] * lanewise + plain[:, None] * made)  # [B, P]
+    made = np.ceil(channels[..., None] / np.minimum(counts, b.parts[..., None]))
+    lanewise = np.ceil(made / b.lanes) * (b.lanes / channels[..., None])
+    made /= channels[..., None]
+    plain = b.vector_cost * (amounts[..., _A["vector_ops"]] + amounts[..., _A["depthwise_ops"]])
+    filled = amounts[..., _A["filled_ops"]]
+    work = _turned(b.tallest) @ (filled[..., None] * lanewise + plain[..., None] * made)  # [N, B, P]
     # The same of the bytes that one core reads and writes.
-    split = 1.0 / np.minimum(counts, b.input_parts[:, None])  # [I, P]
-    traffic = (b.read_tallest * b.inputs[:, None]).T @ split + np.outer(b.output_bytes * b.tallest[-1], made[-1])
-    traffic += amounts[:, _A["weights"]] @ made
-    band, part = _division(b.cores, np.maximum(work, traffic * b.balance), b.both_ways)
-    input_bytes = float(b.inputs.sum())
-    rows_of, made, lanewise = b.tallest[:, band], made[:, part], lanewise[:, part]
+    split = 1.0 / np.minimum(counts, b.input_parts[..., None])  # [N, I, P]
+    written = (b.output_bytes[:, None] * b.tallest[:, -1])[..., None] * made[:, -1, None]
+    traffic = _turned(b.read_tallest * b.inputs[..., None]) @ split + written
+    traffic += _weighted(weights, made)[:, None]
+    band, part = _division(b.cores, np.maximum(work, traffic * b.balance), b.both_ways)  # [N, C] both
+    input_bytes = b.inputs.sum(axis=1)
+    rows_of, made, lanewise = _at(b.tallest, band), _at(made, part), _at(lanewise, part)  # [N, L, C]
     shares = rows_of * made
-    rows = np.empty((len(b.cores), len(COLUMNS)))
-    rows[:, 0] = b.cores
-    rows[:, STATIC] = (
-        whole[_A["layers"]], whole[_A["mac_layers"]], whole[_A["windows"]], total, mac_ops, b.rows, b.out_channels,
-        mac_ops / per_out if per_out else 0.0, mac_ops / per_in if per_in else 0.0,
-        amounts[:, _A["mac_channels"]].min() if per_out else 0.0, input_bytes, b.output_bytes, b.weight_bytes,
-        inner.sum(), b.layout, b.template, total / (input_bytes + b.output_bytes + b.weight_bytes),
+    mac_channels = amounts[..., _A["mac_channels"]].min(axis=1)
+    static = (
+        whole[:, _A["layers"]], whole[:, _A["mac_layers"]], whole[:, _A["windows"]], total, mac_ops, b.rows,
+        b.out_channels, _ratio(mac_ops, per_out), _ratio(mac_ops, per_in), np.where(per_out > 0, mac_channels, 0.0),
+        input_bytes, b.output_bytes, b.weight_bytes, inner.sum(axis=1), 0.0, 0.0,
+        total / (input_bytes + b.output_bytes + b.weight_bytes),
     )  # fmt: skip
-    busiest = shares.T @ amounts[:, :4]  # [C, 4]
-    held = shares * inner[:, None]
-    rows[:, _BANDS] = band + 1
-    rows[:, _BANDS + 1] = part + 1
-    rows[:, _BANDS + 2] = ops @ (b.computed[:, band] * made) * (part + 1)
-    rows[:, _BANDS + 3 : _BANDS + 7] = busiest
-    rows[:, _BANDS + 7] = amounts[:, _A["filled_ops"]] @ (rows_of * lanewise) - busiest[:, 1]
-    rows[:, _BANDS + 8] = amounts[:, _A["ops_per_out"]] @ rows_of
-    rows[:, _BANDS + 9] = amounts[:, _A["ops_per_in"]] @ shares
-    rows[:, _BANDS + 10] = amounts[:, _A["layers_per_out"]] @ (1.0 / made)
-    rows[:, _BANDS + 11] = np.minimum(total / (b.cores * np.maximum(busiest[:, 0], 1e-9)), 1.0) if total else 1.0
-    rows[:, _BANDS + 12] = (b.overlap * ops) @ made
-    read, weights = b.inputs @ b.read, amounts[:, _A["weights"]] @ made
-    copies = b.inputs @ (b.read[:, band] * split[:, part]) * (part + 1)
-    rows[:, _BANDS + 13] = read[0]
-    rows[:, _BANDS + 14] = read[band]
-    rows[:, _BANDS + 15] = copies - read[band] + weights * ((band + 1) * (part + 1)) - b.weight_bytes
-    rows[:, _BANDS + 16] = traffic[band, part]
-    rows[:, _BANDS + 17] = weights
-    rows[:, _BANDS + 18] = held.sum(axis=0)
-    rows[:, _BANDS + 19] = (held[:-1] + held[1:]).max(axis=0) if len(held) > 1 else 0.0
-    ends = (b.read_tallest[:, band] * split[:, part]).T @ b.inputs
-    rows[:, _BANDS + 20] = ends + b.output_bytes * shares[-1]
-    halo_read = np.maximum(read[min(1, len(read) - 1)] - read[0], 0.0) / (part + 1)
-    rows[:, _BANDS + 21] = (b.overlap * inner) @ made + halo_read
-    rows[:, _BANDS + 22] = halo_read
+    rows = np.empty((len(amounts), len(b.cores), len(COLUMNS)))
+    rows[..., 0] = b.cores
+    for column, values in enumerate(static, start=STATIC.start):
+        rows[..., column] = np.reshape(values, (-1, 1))
+    busiest = _turned(shares) @ amounts[..., :4]  # [N, C, 4]
+    held = shares * inner[..., None]
+    rows[..., _BANDS] = band + 1
+    rows[..., _BANDS + 1] = part + 1
+    rows[..., _BANDS + 2] = _weighted(ops, _at(b.computed, band) * made) * (part + 1)
+    rows[..., _BANDS + 3 : _BANDS + 7] = busiest
+    rows[..., _BANDS + 7] = _weighted(filled, rows_of * lanewise) - busiest[..., 1]
+    rows[..., _BANDS + 8] = _weighted(amounts[..., _A["ops_per_out"]], rows_of)
+    rows[..., _BANDS + 9] = _weighted(amounts[..., _A["ops_per_in"]], shares)
+    rows[..., _BANDS + 10] = _weighted(amounts[..., _A["layers_per_out"]], 1.0 / made)
+    even = np.minimum(total[:, None] / (b.cores * np.maximum(busiest[..., 0], 1e-9)), 1.0)
+    rows[..., _BANDS + 11] = np.where(total[:, None] > 0, even, 1.0)
+    rows[..., _BANDS + 12] = _weighted(b.overlap * ops, made)
+    read, needed = _weighted(b.inputs, b.read), _weighted(weights, made)  # [N, B] and [N, C]
+    read_now = np.take_along_axis(read, band, axis=1)
+    copies = _weighted(b.inputs, _at(b.read, band) * _at(split, part)) * (part + 1)
+    rows[..., _BANDS + 13] = read[:, :1]
+    rows[..., _BANDS + 14] = read_now
+    rows[..., _BANDS + 15] = copies - read_now + needed * ((band + 1) * (part + 1)) - b.weight_bytes[:, None]
+    rows[..., _BANDS + 16] = traffic[np.arange(len(rows))[:, None], band, part]
+    rows[..., _BANDS + 17] = needed
+    rows[..., _BANDS + 18] = held.sum(axis=1)
+    rows[..., _BANDS + 19] = (held[:, :-1] + held[:, 1:]).max(axis=1) if held.shape[1] > 1 else 0.0
+    ends = _turned(_at(b.read_tallest, band) * _at(split, part)) @ b.inputs[..., None]
+    rows[..., _BANDS + 20] = ends[..., 0] + b.output_bytes[:, None] * shares[:, -1]
+    halo_read = np.maximum(read[:, min(1, read.shape[1] - 1), None] - read[:, :1], 0.0) / (part + 1)
+    rows[..., _BANDS + 21] = _weighted(b.overlap * inner, made) + halo_read
+    rows[..., _BANDS + 22] = halo_read
     return rows
 
 
+def _turned(values: np.ndarray) -> np.ndarray:
+    """``[N, A, B]`` as ``[N, B, A]``."""
+    return values.swapaxes(1, 2)
+
+
+def _weighted(weights: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """``[N, B]``: sums over A of weights [N, A] times values [N, A, B]."""
+    return np.asarray((weights[:, None] @ values)[:, 0])
+
+
+def _at(values: np.ndarray, index: np.ndarray) -> np.ndarray:
+    """``[N, A, C]``: of values [N, A, B] those at the places ``index`` [N, C]; what is summed over lies together."""
+    return _turned(np.take_along_axis(_turned(values), index[..., None], axis=1))
+
+
+def _ratio(values: np.ndarray, by: np.ndarray) -> np.ndarray:
+    """0 where it would be divided by nothing."""
+    return np.asarray(np.divide(values, by, out=np.zeros_like(values), where=by > 0))
+
+
 def _division(cores: np.ndarray, cost: np.ndarray, both_ways: bool) -> tuple[np.ndarray, np.ndarray]:
-    """For each core count the indexes of the best bands and parts; ``cost`` ``[B, P]`` is that of the busiest core.
+    """For each block and core count the indexes of the best bands and parts; ``cost``: [N, B, P] of the busiest core.
 
     As many parts as the cores allow beside so many bands; of equal divisions the one with most bands.
     """
-    bands, parts, exists = _pairs(tuple(cores.astype(int).tolist()), cost.shape[0], both_ways)
-    best = np.where(exists, cost[bands, parts], inf).argmin(axis=0)
+    bands, parts, exists = _pairs(tuple(cores.astype(int).tolist()), cost.shape[1], both_ways)
+    best = np.where(exists, cost[:, bands, parts], inf).argmin(axis=1)
     columns = np.arange(len(cores))
     return bands[best, columns], parts[best, columns]
 

@@ -6,6 +6,7 @@ Nothing here depends on knobs: a row stands for a block on so many cores, as wel
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from functools import lru_cache
 from math import inf, prod
 from typing import Any
@@ -66,39 +67,74 @@ def plain_rows(
     workload: Graph, cores: Sequence[int], device: Device, narrow: frozenset[str] = frozenset()
 ) -> np.ndarray:  # fmt: skip
     """``block_rows`` of a workload on a simulated device, where all is plain; tensors in ``narrow`` in two bytes."""
-    amounts = np.array([_amounts(workload, layer, device.lanes) for layer in workload.layers])
-    machine, halo = known_machine(device), Halo(workload)
-    most = min(max(cores), halo.output_rows)
-    bands = halo.split(np.array([*range(1, most + 1), 2]))  # the last: what one more band costs
-    tensors, leaving = workload.tensors, set(workload.outputs)
-    inputs = np.array([float(tensors[n].bytes) / (1 + (n in narrow)) for n in workload.inputs])
-    written = float(sum([tensors[n].bytes / (1 + (n in narrow)) for n in workload.outputs]))
-    parts, input_parts = _parts(workload)
-    return feature_rows(
-        BlockArrays(
-            cores=np.array(cores, dtype=np.float64),
-            lanes=device.lanes,
-            both_ways=machine.both_ways,
-            balance=machine.core_balance,
-            vector_cost=machine.vector_cost,
-            amounts=amounts,
+    return every_plain_rows([(workload, narrow)], cores, device)[0]
+
+
+def every_plain_rows(
+    blocks: Sequence[tuple[Graph, frozenset[str]]], cores: Sequence[int], device: Device
+) -> np.ndarray:  # fmt: skip
+    """``plain_rows`` of many workloads, each with what is narrow in it; those that are alike in size are done together.
+
+    ``[len(blocks), len(cores), len(COLUMNS)]``.
+    """
+    facts = [_BlockFacts.of(workload, cores, device, narrow) for workload, narrow in blocks]
+    alike: dict[Any, list[int]] = {}
+    for number, block in enumerate(facts):
+        alike.setdefault((block.amounts.shape, block.read.shape), []).append(number)
+    rows, machine = np.empty((len(facts), len(cores), len(COLUMNS))), known_machine(device)
+    for numbers in alike.values():
+        stacked = {f.name: np.stack([getattr(facts[n], f.name) for n in numbers]) for f in fields(_BlockFacts)}
+        rows[numbers] = feature_rows(
+            BlockArrays(
+                cores=np.array(cores, dtype=np.float64), lanes=device.lanes, both_ways=machine.both_ways,
+                balance=machine.core_balance, vector_cost=machine.vector_cost, **stacked,
+            )
+        )  # fmt: skip
+    return rows
+
+
+@dataclass(frozen=True)
+class _BlockFacts:
+    """What ``BlockArrays`` holds of one block."""
+
+    amounts: np.ndarray
+    parts: np.ndarray
+    inside: np.ndarray
+    computed: np.ndarray
+    tallest: np.ndarray
+    overlap: np.ndarray
+    inputs: np.ndarray
+    input_parts: np.ndarray
+    read: np.ndarray
+    read_tallest: np.ndarray
+    output_bytes: float
+    weight_bytes: float
+    rows: float
+    out_channels: float
+
+    @staticmethod
+    def of(workload: Graph, cores: Sequence[int], device: Device, narrow: frozenset[str]) -> _BlockFacts:
+        halo = Halo(workload)
+        most = min(max(cores), halo.output_rows)
+        bands = halo.split(np.array([*range(1, most + 1), 2]))  # the last: what one more band costs
+        tensors, leaving = workload.tensors, set(workload.outputs)
+        parts, input_parts = _parts(workload)
+        return _BlockFacts(
+            amounts=np.array([_amounts(workload, layer, device.lanes) for layer in workload.layers]),
             parts=np.array(parts),
             inside=np.array([leaving.isdisjoint(layer.outputs) for layer in workload.layers]),
             computed=bands.ratio[:, :-1],
             tallest=bands.busiest[:, :-1] / halo.rows[:, None],
             overlap=bands.ratio[:, -1] - 1.0,
-            inputs=inputs,
+            inputs=np.array([float(tensors[n].bytes) / (1 + (n in narrow)) for n in workload.inputs]),
             input_parts=np.array(input_parts),
             read=bands.read[:, :-1],
             read_tallest=bands.read_busiest[:, :-1] / halo.input_rows[:, None],
-            output_bytes=written,
+            output_bytes=float(sum([tensors[n].bytes / (1 + (n in narrow)) for n in workload.outputs])),
             weight_bytes=float(sum([c.bytes for c in workload.constants.values()])),
             rows=halo.output_rows,
             out_channels=_channels(tensors[workload.outputs[0]].shape),
-            layout=0.0,
-            template=0.0,
         )
-    )
 
 
 def stacked_rows(found: Sequence[np.ndarray]) -> np.ndarray:

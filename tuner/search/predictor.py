@@ -8,7 +8,7 @@ import numpy as np
 
 from cost_model.block_model import BlockModel
 from tuner.plan.space import Evaluation, PlanSpace
-from tuner.search.blocks import narrow_names, plain_rows, variant_rows
+from tuner.search.blocks import every_plain_rows, narrow_names, variant_rows
 from tuner.search.samples import Samples
 from tuner.search.strategies.base import State
 
@@ -32,13 +32,15 @@ class BlockPredictor:
     def features(self) -> np.ndarray:
         """Of every evaluation, ``[questions, cores, columns]``; made when first asked for."""
         if self._features is None:
-            space, made, known = self.space, [], dict[tuple[tuple[str, ...], frozenset[str]], np.ndarray]()
-            for number, asked in enumerate(space.questions):
-                workload, layouts = space.workload(number), space.layouts(number)
-                key = asked.layers, narrow_names(layouts)
-                if key not in known:
-                    known[key] = plain_rows(workload, space.cores, space.device, key[1])
-                made.append(variant_rows(known[key], workload, layouts, asked.template))
+            space = self.space
+            asked = [(space.workload(q), space.layouts(q)) for q in range(len(space.questions))]
+            keys = [(q.layers, narrow_names(layouts)) for q, (_, layouts) in zip(space.questions, asked, strict=True)]
+            distinct = {key: (workload, key[1]) for key, (workload, _) in zip(keys, asked, strict=True)}
+            known = dict(zip(distinct, every_plain_rows([*distinct.values()], space.cores, space.device), strict=True))
+            made = [
+                variant_rows(known[key], workload, layouts, question.template)
+                for question, key, (workload, layouts) in zip(space.questions, keys, asked, strict=True)
+            ]
             self._features = np.stack(made).astype(np.float32)
         return self._features
 

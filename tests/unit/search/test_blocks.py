@@ -12,7 +12,7 @@ from cost_model.synthetic import KINDS, BlockDesign, design
 from tuner.graph.costs import layer_cost
 from tuner.graph.ir import Graph
 from tuner.plan.workload import workload_of
-from tuner.search.blocks import block_rows, machine_of, stacked_rows
+from tuner.search.blocks import block_rows, every_plain_rows, machine_of, stacked_rows
 from tuner.search.synthetic import synthetic_graph, synthetic_workload
 from tuner.types import Device
 
@@ -92,6 +92,11 @@ class TestAmounts:
         assert np.isfinite(rows).all()
         assert (rows[:, INDEX["all_ops"]] >= rows[:, INDEX["ops"]] * 0.999).all()
         assert (rows[:, INDEX["even"]] > 0).all()
+
+    def test_blocks_that_are_done_together_have_the_rows_that_each_has_alone(self) -> None:
+        workloads = [synthetic_workload(b) for b in design(32, 120)]
+        together = every_plain_rows([(w, frozenset()) for w in workloads], range(1, 33), DEVICE)
+        assert np.array_equal(together, [block_rows(w, range(1, 33), DEVICE) for w in workloads])
 
     def test_a_thousand_questions_take_no_longer_than_a_search_can_bear(self) -> None:
         workloads = [synthetic_workload(b) for b in design(32, 100)]

@@ -68,9 +68,9 @@ class HandOver:
 
     def _past(self, wanted: Wanted, block: int) -> tuple[float, Wanted]:
         reads, writes = self._blocks[block].reads, self._blocks[block].writes
-        seconds = self._convert((n, v) for n, v in wanted.demands if n in writes and writes[n] != v)
-        left = frozenset([d for d in wanted.demands if d[0] not in writes])
-        return seconds, self._wanted(left.union(reads.items()))
+        met = [d for d in wanted.demands if d[0] in writes]
+        seconds = self._convert((n, v) for n, v in met if writes[n] != v)
+        return seconds, self._wanted(wanted.demands.difference(met).union(reads.items()))
 
     def _wanted(self, demands: frozenset[Demand]) -> Wanted:
         return self._known.setdefault(demands, Wanted(demands))

@@ -190,15 +190,15 @@ def plan_space(
                 hint="Limit the depth of blocks, or use the strategy greedy.",
             )  # fmt: skip
     if any(layout != PLAIN for b in blocks for layout in (*b.reads.values(), *b.writes.values())):
-        blocks = [_all_named(graph, block) for block in blocks]
+        ends = {layers: crossing(graph, layers) for layers in dict.fromkeys(block.layers for block in blocks)}
+        blocks = [_all_named(block, *ends[block.layers]) for block in blocks]
     return PlanSpace(
         graph, device, tuple(cores), tuple(blocks), tuple(questions), conversions or {}, residency, "fp32", complete
     )
 
 
-def _all_named(graph: Graph, block: BlockOption) -> BlockOption:
+def _all_named(block: BlockOption, reads: Sequence[str], writes: Sequence[str]) -> BlockOption:
     """With the layout of every tensor that crosses it."""
-    reads, writes = crossing(graph, block.layers)
     return replace(
         block,
         reads={n: block.reads.get(n, PLAIN) for n in reads},

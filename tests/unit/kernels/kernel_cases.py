@@ -511,13 +511,17 @@ def softmax_case(rng: np.random.Generator, machine: Device) -> Case:
 
 
 def winograd_case(rng: np.random.Generator, machine: Device) -> Case:
-    s = Sketch(rng)
-    ic, oc = (machine.lanes + _pick(rng, 0, 1, 8, 16, 24) for _ in range(2))
+    s, groups = Sketch(rng), _pick(rng, 1, 1, 1, 2, 3)
+    if groups > 1:  # of whole blocks of channels
+        ic, oc = (machine.lanes * _pick(rng, 1, 2, 3) for _ in range(2))
+    else:
+        ic, oc = (machine.lanes + _pick(rng, 0, 1, 8, 16, 24) for _ in range(2))
     n, h, w = _pick(rng, 1, 1, 2), int(rng.integers(5, 18)), int(rng.integers(5, 20))
     pads = _pick(rng, (1, 1, 1, 1), (1, 1, 1, 1), (0, 0, 0, 0), (0, 1, 2, 1))
-    bias = (s.weight(oc),) if rng.random() < 0.6 else ()
-    weights = s.weight(oc, ic, 3, 3, scale=float((ic * 9) ** -0.5))
-    epilogue(s, s.add("Conv", s.input(n, ic, h, w), weights, *bias, pads=pads), int(rng.integers(0, 4)))
+    bias = (s.weight(groups * oc),) if rng.random() < 0.6 else ()
+    weights = s.weight(groups * oc, ic, 3, 3, scale=float((ic * 9) ** -0.5))
+    image = s.input(n, groups * ic, h, w)
+    epilogue(s, s.add("Conv", image, weights, *bias, pads=pads, group=groups), int(rng.integers(0, 4)))
     return case_of(s, _blocked(rng, machine.lanes, plain_inputs=0.0))
 
 

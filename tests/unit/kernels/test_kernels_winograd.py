@@ -1,0 +1,75 @@
+"""Winograd's algorithm: its matrices, and which convolutions it takes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from kernel_cases import DEVICES, Sketch, case_of, check
+
+from tuner.kernels.registry import template
+from tuner.plan.layout import blocked
+from tuner.plan.winograd import matrices, transform_weights
+
+MACHINE = DEVICES["v3"]  # 8 lanes
+MAKER = template("winograd")
+
+
+def accepted(ic: int, oc: int, h: int = 8, w: int = 8, kernel: int = 3, **attrs: object) -> bool:
+    s = Sketch(np.random.default_rng(0))
+    groups = int(str(attrs.get("group", 1)))
+    weights = s.weight(oc, ic // groups, kernel, kernel, scale=0.1)
+    s.add("Conv", s.input(1, ic, h, w), weights, **attrs)
+    case = case_of(s, lambda *_: blocked(MACHINE.lanes))
+    found = MAKER.accepts(case.workload, case.layouts, MACHINE)
+    if found:  # then there is a space, too
+        MAKER.space(case.workload, case.layouts, MACHINE)
+    return found
+
+
+@pytest.mark.parametrize(("m", "r"), [(2, 3), (4, 3)])
+def test_the_transforms_make_a_convolution(m: int, r: int) -> None:
+    rng, w = np.random.default_rng(0), matrices(m, r)
+    a_t, b_t = np.array(w.a_t), np.array(w.b_t)
+    image, kernel = rng.standard_normal((m + r - 1, m + r - 1)), rng.standard_normal((1, 1, r, r))
+    found = a_t @ (transform_weights(kernel, m)[0, 0] * (b_t @ image @ b_t.T)) @ a_t.T
+    windows = np.lib.stride_tricks.sliding_window_view(image, (r, r))
+    np.testing.assert_allclose(found, np.einsum("yxij,ij->yx", windows, kernel[0, 0]), rtol=0, atol=1e-12)
+
+
+def test_the_matrices_of_small_transforms_are_those_of_lavin_and_gray() -> None:
+    small = matrices(2, 3)
+    assert small.a_t == ((1, 1, 1, 0), (0, 1, -1, -1))
+    assert small.b_t == ((1, 0, -1, 0), (0, 1, 1, 0), (0, -1, 1, 0), (0, 1, 0, -1))
+    assert small.g == ((1, 0, 0), (0.5, 0.5, 0.5), (0.5, -0.5, 0.5), (0, 0, 1))
+    assert matrices(4, 3).b_t[:2] == ((4, 0, -5, 0, 1, 0), (0, -4, -4, 1, 1, 0))
+    assert matrices(4, 3).g[3] == (1 / 24, 1 / 12, 1 / 6)
+    assert matrices(4, 3).a_t[3] == (0, 1, -1, 8, -8, 1)
+
+
+def test_it_takes_groups_of_whole_blocks_of_channels() -> None:
+    assert accepted(16, 16, group=2)
+    assert accepted(24, 48, group=3)
+    assert not accepted(24, 16, group=2)  # 12 channels in
+    assert not accepted(16, 24, group=2)  # 12 channels out
+    assert not accepted(8, 8, group=2)
+    assert accepted(12, 9)  # without groups, the last block may be part of one
+
+
+@pytest.mark.parametrize("attrs", [{"strides": (2, 2)}, {"strides": (1, 2)}, {"dilations": (2, 2)}, {"kernel": 2}])
+def test_it_refuses_what_has_no_such_tiles(attrs: dict[str, int]) -> None:
+    assert not accepted(16, 16, **attrs)  # type: ignore[arg-type]
+
+
+def test_it_refuses_images_with_fewer_tiles_than_a_block_has() -> None:
+    assert [h for h in range(3, 9) if accepted(16, 16, h, h)] == [5, 6, 7, 8]  # two tiles down and across
+    assert accepted(16, 16, 3, 9)  # four in a row
+    assert not accepted(16, 16, 3, 8)
+
+
+def test_tasks_read_the_channels_of_their_group() -> None:
+    """More groups than cores, two tasks a group, whichever way tasks are cut."""
+    s = Sketch(np.random.default_rng(0))
+    weights = s.weight(96, 16, 3, 3, scale=0.1)
+    s.add("Conv", s.input(1, 48, 8, 8), weights, pads=(1, 1, 1, 1), group=3)
+    case = case_of(s, lambda *_: blocked(MACHINE.lanes))
+    check(MAKER, case, MACHINE, extra=6)

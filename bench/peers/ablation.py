@@ -42,7 +42,7 @@ class Variant:
 
 ALL = "ALL"
 VARIANTS: Mapping[str, Variant] = {
-    "winograd": Variant("3x3 convolutions are direct ones", templates=("winograd",)),
+    "winograd": Variant("all convolutions are direct ones", templates=("winograd",)),
     "conv2d_pool": Variant("no convolution and its pooling in one kernel", templates=("conv2d_pool",)),
     "conv2d_prologue": Variant(
         "elementwise layers in front of a 1x1 convolution by themselves", templates=("conv2d_prologue",)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from math import ceil, inf
+from itertools import product
+from math import ceil
 
 from tuner.kernels.base import Knobs
 from tuner.kernels.conv_shape import ConvShape
@@ -66,18 +68,21 @@ class Rule:
         data = t.points * t.tiles * (self.shape.ic + self.device.lanes * k["oc_t"]) * 4
         return covered * 7 <= rows * cols * 9 and t.tiles >= 4 and data <= 2 * self.device.l2
 
-    def default(self, knobs: dict[str, list[int]]) -> dict[str, int]:
+    def any(self, knobs: Mapping[str, Sequence[int]]) -> bool:
+        """Whether any point is allowed: not of images with fewer tiles than a block has."""
+        return next(self._narrow(knobs), None) is not None
+
+    def default(self, knobs: Mapping[str, Sequence[int]]) -> dict[str, int]:
         """The point with the least estimated work: products and transforms, and U read once per block."""
-        best: tuple[float, dict[str, int]] = (inf, {"m": 2, "bh": 1, "bw": 1, "oc_t": 1, "reg_n": 4, "scheme": 0})
-        for m in knobs["m"]:
-            for bh in knobs["bh"]:
-                for bw in knobs["bw"]:
-                    for oc_t in knobs["oc_t"]:
-                        for reg_n in knobs["reg_n"]:
-                            point = {"m": m, "bh": bh, "bw": bw, "oc_t": oc_t, "reg_n": reg_n, "scheme": 0}
-                            if oc_t <= 2 and self(point) and (cost := self._cost(point)) < best[0]:
-                                best = cost, point | {"scheme": self._scheme(point)}
-        return best[1]
+        point = min(self._narrow(knobs), key=self._cost)
+        return point | {"scheme": self._scheme(point)}
+
+    def _narrow(self, knobs: Mapping[str, Sequence[int]]) -> Iterator[dict[str, int]]:
+        """Allowed points of at most two vectors of channels and scheme 0."""
+        values = [[t for t in v if t <= 2] if name == "oc_t" else v for name, v in knobs.items() if name != "scheme"]
+        names = [name for name in knobs if name != "scheme"]
+        points = ({**dict(zip(names, p, strict=True)), "scheme": 0} for p in product(*values))
+        return (p for p in points if self(p))
 
     def _scheme(self, k: Knobs) -> int:
         down, across = Tiling.of(self.shape, k).blocks

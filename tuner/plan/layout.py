@@ -106,7 +106,7 @@ class Pack:
 
     Each step is ("pad", widths) | ("reshape", shape) | ("transpose", axes) | ("take", axis, indices) | ("gather",
     indices, shape) | ("winograd", m) | ("bf16",), where gather reads the flat array at ``indices`` and writes zero
-    where the index is -1, winograd transforms 3x3 weights for output tiles of m x m, and bf16 rounds to bfloat16 and
+    where the index is -1, winograd transforms weights for output tiles of m x m, and bf16 rounds to bfloat16 and
     keeps its bits as uint16.
     """
 

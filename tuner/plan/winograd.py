@@ -14,7 +14,7 @@ from functools import cache
 
 import numpy as np
 
-POINTS = tuple(map(Fraction, (0, 1, -1, 2, -2)))  # of which a transform takes the first
+POINTS = tuple(Fraction(p) for p in (0, 1, -1, 2, -2, 0.5, -0.5))  # of which a transform takes the first
 Matrix = tuple[tuple[float, ...], ...]
 
 
@@ -29,7 +29,7 @@ class Matrices:
 
 @cache
 def matrices(m: int, r: int) -> Matrices:
-    """Those of F(m, r), m + r at most 7: the points beyond are not there.
+    """Those of F(m, r), m + r at most 9: the points beyond are not there.
 
     Row by row B^T holds the product of (x - q) over the other points q, for infinity over all; G the powers of the
     point over that product's value there. The first and the last row of B^T begin positive, as Lavin and Gray's do.

@@ -517,9 +517,10 @@ def winograd_case(rng: np.random.Generator, machine: Device) -> Case:
     else:
         ic, oc = (machine.lanes + _pick(rng, 0, 1, 8, 16, 24) for _ in range(2))
     n, h, w = _pick(rng, 1, 1, 2), int(rng.integers(5, 18)), int(rng.integers(5, 20))
-    pads = _pick(rng, (1, 1, 1, 1), (1, 1, 1, 1), (0, 0, 0, 0), (0, 1, 2, 1))
+    side = _pick(rng, 3, 3, 5)
+    pads = _pick(rng, (side // 2,) * 4, (side // 2,) * 4, (0, 0, 0, 0), (0, 1, 2, 1))
     bias = (s.weight(groups * oc),) if rng.random() < 0.6 else ()
-    weights = s.weight(groups * oc, ic, 3, 3, scale=float((ic * 9) ** -0.5))
+    weights = s.weight(groups * oc, ic, side, side, scale=float((ic * side * side) ** -0.5))
     image = s.input(n, groups * ic, h, w)
     epilogue(s, s.add("Conv", image, weights, *bias, pads=pads, group=groups), int(rng.integers(0, 4)))
     return case_of(s, _blocked(rng, machine.lanes, plain_inputs=0.0))
@@ -577,7 +578,8 @@ def accepted(
 GENERATORS: Mapping[str, Callable[[np.random.Generator, Device], Case]] = {
     "conv2d": conv2d_case, "conv2d_pool": conv2d_pool_case, "depthwise": depthwise_case, "dense": dense_case,
     "matmul": matmul_case, "pool": pool_case, "elementwise": elementwise_case, "concat": concat_case,
-    "channels": channels_case, "lrn": lrn_case, "softmax": softmax_case, "winograd": winograd_case,
+    "channels": channels_case, "lrn": lrn_case, "softmax": softmax_case,
+    "winograd": accepted("winograd", winograd_case),
     "conv_chain": conv_chain_case,
     "layer_norm": layer_norm_case, "gather": gather_case, "transpose": transpose_case,
     "conv2d_bf16": not_depthwise(conv2d_case), "conv2d_pool_bf16": conv2d_pool_case, "dense_bf16": dense_case,

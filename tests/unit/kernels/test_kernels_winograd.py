@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import kernel_reference as reference
 import numpy as np
 import pytest
-from kernel_cases import DEVICES, Sketch, case_of, check
+import tvm
+from kernel_cases import DEVICES, Sketch, call, case_of, check, physical_inputs
 
 from tuner.kernels.registry import template
-from tuner.plan.layout import blocked
+from tuner.kernels.winograd import SIZES
+from tuner.plan.layout import blocked, to_logical
 from tuner.plan.winograd import matrices, transform_weights
 
 MACHINE = DEVICES["v3"]  # 8 lanes
 MAKER = template("winograd")
+SERVED = {(2, 3): 3e-6, (4, 3): 5e-5, (4, 5): 6e-5}  # (m, r) -> most that results differ where they have deviation 1
 
 
 def accepted(ic: int, oc: int, h: int = 8, w: int = 8, kernel: int = 3, **attrs: object) -> bool:
@@ -26,7 +30,7 @@ def accepted(ic: int, oc: int, h: int = 8, w: int = 8, kernel: int = 3, **attrs:
     return found
 
 
-@pytest.mark.parametrize(("m", "r"), [(2, 3), (4, 3)])
+@pytest.mark.parametrize(("m", "r"), SERVED)
 def test_the_transforms_make_a_convolution(m: int, r: int) -> None:
     rng, w = np.random.default_rng(0), matrices(m, r)
     a_t, b_t = np.array(w.a_t), np.array(w.b_t)
@@ -46,6 +50,26 @@ def test_the_matrices_of_small_transforms_are_those_of_lavin_and_gray() -> None:
     assert matrices(4, 3).a_t[3] == (0, 1, -1, 8, -8, 1)
 
 
+def test_the_tiles_that_are_offered_are_those_tested_here() -> None:
+    assert {(m, r) for (r, _), sides in SIZES.items() for m in sides} == SERVED.keys()
+
+
+@pytest.mark.parametrize(("m", "r"), SERVED)
+def test_rounding_errors_are_bounded(m: int, r: int) -> None:
+    s, ic, size = Sketch(np.random.default_rng(0)), 256, 24
+    s.add("Conv", s.input(1, ic, size, size), s.weight(8, ic, r, r, scale=(ic * r * r) ** -0.5))
+    case = case_of(s, lambda *_: blocked(MACHINE.lanes))
+    space = MAKER.space(case.workload, case.layouts, MACHINE)
+    kernel = MAKER.build(case.workload, case.layouts, next(p for p in space.points if p["m"] == m), 1, MACHINE)
+    with tvm.target.Target(MACHINE.target()) as target:
+        function = tvm.compile(kernel.schedule.mod, target=target)["main"]
+    held = call(kernel, function, case, physical_inputs(case))
+    expected = reference.run(case.workload, case.values, {})
+    assert 0.9 < expected.std() < 1.1
+    got = to_logical(held, case.layouts[case.workload.outputs[0]], expected.shape)
+    assert SERVED[m, r] / 20 < np.abs(got - expected).max() < SERVED[m, r]
+
+
 def test_it_takes_groups_of_whole_blocks_of_channels() -> None:
     assert accepted(16, 16, group=2)
     assert accepted(24, 48, group=3)
@@ -53,9 +77,12 @@ def test_it_takes_groups_of_whole_blocks_of_channels() -> None:
     assert not accepted(16, 24, group=2)  # 12 channels out
     assert not accepted(8, 8, group=2)
     assert accepted(12, 9)  # without groups, the last block may be part of one
+    assert accepted(16, 16, 9, 9, kernel=5, group=2)
 
 
-@pytest.mark.parametrize("attrs", [{"strides": (2, 2)}, {"strides": (1, 2)}, {"dilations": (2, 2)}, {"kernel": 2}])
+@pytest.mark.parametrize(
+    "attrs", [{"strides": (2, 2)}, {"strides": (1, 2)}, {"dilations": (2, 2)}, {"kernel": 2}, {"kernel": 4}]
+)
 def test_it_refuses_what_has_no_such_tiles(attrs: dict[str, int]) -> None:
     assert not accepted(16, 16, **attrs)  # type: ignore[arg-type]
 
@@ -64,6 +91,7 @@ def test_it_refuses_images_with_fewer_tiles_than_a_block_has() -> None:
     assert [h for h in range(3, 9) if accepted(16, 16, h, h)] == [5, 6, 7, 8]  # two tiles down and across
     assert accepted(16, 16, 3, 9)  # four in a row
     assert not accepted(16, 16, 3, 8)
+    assert [h for h in range(7, 12) if accepted(16, 16, h, h, kernel=5)] == [9, 10, 11]
 
 
 def test_tasks_read_the_channels_of_their_group() -> None:

@@ -1,6 +1,7 @@
-"""3x3 and 5x5 stride-1 convolutions by Winograd's F(m x m, r x r): fewer multiplications.
+"""3x3 and 5x5 convolutions by Winograd's F(m x m, r x r): fewer multiplications.
 
-Of 3x3 filters 2.25 (m = 2) or 4 (m = 4) times fewer, of 5x5 filters 6.25 (m = 4) times.
+Of 3x3 filters 2.25 (m = 2) or 4 (m = 4) times fewer, of 5x5 filters 6.25 (m = 4) times; of 3x3 filters with a stride
+of 2, where even and odd pixels are transformed apart, 1.44 (m = 2) times.
 
 Output tiles are grouped into blocks of ``bh`` x ``bw``: all transformed data of one block stays in the second-level
 cache while the transformed weights U stream by. Two parallel schemes: ``scheme`` 0 gives each task a block, from
@@ -22,7 +23,7 @@ from tuner.kernels.winograd_tiles import Rule
 from tuner.plan.layout import block_of
 from tuner.types import Device
 
-SIZES = {(3, 3): [2, 4], (5, 5): [4]}  # filters -> sides of the tiles of outputs that are worth trying
+SIZES = {(3, 1): [2, 4], (5, 1): [4], (3, 2): [2]}  # (filter, stride) -> sides of tiles that are worth trying
 
 
 class Winograd(KernelTemplate):
@@ -38,9 +39,11 @@ class Winograd(KernelTemplate):
         if weights is None or weights.value is not None:
             return False
         s = ConvShape.of(workload, conv)
-        plain = (s.kh, s.kw) in SIZES and (s.stride, s.dilation) == ((1, 1), (1, 1))
+        square = s.kh == s.kw and s.stride[0] == s.stride[1] and s.dilation == (1, 1)
         blocks = {block_of(layouts[n]) for n in (conv.inputs[0], workload.outputs[0])}
-        return plain and blocks == {device.lanes} and _fills(s, device.lanes) and Rule(s, device).any(_knobs(s, device))
+        if not square or (s.kh, s.stride[0]) not in SIZES or blocks != {device.lanes} or not _fills(s, device.lanes):
+            return False
+        return Rule(s, device).worthwhile(_knobs(s, device))
 
     def space(self, workload: Graph, layouts: Layouts, device: Device) -> Space:
         s = ConvShape.of(workload, _conv(workload))
@@ -66,7 +69,7 @@ def _knobs(s: ConvShape, device: Device) -> dict[str, list[int]]:
     chunks = -(-s.oc // s.groups // device.lanes)
     sides = sorted({1, 2, 4, 7, 14, 28} | {-(-x // d) for x in (s.oh, s.ow) for d in (2, 4, 8)})
     return {
-        "m": SIZES[s.kh, s.kw],
+        "m": SIZES[s.kh, s.stride[0]],
         "bh": [b for b in sides if b <= height],
         "bw": [b for b in sides if b <= width],
         "oc_t": [t for t in (1, 2, 4) if chunks % t == 0],

@@ -29,7 +29,7 @@ class WinogradBuilder:
         self.knobs, self.device, self.conv = knobs, device, conv
         self.shape = ConvShape.of(workload, conv)
         self.tiling = Tiling.of(self.shape, knobs)
-        self.matrices = matrices(self.tiling.m, self.shape.kh)
+        self.matrices = matrices(self.tiling.m, self.shape.kh, self.tiling.step)
         self.body = Body(workload, layouts)
 
     def kernel(self, cores: int) -> Kernel:
@@ -45,7 +45,8 @@ class WinogradBuilder:
     def _transform(self) -> te.Tensor:
         """V[n, block row, block column, u, v, ic block, tile, lane]."""
         s, lanes = self.shape, self.device.lanes
-        m, bh, bw, a = self.tiling.m, self.tiling.bh, self.tiling.bw, self.tiling.side
+        bh, bw, a = self.tiling.bh, self.tiling.bw, self.tiling.side
+        far = self.tiling.m * self.tiling.step  # pixels from one tile to the next
         rows, cols = self.tiling.blocks
         data = self.body.input(self.conv.inputs[0])
         top, left = s.pads[:2]
@@ -56,10 +57,10 @@ class WinogradBuilder:
             value = data.at((n, Chan(cb, ci, lanes), y - top, x - left))
             return tirx.if_then_else(inside, value, tirx.const(0, "float32"))
 
-        pad = te.compute((s.n, icb, rows * bh * m + a - m, cols * bw * m + a - m, lanes), pixel, name="pad")
+        pad = te.compute((s.n, icb, rows * bh * far + a - far, cols * bw * far + a - far, lanes), pixel, name="pad")
 
         def half(n: Any, by: Any, bx: Any, cb: Any, t: Any, u: Any, x: Any, ci: Any) -> Any:
-            y0, x0 = (by * bh + t // bw) * m, (bx * bw + t % bw) * m
+            y0, x0 = (by * bh + t // bw) * far, (bx * bw + t % bw) * far
             return _rows(b_t, u, [pad(n, cb, y0 + r, x0 + x, ci) for r in range(a)])
 
         v1 = te.compute((s.n, rows, cols, icb, bh * bw, a, a, lanes), half, name="v1")
@@ -69,6 +70,10 @@ class WinogradBuilder:
             name="v",
         )
 
+    def _transforms(self) -> tuple[int, ...]:
+        """What the weights are transformed for."""
+        return (self.tiling.m,) if self.tiling.step == 1 else (self.tiling.m, self.tiling.step)
+
     def _product(self, v: te.Tensor) -> te.Tensor:
         """M[n, block row, block column, oc chunk, u, v, tile, channel]: a matrix product per point (u, v)."""
         s, lanes, a = self.shape, self.device.lanes, self.tiling.side
@@ -77,7 +82,7 @@ class WinogradBuilder:
         icb, chunks = -(-group_ic // lanes), -(-s.oc // ob)
         pack = Pack(
             (
-                ("winograd", self.tiling.m),
+                ("winograd", *self._transforms()),
                 ("pad", [[0, chunks * ob - s.oc], [0, icb * lanes - group_ic], [0, 0], [0, 0]]),
                 ("reshape", [chunks, ob, icb, lanes, a, a]),
                 ("transpose", [0, 4, 5, 2, 3, 1]),

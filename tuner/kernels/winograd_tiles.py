@@ -6,11 +6,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
-from math import ceil
+from math import ceil, prod
 
 from tuner.kernels.base import Knobs
 from tuner.kernels.conv_shape import ConvShape
 from tuner.types import Device
+
+LEAST = 1.2  # times fewer products, below which the transforms cost more than they bring
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,12 @@ class Tiling:
     @property
     def side(self) -> int:
         """Pixels down and across that a tile reads, and points that they are transformed to."""
-        return self.m + self.shape.kh - 1
+        return (self.m - 1) * self.step + self.shape.kh
+
+    @property
+    def step(self) -> int:
+        """Pixels from one output to the next, down and across."""
+        return self.shape.stride[0]
 
     @property
     def points(self) -> int:
@@ -39,6 +46,12 @@ class Tiling:
     def tiles(self) -> int:
         """In a block."""
         return self.bh * self.bw
+
+    @property
+    def spared(self) -> float:
+        """How many times fewer products than a direct convolution's; those of pixels beyond the image are in vain."""
+        s = self.shape
+        return s.kh * s.kw * s.oh * s.ow / (self.points * prod(self.image))
 
     @cached_property
     def image(self) -> tuple[int, int]:
@@ -68,9 +81,9 @@ class Rule:
         data = t.points * t.tiles * (self.shape.ic + self.device.lanes * k["oc_t"]) * 4
         return covered * 7 <= rows * cols * 9 and t.tiles >= 4 and data <= 2 * self.device.l2
 
-    def any(self, knobs: Mapping[str, Sequence[int]]) -> bool:
-        """Whether any point is allowed: not of images with fewer tiles than a block has."""
-        return next(self._narrow(knobs), None) is not None
+    def worthwhile(self, knobs: Mapping[str, Sequence[int]]) -> bool:
+        """Whether an allowed point spares enough: not of images with fewer tiles than a block has, say."""
+        return any(Tiling.of(self.shape, point).spared >= LEAST for point in self._narrow(knobs))
 
     def default(self, knobs: Mapping[str, Sequence[int]]) -> dict[str, int]:
         """The point with the least estimated work: products and transforms, and U read once per block."""

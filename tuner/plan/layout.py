@@ -105,8 +105,8 @@ class Pack:
     """How a constant is laid out for one kernel: numpy steps as data, applied once at build time.
 
     Each step is ("pad", widths) | ("reshape", shape) | ("transpose", axes) | ("take", axis, indices) | ("gather",
-    indices, shape) | ("winograd", m) | ("bf16",), where gather reads the flat array at ``indices`` and writes zero
-    where the index is -1, winograd transforms weights for output tiles of m x m, and bf16 rounds to bfloat16 and
+    indices, shape) | ("winograd", m[, stride]) | ("bf16",), where gather reads the flat array at ``indices`` and writes
+    zero where the index is -1, winograd transforms weights for output tiles of m x m, and bf16 rounds to bfloat16 and
     keeps its bits as uint16.
     """
 
@@ -126,7 +126,7 @@ class Pack:
                 index = np.asarray(args[0])
                 array = np.where(index >= 0, array.reshape(-1)[np.maximum(index, 0)], 0).reshape(args[1])
             elif name == "winograd":
-                array = transform_weights(array, args[0])
+                array = transform_weights(array, *args)
             elif name == "bf16":
                 array = bf16.stored(array)
             else:

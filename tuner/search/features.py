@@ -149,8 +149,8 @@ def _derived(
 
 def _winograd(shape: list[float], k: Mapping[str, int], cores: int, device: Device) -> list[float]:
     """The same for Winograd's algorithm: tile waste, blocks per core, what one block keeps in cache, U's size."""
-    ic, oc, oh, ow, kh, _, _, groups, _ = shape
-    rows, cols, points = ceil(oh / k["m"]), ceil(ow / k["m"]), (k["m"] + kh - 1) ** 2
+    ic, oc, oh, ow, kh, _, stride, groups, _ = shape
+    rows, cols, points = ceil(oh / k["m"]), ceil(ow / k["m"]), ((k["m"] - 1) * stride + kh) ** 2
     blocks = ceil(rows / k["bh"]) * ceil(cols / k["bw"])
     tiles = k["bh"] * k["bw"]
     tasks = blocks if k["scheme"] == 0 else blocks * ceil(oc / (device.lanes * k["oc_t"]))

@@ -517,12 +517,13 @@ def winograd_case(rng: np.random.Generator, machine: Device) -> Case:
     else:
         ic, oc = (machine.lanes + _pick(rng, 0, 1, 8, 16, 24) for _ in range(2))
     n, h, w = _pick(rng, 1, 1, 2), int(rng.integers(5, 18)), int(rng.integers(5, 20))
-    side = _pick(rng, 3, 3, 5)
+    side, stride = _pick(rng, (3, 1), (3, 1), (5, 1), (3, 2))
     pads = _pick(rng, (side // 2,) * 4, (side // 2,) * 4, (0, 0, 0, 0), (0, 1, 2, 1))
     bias = (s.weight(groups * oc),) if rng.random() < 0.6 else ()
     weights = s.weight(groups * oc, ic, side, side, scale=float((ic * side * side) ** -0.5))
-    image = s.input(n, groups * ic, h, w)
-    epilogue(s, s.add("Conv", image, weights, *bias, pads=pads, group=groups), int(rng.integers(0, 4)))
+    image, strides = s.input(n, groups * ic, h * stride, w * stride), (stride, stride)
+    name = s.add("Conv", image, weights, *bias, pads=pads, group=groups, strides=strides)
+    epilogue(s, name, int(rng.integers(0, 4)))
     return case_of(s, _blocked(rng, machine.lanes, plain_inputs=0.0))
 
 

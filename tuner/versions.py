@@ -8,6 +8,8 @@ from __future__ import annotations
 from tuner.plan.plan import VERSION
 from tuner.types import PROTOCOL, digest
 
+REACH = 2  # raised when templates come to serve more, or plans are found that were not looked for before
+
 # Name -> version of every kernel template; see KernelTemplate.version for when to raise one.
 TEMPLATES = {
     "channels": 2,
@@ -37,9 +39,11 @@ TEMPLATES = {
 }
 
 
-def engine(protocol: str = PROTOCOL, plan: int = VERSION, templates: dict[str, int] = TEMPLATES) -> str:
+def engine(
+    protocol: str = PROTOCOL, plan: int = VERSION, templates: dict[str, int] = TEMPLATES, reach: int = REACH
+) -> str:  # fmt: skip
     """One hash of them all: answers found by engines of different hashes need not be the same."""
-    return digest([protocol, plan, sorted(templates.items())])
+    return digest([protocol, plan, sorted(templates.items()), reach])
 
 
 ENGINE = engine()

@@ -12,6 +12,6 @@ def test_the_table_names_every_template_and_its_version() -> None:
 
 
 def test_every_version_counts() -> None:
-    other = {engine(protocol="other"), engine(plan=99), engine(templates=VERSIONS | {"conv2d": 99})}
-    assert len(other | {ENGINE}) == 4
+    other = {engine(protocol="other"), engine(plan=99), engine(templates=VERSIONS | {"conv2d": 99}), engine(reach=99)}
+    assert len(other | {ENGINE}) == 5
     assert engine(templates=dict(reversed(VERSIONS.items()))) == ENGINE

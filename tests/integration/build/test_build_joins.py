@@ -108,7 +108,7 @@ def zoo_model(name: str, folder: Path) -> tuple[Graph, Weights]:
 class Described(Objects):
     """Kernels that are not compiled: enough to plan memory."""
 
-    def compiled(self, candidate: Candidate, device: Device) -> KernelObject:
+    def compiled(self, candidate: Candidate, device: Device, part: bool = False) -> KernelObject:
         workload = Graph.from_json(candidate.workload)
         maker = template(candidate.template)
         made = maker.build(workload, candidate.layouts, candidate.knobs, candidate.cores, device)

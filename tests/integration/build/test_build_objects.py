@@ -32,7 +32,7 @@ def net() -> tuple[Graph, Weights]:
 class Broken:
     """A compiler that must not be called."""
 
-    def __call__(self, candidate: Candidate, device: Device, path: Path) -> KernelObject:
+    def __call__(self, candidate: Candidate, device: Device, path: Path, part: bool) -> KernelObject:
         raise InternalError(f"compiled {candidate.template} again")
 
 

@@ -1,9 +1,9 @@
-"""Two convolutions in one kernel against the same two in a kernel each: ``python -m bench.chains``.
+"""Several convolutions in one kernel against the same in a kernel each: ``python -m bench.chains``.
 
-For every pair of neighbouring blocks of the models' greedy plans that the template conv_chain serves as one: the
-fastest call of the first block, of the second, and of the chain, each the best of its templates' defaults and of the
-``--tries`` knobs that the analytic expectation puts first. All kernels of all pairs take turns, one call each, as in
-``bench.kernels``; inputs are written just before, so the second block finds its image in the cache.
+For every run of neighbouring blocks of the models' greedy plans that a template of CHAINS serves as one block: the
+fastest call of each block alone, and of the chain, each the best of its templates' defaults and of the ``--tries``
+knobs that the analytic expectation puts first. All kernels of all runs take turns, one call each, as in
+``bench.kernels``; inputs are written just before, so that later blocks find their image in the cache.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ from tuner.plan.plan import Block, Plan
 from tuner.types import Device
 
 MODELS = ("mobilenetv2", "resnet50")
-CHAIN = "conv_chain"
+CHAINS = ("conv_chain", "inverted_residual")  # templates, and the most blocks that one serves
+MOST = 3
 
 
 @dataclass(frozen=True)
-class Pair:
-    """Two neighbouring blocks and the block that does both."""
+class Chain:
+    """Neighbouring blocks, in running order, and the block that does what all of them do."""
 
     model: str
-    first: Case
-    second: Case
-    both: Case
+    apart: tuple[Case, ...]
+    whole: Case
 
     @property
     def about(self) -> str:
-        return f"{_conv(self.first)} -> {_conv(self.second)}"
+        return " -> ".join(map(_conv, self.apart))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -53,35 +53,51 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from tuner.measure.device import detect_cpu
 
     device = replace(detect_cpu(), cores=options.cores)
-    found = [p for model in options.models.split(",") for p in pairs_of(model, known_graph(model, options.out), device)]
-    pairs = [p for p in found if not options.only or any(part in p.about for part in options.only.split(","))]
-    fields = [[*field_of(case, device, options)] for p in pairs for case in (p.first, p.second, p.both)]
-    best = take_turns(fields, options.rounds, options.cores)
-    for i, pair in enumerate(pairs):
-        print(_line(pair, *best[3 * i : 3 * i + 3]), flush=True)
+    models = options.models.split(",")
+    found = [c for model in models for c in chains_of(model, known_graph(model, options.out), device)]
+    chains = [c for c in found if not options.only or any(part in c.about for part in options.only.split(","))]
+    cases = [case for chain in chains for case in (*chain.apart, chain.whole)]
+    best = iter(take_turns([[*field_of(case, device, options)] for case in cases], options.rounds, options.cores))
+    for chain in chains:
+        print(_line(chain, [next(best) for _ in chain.apart], next(best)), flush=True)
     return 0
 
 
-def pairs_of(model: str, graph: Graph, device: Device) -> Iterator[Pair]:
-    """Distinct pairs in running order."""
-    from tuner.kernels.registry import template
-    from tuner.plan.legality import why_illegal
+def chains_of(model: str, graph: Graph, device: Device) -> Iterator[Chain]:
+    """Distinct chains in the running order of their last block, short ones first."""
+    from tuner.kernels.registry import BY_NAME
     from tuner.search.fusion import greedy
 
     plan, seen = greedy(graph, device, device.cores), set()
-    home = {layer: block for block in plan.blocks for layer in block.layers}
-    for second in plan.blocks:
-        read = {graph.producer[n].id for i in second.layers for n in graph.by_id[i].inputs if n in graph.producer}
-        for first in dict.fromkeys(home[i].layers for i in sorted(read, key=graph.position.__getitem__)):
-            before = home[first[0]]
-            both = Block((*first, *second.layers), second.cores, CHAIN, None, {**before.reads, **second.reads})
-            if before is second or why_illegal(graph, both.layers):
-                continue
-            cases = [case_of(model, graph, plan, block) for block in (before, second, both)]
+    for last in plan.blocks:
+        for blocks in _runs(graph, plan, last):
+            read = {name: layout for block in blocks for name, layout in block.reads.items()}
+            whole = Block(tuple(i for block in blocks for i in block.layers), last.cores, "", None, read)
+            cases = [case_of(model, graph, plan, block) for block in (*blocks, whole)]
             key = json.dumps([case.workload.to_json() for case in cases])
-            if key not in seen and template(CHAIN).accepts(cases[2].workload, cases[2].layouts, device):
+            made = cases[-1]
+            served = [n for n in CHAINS if BY_NAME[n].accepts(made.workload, made.layouts, device)]
+            if key not in seen and served:
                 seen.add(key)
-                yield Pair(model, *cases)
+                yield Chain(model, tuple(cases[:-1]), replace(made, template=served[0]))
+
+
+def _runs(graph: Graph, plan: Plan, last: Block) -> Iterator[tuple[Block, ...]]:
+    """Runs of at most MOST blocks, each of which reads the one before, that may be one block."""
+    from tuner.plan.legality import why_illegal
+
+    home = {layer: block for block in plan.blocks for layer in block.layers}
+    runs: list[tuple[Block, ...]] = [(last,)]
+    while runs:
+        longer: list[tuple[Block, ...]] = []
+        for run in runs:
+            inputs = [n for i in run[0].layers for n in graph.by_id[i].inputs]
+            read = {graph.producer[n].id for n in inputs if n in graph.producer}
+            for first in dict.fromkeys(home[i].layers for i in sorted(read, key=graph.position.__getitem__)):
+                if home[first[0]] not in run:
+                    longer.append((home[first[0]], *run))
+        yield from (r for r in longer if not why_illegal(graph, [i for block in r for i in block.layers]))
+        runs = longer if longer and len(longer[0]) < MOST else []
 
 
 def case_of(model: str, graph: Graph, plan: Plan, block: Block) -> Case:
@@ -109,15 +125,15 @@ def field_of(case: Case, device: Device, options: argparse.Namespace) -> Iterato
                 yield Contestant(f"{default}{maker.name} {json.dumps(knobs)}", kernel)
 
 
-def _line(pair: Pair, first: Mapping[str, float], second: Mapping[str, float], both: Mapping[str, float]) -> str:
+def _line(chain: Chain, apart: Sequence[Mapping[str, float]], whole: Mapping[str, float]) -> str:
     """One row; the mappings hold seconds by contestant."""
-    apart = min(first.values()) + min(second.values())
-    name = min(both, key=lambda n: both[n])
-    default = next((s for n, s in both.items() if n.startswith("default ")), float("nan"))
+    each = [min(found.values()) for found in apart]
+    name = min(whole, key=lambda n: whole[n])
+    default = next((s for n, s in whole.items() if n.startswith("default ")), float("nan"))
     return (
-        f"{pair.model[:11]:11} {pair.about:58} apart {min(first.values()) * 1e6:7.1f} + "
-        f"{min(second.values()) * 1e6:7.1f} us, chain {both[name] * 1e6:7.1f} us, apart/chain "
-        f"{apart / both[name]:.2f} (default {apart / default:.2f})  {name}"
+        f"{chain.model[:11]:11} {chain.about:58} apart {' + '.join(f'{s * 1e6:7.1f}' for s in each)} us, chain "
+        f"{whole[name] * 1e6:7.1f} us, apart/chain {sum(each) / whole[name]:.2f} (default {sum(each) / default:.2f})  "
+        f"{name}"
     )
 
 

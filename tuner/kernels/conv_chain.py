@@ -12,14 +12,16 @@ from __future__ import annotations
 
 from math import ceil
 
-from tuner.graph.ir import Graph, Layer
+from tuner.graph.ir import Graph
 from tuner.kernels.base import Kernel, KernelTemplate, Knobs, Layouts, Space
 from tuner.kernels.conv_chain_build import ChainBuilder
 from tuner.kernels.conv_chain_shape import (
     ChainShape,
+    Pair,
     allowed,
     best_split,
     best_tile,
+    has_own_weights,
     is_depthwise,
     pair_of,
     vectors,
@@ -33,7 +35,7 @@ from tuner.types import Device
 
 class ConvChain(KernelTemplate):
     name = "conv_chain"
-    version = 1
+    version = 2
     heavy = frozenset({"Conv"})
 
     def accepts(self, workload: Graph, layouts: Layouts, device: Device) -> bool:
@@ -45,7 +47,7 @@ class ConvChain(KernelTemplate):
         image = pair.first.inputs[0]
         if image not in workload.inputs or len(workload.tensors[image].shape) != 4:
             return False
-        if not all(_weighted(workload, conv) for conv in (pair.first, pair.second)):
+        if not all(has_own_weights(workload, conv) for conv in (pair.first, pair.second)):
             return False
         shape = ChainShape.of(workload, pair)
         if not _served(shape.first) or not _served(shape.second):
@@ -56,7 +58,7 @@ class ConvChain(KernelTemplate):
         return shape.second.stride[0] <= shape.second.kh and shape.second.stride[1] <= shape.second.kw
 
     def space(self, workload: Graph, layouts: Layouts, device: Device) -> Space:
-        shape = _shape(workload)
+        shape = ChainShape.of(workload, _pair(workload))
         first, second = shape.first, shape.second
         chunks = ceil(second.oc / device.lanes)
         height = second.oh
@@ -87,27 +89,19 @@ class ConvChain(KernelTemplate):
         return Space(knobs, default, lambda k: k == default or allowed(shape, k, knobs, device))
 
     def build(self, workload: Graph, layouts: Layouts, knobs: Knobs, cores: int, device: Device) -> Kernel:
-        return ChainBuilder(workload, layouts, knobs, device).kernel(cores)
+        return ChainBuilder(workload, layouts, knobs, device, _pair(workload)).kernel(cores)
 
 
-def _shape(workload: Graph) -> ChainShape:
+def _pair(workload: Graph) -> Pair:
     pair = pair_of(workload)
     if pair is None:
         raise ValueError("no two convolutions one behind the other: not a workload that the template accepts")
-    return ChainShape.of(workload, pair)
+    return pair
 
 
 def _held(shape: ChainShape, rows: int, device: Device) -> int:
     """Bytes that a task keeps of the image in between, at least."""
     return shape.held(rows, device.lanes if shape.apart else shape.first.oc)
-
-
-def _weighted(workload: Graph, conv: Layer) -> bool:
-    """Whether its weights are constants that nothing else reads: one kernel packs a constant one way."""
-    weights = conv.inputs[1]
-    if not workload.is_constant(weights) or workload.constants[weights].value is not None:
-        return False
-    return sum(layer.inputs.count(weights) for layer in workload.layers) == 1
 
 
 def _served(s: ConvShape) -> bool:

@@ -8,16 +8,16 @@ and neighbouring bands hold their own copies of the halo. Pixels of a band are s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from math import ceil
 from typing import Any
 
 from tvm import te, tirx
 
-from tuner.errors import CandidateError
 from tuner.graph.ir import Graph, Layer
 from tuner.kernels.base import Kernel, Knobs, Layouts
-from tuner.kernels.conv_chain_shape import ChainShape, is_bordered, is_depthwise, pair_of, step
+from tuner.kernels.conv_chain_shape import ChainShape, Pair, is_bordered, is_depthwise, step
 from tuner.kernels.conv_shape import ConvShape
 from tuner.kernels.conv_weights import groups_of, pack_weights
 from tuner.kernels.epilogue import Body
@@ -30,10 +30,7 @@ Source = Callable[..., Any]  # (image, band, channel, pixel of the band, tap) ->
 
 
 class ChainBuilder:
-    def __init__(self, workload: Graph, layouts: Layouts, knobs: Knobs, device: Device) -> None:
-        pair = pair_of(workload)
-        if pair is None:
-            raise CandidateError("no two convolutions one behind the other", code="rejected")
+    def __init__(self, workload: Graph, layouts: Layouts, knobs: Knobs, device: Device, pair: Pair) -> None:
         self.workload, self.pair, self.knobs, self.device = workload, pair, knobs, device
         self.shape = ChainShape.of(workload, pair)
         self.body = Body(workload, layouts)
@@ -47,11 +44,11 @@ class ChainBuilder:
         first, second = self.shape.first, self.shape.second
         ahead, behind = self.shape.pixels(self.rows)
         image, padded = self._image()
-        acc_a = self._accumulate(self.pair.first, first, "a", self._copied(ahead), image)
+        acc_a = self._accumulate(self.pair.first, first, "a", self._copied(ahead, "a"), image)
         act = self._activations(acc_a, ahead)
         between, bordered = self._between(act)
-        acc_b = self._accumulate(self.pair.second, second, "b", self._moved(behind), between)
-        out = self._output(acc_b, behind)
+        acc_b = self._accumulate(self.pair.second, second, "b", self._moved(behind, "b"), between)
+        out = self._output(self.pair.second, second, "b", acc_b, behind)
         tensors, args = self.body.finish(out)
         module = module_of(tensors)
         sch = schedule_of(module)
@@ -78,13 +75,31 @@ class ChainBuilder:
             return self._reached(band)
         return te.max(te.min(self._reached(band), last), 0)
 
-    def _copied(self, pixels: int) -> Callable[[Any], Any]:
-        """Column of the accumulators -> pixel of the band; columns beyond the last pixel compute that one again."""
-        return lambda column: column if pixels % self.knobs["reg_a"] == 0 else te.min(column, pixels - 1)
+    @cached_property
+    def _guarded(self) -> bool:
+        """Whether the second convolution reads the image in between where it lies, without a copy with zeros around it.
 
-    def _moved(self, pixels: int) -> Callable[[Any], Any]:
+        Rows outside of the image are then held, as zeros; whether a column is inside is asked tap by tap, and known
+        beforehand for all but the first and last pixels of a row.
+        """
+        first, second = self.shape.first, self.shape.second
+        whole_tiles = first.ow % self.knobs["reg_a"] == 0 and second.ow % self.knobs["reg_b"] == 0
+        whole_rows = self.shape.reach(self.rows) == self.height
+        return self.shape.apart and is_bordered(second) and not is_bordered(first) and whole_tiles and whole_rows
+
+    def _row(self, band: Any, number: Any) -> Any:
+        """Row of the image in between from which a band's row of that number is computed, or would be if inside."""
+        if not self._guarded:
+            return self._from(band) + number
+        return te.max(te.min(self._reached(band) + number, self.shape.first.oh - 1), 0)
+
+    def _copied(self, pixels: int, side: str) -> Callable[[Any], Any]:
+        """Column of the accumulators -> pixel of the band; columns beyond the last pixel compute that one again."""
+        return lambda column: column if pixels % self.knobs[f"reg_{side}"] == 0 else te.min(column, pixels - 1)
+
+    def _moved(self, pixels: int, side: str) -> Callable[[Any], Any]:
         """The same for the output, whose last tile is moved back to end with the band."""
-        tile = self.knobs["reg_b"]
+        tile = self.knobs[f"reg_{side}"]
         if pixels % tile == 0:
             return lambda column: column
         return lambda column: te.min(column // tile * tile, pixels - tile) + column % tile
@@ -92,7 +107,7 @@ class ChainBuilder:
     def _columns(self, side: str) -> int:
         """Pixels of a band, rounded up to whole register tiles."""
         reg = self.knobs[f"reg_{side}"]
-        return ceil(self.shape.pixels(self.rows)[side == "b"] / reg) * reg
+        return ceil(self.shape.pixels(self.rows)[side != "a"] / reg) * reg
 
     # stages ----------------------------------------------------------------------------------------------------
 
@@ -107,8 +122,8 @@ class ChainBuilder:
         if not is_bordered(s):
 
             def direct(n: Any, band: Any, c: Any, pixel: Any, tap: Any) -> Any:
-                y, x = place(pixel, tap)
-                return data.at((n, c, self._from(band) * sy + y, x))
+                row, x = self._row(band, pixel // s.ow), place(pixel, tap)[1]
+                return data.at((n, c, row * sy + tap[0] * dy, x))
 
             return direct, False
 
@@ -169,7 +184,7 @@ class ChainBuilder:
 
     def _block(self, side: str) -> int:
         """Channels per block of what a convolution reads."""
-        return self.lanes if side == "b" else block_of(self.body.input(self.pair.first.inputs[0]).layout)
+        return self.lanes if side != "a" else block_of(self.body.input(self.pair.first.inputs[0]).layout)
 
     def _anchor(self, conv: Layer, side: str, acc: te.Tensor) -> None:
         """Let the layers behind a convolution read its accumulators, bias added."""
@@ -186,21 +201,39 @@ class ChainBuilder:
 
     def _activations(self, acc: te.Tensor, pixels: int) -> te.Tensor:
         """What a band needs of the image in between, one long row of pixels."""
-        s, pixel = self.shape.first, self._copied(pixels)
+        s, pixel = self.shape.first, self._copied(pixels, "a")
         self._anchor(self.pair.first, "a", acc)
 
-        def element(n: Any, band: Any, _: Any, co: Any, column: Any, ci: Any) -> Any:
+        def element(n: Any, band: Any, *rest: Any) -> Any:
+            *_, co, column, ci = rest
             self._band, self._column, p = band, column, pixel(column)
-            place = (self._from(band) + p // s.ow, p % s.ow)
-            return self.body.read(self.pair.middle, (n, Chan(co, ci, self.lanes), *place))
+            place = (self._row(band, p // s.ow), p % s.ow)
+            value = self.body.read(self.pair.middle, (n, Chan(co, ci, self.lanes), *place))
+            if not self._guarded:
+                return value
+            row = self._reached(band) + p // s.ow
+            return tirx.if_then_else(tirx.all(row >= 0, row < s.oh), value, tirx.const(0, "float32"))
 
-        dims = (s.n, self.bands, 1, ceil(s.oc / self.lanes), self._columns("a"), self.lanes)  # as many as "mid" has
+        dims = (s.n, self.bands, *self._ones, ceil(s.oc / self.lanes), self._columns("a"), self.lanes)
         return te.compute(dims, element, name="act")
+
+    @property
+    def _ones(self) -> tuple[int, ...]:
+        """Dimensions of "act" that hold nothing: it has as many as who reads it, so that TVM lets us say of what."""
+        return (1, 1) if self._guarded else (1,)
 
     def _between(self, act: te.Tensor) -> tuple[Source, bool]:
         """How the second convolution reads the first's activations, and whether from a copy with zeros around them."""
         s = self.shape.second
         (sy, sx), (dy, dx), (_, left, _, _) = s.stride, s.dilation, s.pads
+        if self._guarded:
+
+            def guarded(n: Any, band: Any, c: Chan, pixel: Any, tap: Any) -> Any:
+                row, x = pixel // s.ow * sy + tap[0] * dy, pixel % s.ow * sx + tap[1] * dx - left
+                value = act(n, band, 0, 0, c.outer, row * s.w + x, c.inner)
+                return tirx.if_then_else(tirx.all(x >= 0, x < s.w), value, tirx.const(0, "float32"))
+
+            return guarded, False
         if not is_bordered(s):
             pointwise = s.kh * s.kw == 1 and s.stride == (1, 1)
 
@@ -222,17 +255,17 @@ class ChainBuilder:
             n, b, c.outer, p // s.ow * sy + tap[0] * dy, p % s.ow * sx + tap[1] * dx, c.inner
         ), True
 
-    def _output(self, acc: te.Tensor, pixels: int) -> te.Tensor:
+    def _output(self, conv: Layer, s: ConvShape, side: str, acc: te.Tensor, pixels: int) -> te.Tensor:
         """The kernel's result, band by band; the schedule gives the buffer its true shape in the end."""
-        s, pixel = self.shape.second, self._moved(pixels)
-        self._anchor(self.pair.second, "b", acc)
+        pixel = self._moved(pixels, side)
+        self._anchor(conv, side, acc)
 
         def element(n: Any, band: Any, co: Any, column: Any, ci: Any) -> Any:
             self._band, self._column, p = band, column, pixel(column)
             place = (self._top(band) + p // s.ow, p % s.ow)
             return self.body.result((n, Chan(co, ci, self.lanes), *place))
 
-        dims = (s.n, self.bands, ceil(s.oc / self.lanes), self._columns("b"), self.lanes)
+        dims = (s.n, self.bands, ceil(s.oc / self.lanes), self._columns(side), self.lanes)
         return te.compute(dims, element, name="out")
 
     # schedule --------------------------------------------------------------------------------------------------
@@ -248,36 +281,49 @@ class ChainBuilder:
         task = parallelise(sch, sch.fuse(n, band, part), cores, self.device.cores)
         sch.compute_at(acc_b, inner[-1], preserve_unit_loops=True)
         home = co_o if apart else task
-        if bordered:
-            self._place_border(sch, home)
-        sch.compute_at(act, home, preserve_unit_loops=True)
+        self._place_activations(sch, home, bordered)
         self._schedule_activations(sch, act, acc_a, task, padded)
         sch.vectorize(ci)
         sch.unroll(x_i)
         if not apart:
             sch.unroll(co_t)
-        for side, s, acc in (("a", self.shape.first, acc_a), ("b", self.shape.second, acc_b)):
+        self._schedule_sums(sch, {"a": self.shape.first, "b": self.shape.second})
+        self._shape_output(sch, self.shape.second, "b")
+
+    def _schedule_sums(self, sch: Any, sides: Mapping[str, ConvShape]) -> None:
+        for side, s in sides.items():
+            acc = sch.get_sblock(f"acc_{side}")
             sch.set_scope(acc, 0, "local")
             _schedule_accumulation(sch, acc, s, bool(self._block(side)))
-        s, pixel = self.shape.second, self._moved(self.shape.pixels(self.rows)[1])
+
+    def _shape_output(self, sch: Any, s: ConvShape, side: str) -> None:
+        """Give the output its true shape."""
+        out, pixel = sch.get_sblock("out"), self._moved(self.shape.pixels(self.rows)[1], side)
         sch.transform_layout(
             out, ("write", 0),
             lambda n, b, c, p, i: (n, c, self._top(b) + pixel(p) // s.ow, pixel(p) % s.ow, i),
             assume_injective_transform=True,  # pixels that are computed twice are written twice, and equal
         )  # fmt: skip
 
-    def _place_border(self, sch: Any, home: Any) -> None:
-        """The copy with zeros around it, which is said to read all pixels of a band: TVM could not tell which."""
-        mid = sch.get_sblock("mid")
+    def _place_activations(self, sch: Any, home: Any, bordered: bool) -> None:
+        """Compute what a band needs of the image in between in the loop ``home``, and its copy with zeros around it.
+
+        Who reads it is said to read all pixels of a band: TVM could not tell which.
+        """
         columns = self._columns("a")
-        sch.annotate_buffer_access(
-            mid,
-            0,
-            "read",
-            lambda n, b, c, y, x, i: ((n, n + 1), (b, b + 1), (0, 1), (c, c + 1), (0, columns), (i, i + 1)),
-        )
-        sch.compute_at(mid, home)
-        sch.vectorize(sch.get_loops(mid)[-1])
+
+        def everything(n: Any, b: Any, c: Any, i: Any) -> Any:
+            return (n, n + 1), (b, b + 1), *((0, 1) for _ in self._ones), (c, c + 1), (0, columns), (i, i + 1)
+
+        if bordered:
+            mid = sch.get_sblock("mid")
+            sch.annotate_buffer_access(mid, 0, "read", lambda n, b, c, y, x, i: everything(n, b, c, i))
+            sch.compute_at(mid, home)
+            sch.vectorize(sch.get_loops(mid)[-1])
+        if self._guarded:
+            reader = sch.get_sblock("acc_b")
+            sch.annotate_buffer_access(reader, 0, "read", lambda n, b, c, x, i, kh, kw: everything(n, b, c, i))
+        sch.compute_at(sch.get_sblock("act"), home, preserve_unit_loops=True)
 
     def _schedule_activations(self, sch: Any, act: Any, acc: Any, task: Any, padded: bool) -> None:
         k, alone = self.knobs, is_depthwise(self.shape.first)

@@ -34,20 +34,28 @@ def pair_of(workload: Graph) -> Pair | None:
     The tensor between them is read by the second alone, as its image, and nothing else made before it is read behind.
     """
     convs = [x for x in workload.layers if x.op == "Conv"]
-    if len(convs) != 2 or len(workload.outputs) != 1:
+    if len(convs) != 2:
         return None
-    first, second = convs
-    middle = second.inputs[0]
-    if middle not in workload.producer or middle in workload.outputs:
+    cut = cut_before(workload, convs[1])
+    return None if cut is None else Pair(convs[0], convs[1], *cut)
+
+
+def cut_before(workload: Graph, conv: Layer) -> tuple[str, Graph, Graph] | None:
+    """The image that a convolution reads, the workload up to it, and the rest; None where it cannot be cut there.
+
+    The convolution alone reads the image, as its image, and nothing else made before it is read behind.
+    """
+    middle = conv.inputs[0]
+    if len(workload.outputs) != 1 or middle not in workload.producer or middle in workload.outputs:
         return None
     before = _ancestors(workload, middle)
     ahead = tuple(x for x in workload.layers if x.id in before)
     behind = tuple(x for x in workload.layers if x.id not in before)
     made = {o for x in ahead for o in x.outputs if o}
     crossing = [n for x in behind for n in x.inputs if n in made]
-    if first.id not in before or crossing != [middle] or middle in second.inputs[1:]:
+    if not any(x.op == "Conv" for x in ahead) or crossing != [middle] or middle in conv.inputs[1:]:
         return None
-    return Pair(first, second, middle, _part(workload, ahead, middle), _part(workload, behind, workload.outputs[0]))
+    return middle, _part(workload, ahead, middle), _part(workload, behind, workload.outputs[0])
 
 
 def _ancestors(workload: Graph, tensor: str) -> set[str]:
@@ -67,6 +75,14 @@ def _part(workload: Graph, layers: tuple[Layer, ...], output: str) -> Graph:
     read = dict.fromkeys(n for x in layers for n in x.inputs if n in workload.tensors and n not in made)
     tensors = {n: workload.tensors[n] for n in (*read, *made)}
     return replace(workload, inputs=tuple(read), outputs=(output,), layers=layers, tensors=tensors)
+
+
+def has_own_weights(workload: Graph, conv: Layer) -> bool:
+    """Whether its weights are constants that nothing else reads: one kernel packs a constant one way."""
+    weights = conv.inputs[1]
+    if not workload.is_constant(weights) or workload.constants[weights].value is not None:
+        return False
+    return sum(layer.inputs.count(weights) for layer in workload.layers) == 1
 
 
 @dataclass(frozen=True)
@@ -114,7 +130,8 @@ class ChainShape:
         """About how long it takes on all cores, by multiply-adds, evenness, and weights read again by every band."""
         tasks = self.second.n * self.bands(rows) * parts
         pixels = self.pixels(rows)
-        work = pixels[0] * _cost(self.first) / (parts if self.apart else 1) + pixels[1] * _cost(self.second) / parts
+        ahead, behind = pixels[0] * multiply_adds(self.first), pixels[1] * multiply_adds(self.second)
+        work = ahead / (parts if self.apart else 1) + behind / parts
         cycles = work / (2 * device.lanes) + TASK
         weights = weight_bytes(self.first) + weight_bytes(self.second)
         if weights > device.l2 // 2:
@@ -143,7 +160,7 @@ def weight_bytes(s: ConvShape) -> int:
     return s.oc * (s.ic // s.groups) * s.kh * s.kw * 4
 
 
-def _cost(s: ConvShape) -> float:
+def multiply_adds(s: ConvShape) -> float:
     """Multiply-adds of one pixel, those of depthwise convolutions counted for as long as they take."""
     macs = s.oc * (s.ic // s.groups) * s.kh * s.kw
     return macs * (DEPTHWISE if is_depthwise(s) else 1.0)

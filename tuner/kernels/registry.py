@@ -17,6 +17,7 @@ from tuner.kernels.conv_chain import ConvChain
 from tuner.kernels.dense import Dense, DenseBf16
 from tuner.kernels.elementwise import Channels, Concat, Elementwise
 from tuner.kernels.gather import Gather
+from tuner.kernels.inverted_residual import InvertedResidual
 from tuner.kernels.layer_norm import LayerNorm
 from tuner.kernels.lrn import Lrn
 from tuner.kernels.matmul import MatMul
@@ -33,7 +34,7 @@ TEMPLATES: tuple[KernelTemplate, ...] = (
     Depthwise(), Conv2d(), Conv2dPool(), Dense(), MatMul(), Pool(), Elementwise(), Concat(), Channels(), Lrn(),
     Softmax(), LayerNorm(), Gather(), Transpose(), Slice(),
     Winograd(),
-    ConvChain(), Conv2dPrologue(),
+    ConvChain(), InvertedResidual(), Conv2dPrologue(),
     Conv2dBf16(), Conv2dPoolBf16(), DenseBf16(), Conv2dDot(), Conv2dPrologueDot(), Conv2dGroupedDot(),
 )  # fmt: skip
 BY_NAME = {template.name: template for template in TEMPLATES}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 from tuner.errors import UserError
-from tuner.graph.ir import Graph
+from tuner.graph.ir import Graph, Layer
 from tuner.plan.elementwise import ELEMENTWISE
 from tuner.plan.layout import block_of
 from tuner.plan.plan import Plan
@@ -13,15 +13,15 @@ from tuner.plan.plan import Plan
 VIEWS = frozenset({"Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity", "Dropout"})
 POOLS = frozenset({"MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool"})
 SHUFFLE = ("Reshape", "Transpose", "Reshape")
-DEEPEST = 2  # convolutions one behind the other in a block
 
 
 def why_illegal(graph: Graph, layers: Collection[str]) -> str | None:
     """Why these layers cannot be one block; None when they can.
 
     Legal means: known, connected or sharing an input, convex (no path leaves the set and comes back), and with at most
-    one layer that is not elementwise, save for the patterns that a template knows (convolution + pooling, DEEPEST
-    convolutions in a row, channel shuffle, a product with Transposes of its operands and its result).
+    one layer that is not elementwise, save for the patterns that a template knows (convolution + pooling, two
+    convolutions in a row, three of which the second is depthwise and the third 1x1, channel shuffle, a product with
+    Transposes of its operands and its result).
     """
     if unknown := [x for x in layers if x not in graph.by_id]:
         return f"layer {unknown[0]!r} is not in the graph"
@@ -32,28 +32,37 @@ def why_illegal(graph: Graph, layers: Collection[str]) -> str | None:
         return "its layers neither feed each other nor share an input"
     if path := _leaving_path(graph, ids):
         return f"a path leaves it through {path!r} and comes back"
-    heavy = [graph.by_id[i].op for i in sorted(ids, key=graph.position.__getitem__)
+    heavy = [graph.by_id[i] for i in sorted(ids, key=graph.position.__getitem__)
              if graph.by_id[i].op not in ELEMENTWISE]  # fmt: skip
     if not fusible(heavy):
-        return f"it has {len(heavy)} layers that are not elementwise ({', '.join(heavy)}), and no template fuses those"
+        ops = ", ".join(x.op for x in heavy)
+        return f"it has {len(heavy)} layers that are not elementwise ({ops}), and no template fuses those"
     if stray := _unchained(graph, ids):
         return f"its convolution {stray!r} reads no result of the others, and no template does them side by side"
     return None
 
 
-def fusible(ops: Sequence[str]) -> bool:
-    """Whether some template knows these operators that are not elementwise, in running order, as one block."""
-    return len(ops) < 2 or tuple(ops) == SHUFFLE or _conv_pool(ops) or _conv_chain(ops) or transposed_product(ops)
+def fusible(layers: Sequence[Layer]) -> bool:
+    """Whether some template knows these layers that are not elementwise, in running order, as one block."""
+    ops = [layer.op for layer in layers]
+    return (
+        len(ops) < 2
+        or tuple(ops) == SHUFFLE
+        or _conv_pool(ops)
+        or transposed_product(ops)
+        or (set(ops) == {"Conv"} and (len(ops) == 2 or (len(ops) == 3 and _separable(layers[1:]))))
+    )
 
 
-def may_lead(ops: Sequence[str]) -> bool:
-    """Whether other layers in front of these operators, in running order, may join them in a block."""
+def may_lead(layers: Sequence[Layer]) -> bool:
+    """Whether other layers in front of these, which are not elementwise, in running order, may join them in a block."""
+    ops = [layer.op for layer in layers]
     return (
         len(ops) < 2
         or tuple(ops) == SHUFFLE[1:]
         or _conv_pool(ops)
         or transposed_product(ops)
-        or (_conv_chain(ops) and len(ops) < DEEPEST)
+        or (ops == ["Conv", "Conv"] and _separable(layers))
     )
 
 
@@ -61,8 +70,9 @@ def _conv_pool(ops: Sequence[str]) -> bool:
     return len(ops) == 2 and ops[0] == "Conv" and ops[1] in POOLS
 
 
-def _conv_chain(ops: Sequence[str]) -> bool:
-    return set(ops) == {"Conv"} and len(ops) <= DEEPEST
+def _separable(convs: Sequence[Layer]) -> bool:
+    """Whether two convolutions look like a depthwise one and a 1x1 one; their templates look closer."""
+    return convs[0].attr("group", 1) > 1 and all(k == 1 for k in convs[1].attr("kernel_shape") or ())
 
 
 def _unchained(graph: Graph, ids: set[str]) -> str | None:

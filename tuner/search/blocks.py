@@ -25,7 +25,8 @@ from tuner.simulate.spec import load
 from tuner.types import Device
 
 TEMPLATES = ("simulated", "imported", "view", "conv2d", "conv2d_pool", "depthwise", "dense", "matmul", "pool",
-             "elementwise", "concat", "channels", "lrn", "softmax", "winograd", "conv_chain")  # fmt: skip
+             "elementwise", "concat", "channels", "lrn", "softmax", "winograd", "conv_chain",
+             "inverted_residual")  # fmt: skip
 _CHANNELWISE = (
     ELEMENTWISE | VIEWS | {"MaxPool", "AveragePool", "LpPool", "GlobalAveragePool", "GlobalMaxPool", "Concat"}
 )

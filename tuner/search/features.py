@@ -6,7 +6,7 @@ different size teach each other, and a model that knows nothing yet expects what
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from math import ceil, log, log2
 from types import MappingProxyType
@@ -19,16 +19,19 @@ from tuner.kernels.base import Space
 from tuner.kernels.conv_shape import ConvShape
 from tuner.plan.layout import PLAIN, element_bytes, is_narrow
 from tuner.precision import BF16_DOT, precision_of
-from tuner.search.chain import ChainFacts
+from tuner.search.chain import ChainFacts, TrioFacts
 from tuner.search.expectation import COUNTED, ConvFacts, conv_terms, peak, seconds_of
 from tuner.types import Device
 
 TEMPLATES = ("conv2d", "conv2d_pool", "depthwise", "dense", "matmul", "pool", "elementwise", "concat", "channels",
              "lrn", "softmax", "winograd", "layer_norm", "gather", "transpose", "conv_chain", "conv2d_bf16",
              "conv2d_pool_bf16", "dense_bf16", "conv2d_dot",
-             "conv2d_prologue_dot", "conv2d_grouped_dot")  # fmt: skip
+             "conv2d_prologue_dot", "conv2d_grouped_dot", "inverted_residual")  # fmt: skip
 KNOBS = ("oc_t", "reg_n", "reg_m", "rows", "order", "stream", "unroll", "m", "bh", "bw", "scheme", "parts", "oc_a",
-         "reg_a", "oc_b", "reg_b")  # fmt: skip
+         "reg_a", "oc_b", "reg_b", "oc_c", "reg_c")  # fmt: skip
+_CHAINS: Mapping[str, Callable[[Graph, Device], ChainFacts | TrioFacts | None]] = {
+    "conv_chain": ChainFacts.of, "inverted_residual": TrioFacts.of,
+}  # fmt: skip
 NO_LAYOUTS: Mapping[str, str] = MappingProxyType({})
 SIDE = 2.0  # length of a space along each knob, for distances between points
 NAN = float("nan")
@@ -50,7 +53,7 @@ class Features:
         moved = float(sum(workload.type_of(n).bytes / (1 + is_narrow(layouts.get(n, PLAIN))) for n in names))
         work = max(ops, moved / 4, 1.0)  # operations, at least the elements moved
         self._ideal = log(work / peak(device, cores))
-        self._chain = ChainFacts.of(workload, device) if template == "conv_chain" else None
+        self._chain = _CHAINS[template](workload, device) if template in _CHAINS else None
         self._conv = _conv_facts(workload, template, layouts) if self._chain is None else None
         kind = float(TEMPLATES.index(template)) if template in TEMPLATES else -1.0
         self._known: dict[tuple[int, ...], tuple[float, ...]] = {}  # COUNTED of knobs -> terms of the analytic model

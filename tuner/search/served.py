@@ -27,7 +27,7 @@ class Served:
         self._device, self._images = device, Images(device.lanes, narrow)
 
     def may_grow(self, heavy: Sequence[Layer]) -> bool:
-        return may_lead([layer.op for layer in heavy])
+        return may_lead(heavy)
 
     def variants(self, graph: Graph, layers: tuple[str, ...]) -> Sequence[Variant]:
         """Images all blocked or all plain, on either side; a lone layer that no template takes is imported."""

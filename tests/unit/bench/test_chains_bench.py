@@ -1,20 +1,19 @@
-"""Which blocks the bench of chains compares: neighbours of the greedy plan, each pair of computations once."""
+"""Which blocks the bench of chains compares: neighbours of the greedy plan, each run of computations once."""
 
 from __future__ import annotations
 
-from bench.chains import pairs_of
+from bench.chains import chains_of
 from tests.unit.search.search_fakes import DEVICE
 from tests.unit.search.test_chains import net
 
 
-def test_neighbours_are_paired_and_equal_pairs_are_compared_once() -> None:
-    pairs = list(pairs_of("net", net(6), DEVICE))
-    assert [p.about for p in pairs] == [
-        "conv1x1 32x28x28->32x28x28 -> depthwise3x3 32x28x28->32x28x28",
-        "depthwise3x3 32x28x28->32x28x28 -> conv1x1 32x28x28->32x28x28",
+def test_neighbours_are_compared_in_twos_and_threes_and_equal_runs_once() -> None:
+    chains = list(chains_of("net", net(6), DEVICE))
+    one, deep = "conv1x1 32x28x28->32x28x28", "depthwise3x3 32x28x28->32x28x28"
+    assert [c.about for c in chains] == [f"{one} -> {deep}", f"{deep} -> {one}", f"{one} -> {deep} -> {one}"]
+    assert [([case.template for case in c.apart], c.whole.template) for c in chains] == [
+        (["conv2d", "depthwise"], "conv_chain"),
+        (["depthwise", "conv2d"], "conv_chain"),
+        (["conv2d", "depthwise", "conv2d"], "inverted_residual"),
     ]
-    assert [(p.first.template, p.second.template, p.both.template) for p in pairs] == [
-        ("conv2d", "depthwise", "conv_chain"),
-        ("depthwise", "conv2d", "conv_chain"),
-    ]
-    assert all(p.both.operations == p.first.operations + p.second.operations for p in pairs)
+    assert all(c.whole.operations == sum(case.operations for case in c.apart) for c in chains)

@@ -550,6 +550,30 @@ def conv_chain_case(rng: np.random.Generator, machine: Device) -> Case:
     return case_of(s, _blocked(rng, machine.lanes))
 
 
+def inverted_residual_case(rng: np.random.Generator, machine: Device) -> Case:
+    """Expansion (1x1 or windowed), depthwise convolution, projection; widths that tiles divide, and others."""
+    s = Sketch(rng)
+    n, h, w = _pick(rng, 1, 1, 2), int(rng.integers(5, 13)), _pick(rng, 7, 8, 12, 14, 5, 11, 13)
+    image = s.input(n, _pick(rng, *CHANNELS), h, w)
+    hidden, out = (_pick(rng, *CHANNELS) for _ in range(2))
+    kernel = _pick(rng, (1, 1), (1, 1), (1, 1), (3, 3))
+    window, stride = _pick(rng, (3, 3), (3, 3), (5, 5), (2, 3)), _pick(rng, 1, 1, 2)
+    pads = _pick(rng, (1, 1, 1, 1), (1, 1, 1, 1), (2, 2, 2, 2), (0, 1, 1, 0), (0, 0, 0, 0))
+    steps: Sequence[tuple[int, int, tuple[int, int], dict[str, Any]]] = [
+        (hidden, s.shape(image)[1], kernel, {"pads": (kernel[0] // 2,) * 4}),
+        (hidden, 1, window, {"group": hidden, "pads": pads, "strides": (stride, stride)}),
+        (out, hidden, (1, 1), {}),
+    ]
+    name = image
+    for oc, each, size, attrs in steps:
+        weights = s.weight(oc, each, *size, scale=float((each * size[0] * size[1]) ** -0.5))
+        bias = (s.weight(oc, scale=_pick(rng, 0.5, 20.0)),) if rng.random() < 0.7 else ()
+        name = epilogue(s, s.add("Conv", name, weights, *bias, **attrs), int(rng.integers(0, 3)))
+    if s.shape(name) == s.shape(image) and rng.random() < 0.7:
+        s.add("Add", name, image)
+    return case_of(s, _blocked(rng, machine.lanes))
+
+
 def not_depthwise(
     draw: Callable[[np.random.Generator, Device], Case],
 ) -> Callable[[np.random.Generator, Device], Case]:
@@ -581,7 +605,7 @@ GENERATORS: Mapping[str, Callable[[np.random.Generator, Device], Case]] = {
     "matmul": matmul_case, "pool": pool_case, "elementwise": elementwise_case, "concat": concat_case,
     "channels": channels_case, "lrn": lrn_case, "softmax": softmax_case,
     "winograd": accepted("winograd", winograd_case),
-    "conv_chain": conv_chain_case,
+    "conv_chain": conv_chain_case, "inverted_residual": accepted("inverted_residual", inverted_residual_case),
     "layer_norm": layer_norm_case, "gather": gather_case, "transpose": transpose_case,
     "conv2d_bf16": not_depthwise(conv2d_case), "conv2d_pool_bf16": conv2d_pool_case, "dense_bf16": dense_case,
     "conv2d_dot": accepted("conv2d_dot", conv2d_case), "slice": slice_case, "conv2d_prologue": conv2d_prologue_case,

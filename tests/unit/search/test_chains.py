@@ -55,17 +55,20 @@ def convolutions(layers: tuple[str, ...]) -> int:
     return sum(layer.startswith("c") for layer in layers)
 
 
-def test_blocks_of_two_convolutions_are_candidates_and_name_their_template() -> None:
+def test_blocks_of_several_convolutions_are_candidates_and_name_their_template() -> None:
     space = space_of(net(4))
     deep = {b.layers: space.questions[b.question].template for b in space.blocks if convolutions(b.layers) > 1}
-    assert {layers[:3] for layers in deep} == {("c0", "r0", "c1"), ("c1", "r1", "c2"), ("c2", "r2", "c3")}
-    assert set(deep.values()) == {"conv_chain"}
-    assert all(convolutions(b.layers) <= 2 for b in space.blocks)
+    two, three = ({layers: t for layers, t in deep.items() if convolutions(layers) == count} for count in (2, 3))
+    assert {layers[:3] for layers in two} == {("c0", "r0", "c1"), ("c1", "r1", "c2"), ("c2", "r2", "c3")}
+    assert set(two.values()) == {"conv_chain"}
+    assert {layers[:5] for layers in three} == {("c0", "r0", "c1", "r1", "c2")}  # ends with a 1x1 convolution
+    assert set(three.values()) == {"inverted_residual"}
+    assert len(two) + len(three) == len(deep)
 
 
 def test_their_number_grows_with_the_layers_alone() -> None:
-    few, many = len(space_of(net(6)).blocks), len(space_of(net(12)).blocks)
-    assert many <= 2 * few + 8
+    few, more, many = (len(space_of(net(count)).blocks) for count in (6, 12, 18))
+    assert many - more == more - few
 
 
 def test_greedy_keeps_every_convolution_to_itself() -> None:
@@ -80,10 +83,11 @@ def seconds(candidate: Candidate) -> float:
     return (1e-3 * ("Conv" in ops) + 1e-5 * len(ops)) / candidate.cores
 
 
-@pytest.mark.parametrize("pays", [True, False])
-def test_joint_takes_them_where_they_are_measured_faster_and_not_elsewhere(pays: bool) -> None:
+@pytest.mark.parametrize(("pays", "found_deep"), [("conv_chain", [2, 2]), ("inverted_residual", [3]), ("", [])])
+def test_joint_takes_them_where_they_are_measured_faster_and_not_elsewhere(pays: str, found_deep: list[int]) -> None:
     def measured(candidate: Candidate) -> float:
-        return seconds(candidate) * (4.0 if candidate.template == "conv_chain" and not pays else 1.0)
+        slow = candidate.template in {"conv_chain", "inverted_residual"} - {pays}
+        return seconds(candidate) * (4.0 if slow else 1.0)
 
     graph, runner = net(4), FakeRunner(measured)
     plan = greedy(graph, DEVICE, 4)
@@ -98,10 +102,10 @@ def test_joint_takes_them_where_they_are_measured_faster_and_not_elsewhere(pays:
     validate(found, graph, DEVICE.cores)
     final = answered(found, answers)
     deep = [b for b in final.blocks if convolutions(b.layers) > 1]
-    assert [convolutions(b.layers) for b in deep] == ([2, 2] if pays else [])
-    assert {(b.template, b.knobs is None) for b in deep} == ({("conv_chain", False)} if pays else set())
-    asked_for = [c for c, _ in runner.asked if c.template == "conv_chain"]
-    assert {c.template_version for c in asked_for} <= {template("conv_chain").version}
+    assert [convolutions(b.layers) for b in deep] == found_deep
+    assert {(b.template, b.knobs is None) for b in deep} == ({(pays, False)} if pays else set())
+    asked_for = [c for c, _ in runner.asked if c.template == pays]
+    assert {c.template_version for c in asked_for} <= ({template(pays).version} if pays else set())
     assert bool(asked_for) or not pays
 
 

@@ -174,7 +174,7 @@ class Session:
         elif self.spec.strategy == "none":
             plan = unfused(model.graph, self.device, 1)
         else:
-            plan = greedy(model.graph, self.device, max(cores), self._narrow)
+            plan = greedy(model.graph, self.device, max(cores), self._narrow, self.spec.precision)
         asked = questions(
             plan, model.graph, self.device, cores=cores, precision=self.spec.precision, seed=self.spec.seed,
             residency=residency(model.graph, self.device), alternatives=self.spec.plan is None, exact=self._exact,

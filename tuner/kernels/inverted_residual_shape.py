@@ -24,6 +24,9 @@ from tuner.kernels.conv_chain_shape import (
 from tuner.kernels.conv_shape import ConvShape
 from tuner.types import Device
 
+NEAR, BEYOND = 32.0, 12.0  # bytes a cycle that reach a core from its second-level cache, and from the one they share
+CLEARLY = 1.1  # by how much one kernel is to be expected faster than three before any is measured
+
 
 @dataclass(frozen=True)
 class Trio:
@@ -99,6 +102,28 @@ def is_served(shape: TrioShape) -> bool:
     if second.stride[0] > second.kh or second.stride[1] > second.kw:
         return False  # pixels that nobody reads would be computed
     return shape.chain.apart and first.groups == third.groups == 1 and third.in_place
+
+
+def is_worthwhile(workload: Graph, device: Device) -> bool:
+    """Whether one kernel on all cores should clearly take less time than three, where nothing is measured.
+
+    By the multiply-adds of both, the halo, evenness, and what three kernels write of the wide images and read again.
+    """
+    trio = trio_of(workload)
+    if trio is None:
+        return False
+    shape = TrioShape.of(workload, trio)
+    if not is_served(shape):
+        return False
+    apart = 0.0
+    for side in "abc":
+        s = shape.conv(side)
+        apart += s.n * s.oh * s.ow * multiply_adds(s) / (2 * device.lanes) / device.cores + TASK
+        if side != "c":
+            each = 4 * s.n * s.oc * s.oh * s.ow / device.cores  # bytes of a core's part of what it makes
+            apart += 2 * each / (NEAR if each <= device.l2 / 2 else BEYOND)
+    rows = knobs_of(shape, device)["rows"]
+    return apart > CLEARLY * min(shape.cycles(r, device) for r in rows)
 
 
 # knobs -------------------------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from tuner.graph.ir import Graph, Layer
+from tuner.kernels.inverted_residual_shape import is_worthwhile
 from tuner.kernels.registry import serving
 from tuner.plan.elementwise import ELEMENTWISE
 from tuner.plan.joins import lies_free
@@ -14,6 +15,7 @@ from tuner.plan.legality import POOLS, VIEWS, why_illegal
 from tuner.plan.plan import IMPORTED, VIEW, Block, Plan
 from tuner.plan.slices import SLICE, in_place
 from tuner.plan.workload import workload_of
+from tuner.precision import FP32
 from tuner.types import Device
 
 SMALL = 64 << 10  # bytes moved below which a launch on all cores costs more than it brings
@@ -21,12 +23,15 @@ LONGEST = 12  # layers a greedy block may grow to
 _PLAIN_READERS = frozenset({"Gemm", "MatMul", "Softmax", *VIEWS})
 
 
-def greedy(graph: Graph, device: Device, cores: int, narrow: Collection[str] = ()) -> Plan:
-    """Fuse every chain of elementwise layers behind its producer, and pooling where nothing is computed twice.
+def greedy(
+    graph: Graph, device: Device, cores: int, narrow: Collection[str] = (), precision: str = FP32
+) -> Plan:  # fmt: skip
+    """Fuse every chain of elementwise layers behind its producer, pooling where nothing is computed twice, and inverted
+    residual blocks where that should clearly pay, in float32.
 
     ``narrow``: tensors that lie as bfloat16 where they lie blocked.
     """
-    return lay_out(graph, _fuse(graph, device), device, cores, narrow=narrow)
+    return lay_out(graph, _fuse(graph, device, precision == FP32), device, cores, narrow=narrow)
 
 
 def unfused(graph: Graph, device: Device, cores: int) -> Plan:
@@ -117,8 +122,8 @@ def _bytes(graph: Graph, layers: Collection[str]) -> int:
 # which layers go together ----------------------------------------------------------------------------------------
 
 
-def _fuse(graph: Graph, device: Device) -> list[tuple[str, ...]]:
-    """Blocks in running order."""
+def _fuse(graph: Graph, device: Device, deep: bool) -> list[tuple[str, ...]]:
+    """Blocks in running order; ``deep``: of several convolutions, too."""
     taken: dict[str, int] = {}  # layer id -> index of its block
     blocks: list[list[str]] = []
     for layer in graph.layers:
@@ -129,7 +134,7 @@ def _fuse(graph: Graph, device: Device) -> list[tuple[str, ...]]:
         blocks.append(block)
         taken.update(dict.fromkeys(block, index))
         while len(block) < LONGEST:
-            grown = _grow(graph, block, taken, blocks, device)
+            grown = _grow(graph, block, taken, blocks, device, deep)
             if grown is None:
                 break
             block.extend(grown)
@@ -174,7 +179,7 @@ def _only_for(graph: Graph, layer: Layer, reader: Layer) -> bool:
 
 
 def _grow(
-    graph: Graph, block: list[str], taken: dict[str, int], blocks: list[list[str]], device: Device
+    graph: Graph, block: list[str], taken: dict[str, int], blocks: list[list[str]], device: Device, deep: bool
 ) -> list[str] | None:
     """Layers to add to a block: the next elementwise reader (with those that must come along), or a pooling."""
     if len(block) == 1 and _costs_nothing(graph, graph.by_id[block[0]], device):
@@ -188,7 +193,30 @@ def _grow(
             continue
         if _served(graph, together, device):
             return added
-    return None
+    added = _separable(graph, outputs[0], taken) if deep else []
+    together = [*block, *added]
+    if not added or why_illegal(graph, together) or _cycle(graph, together, taken, blocks, added):
+        return None
+    served = _served(graph, together, device)
+    return added if served and is_worthwhile(workload_of(graph, together).workload, device) else None
+
+
+def _separable(graph: Graph, tensor: str, taken: Collection[str]) -> list[str]:
+    """The depthwise convolution that reads a tensor, elementwise layers behind it, and the convolution behind those.
+
+    Nothing where they are not one behind the other, each the only reader of what the one before makes.
+    """
+    added: list[Layer] = []
+    while [layer.op for layer in added].count("Conv") < 2:
+        readers = graph.consumers[tensor]
+        if len(readers) != 1 or readers[0].id in taken:
+            return []
+        (reader,) = readers
+        if reader.op not in ELEMENTWISE | {"Conv"} or (not added and reader.attr("group", 1) == 1):
+            return []
+        added.append(reader)
+        tensor = reader.outputs[0]
+    return [layer.id for layer in added]
 
 
 def _costs_nothing(graph: Graph, layer: Layer, device: Device) -> bool:

@@ -71,10 +71,50 @@ def test_their_number_grows_with_the_layers_alone() -> None:
     assert many - more == more - few
 
 
-def test_greedy_keeps_every_convolution_to_itself() -> None:
-    plan = greedy(net(6), DEVICE, 4)
+def test_greedy_keeps_every_convolution_to_itself_where_weights_are_large() -> None:
+    plan = greedy(net(6, channels=512), DEVICE, 4)
     assert [convolutions(b.layers) for b in plan.blocks] == [1] * 6
     assert "conv_chain" not in {b.template for b in plan.blocks}
+
+
+def inverted_residual(size: int, channels: int = 16) -> Graph:
+    """An expansion, a depthwise convolution and a projection, which is added to what was expanded."""
+    hidden = 6 * channels
+    narrow, wide = (1, channels, size, size), (1, hidden, size, size)
+    weights = {
+        "w0": Constant("w0", (hidden, channels, 1, 1), digest="0"),
+        "w1": Constant("w1", (hidden, 1, 3, 3), digest="1"),
+        "w2": Constant("w2", (channels, hidden, 1, 1), digest="2"),
+    }
+    attrs = [{"kernel_shape": (1, 1)}, {"kernel_shape": (3, 3), "group": hidden, "pads": (1,) * 4},
+             {"kernel_shape": (1, 1)}]  # fmt: skip
+    layers = [
+        Layer("c0", "Conv", ("x", "w0"), ("t0",), freeze_attrs(attrs[0])),
+        Layer("r0", "Relu", ("t0",), ("y0",)),
+        Layer("c1", "Conv", ("y0", "w1"), ("t1",), freeze_attrs(attrs[1])),
+        Layer("r1", "Relu", ("t1",), ("y1",)),
+        Layer("c2", "Conv", ("y1", "w2"), ("t2",), freeze_attrs(attrs[2])),
+        Layer("add", "Add", ("t2", "x"), ("out",)),
+    ]
+    tensors = {n: Tensor(n, wide) for n in ("t0", "y0", "t1", "y1")} | {
+        n: Tensor(n, narrow) for n in ("x", "t2", "out")
+    }
+    return Graph(("x",), ("out",), tuple(layers), tensors, weights)
+
+
+def test_greedy_makes_one_block_of_an_inverted_residual_whose_images_are_large_in_float32() -> None:
+    whole = [(("c0", "r0", "c1", "r1", "c2", "add"), "inverted_residual")]
+    assert [(b.layers, b.template) for b in greedy(inverted_residual(112), DEVICE, 4).blocks] == whole
+    small = greedy(inverted_residual(7, channels=160), DEVICE, 4)
+    assert [convolutions(b.layers) for b in small.blocks] == [1, 1, 1]
+    lowered = greedy(inverted_residual(112), DEVICE, 4, precision="bf16")
+    assert [convolutions(b.layers) for b in lowered.blocks] == [1, 1, 1]
+
+
+def test_an_image_that_others_read_keeps_its_own_block() -> None:
+    graph = inverted_residual(112)
+    seen = replace(graph, outputs=("out", "y1"))
+    assert [convolutions(b.layers) for b in greedy(seen, DEVICE, 4).blocks] == [1, 1, 1]
 
 
 def seconds(candidate: Candidate) -> float:

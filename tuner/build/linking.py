@@ -14,7 +14,12 @@ from tuner.errors import InternalError
 _COMPILERS = ("cc", "gcc", "clang")
 _DEBUG = re.compile(r"^\s*\.(?:file\s+\d|loc\s).*$", re.M)  # line numbers: Debian's assembler cannot read LLVM's form
 _LABEL = re.compile(r"^\.?\w+:", re.M)
-_SPILL = re.compile(r"^\s*v?mov[au]p[sd]\b.*(?:%zmm\d+, .*\(%r[sb]p\)|\(%r[sb]p\), %zmm\d+)", re.M)
+_SPILLS = {
+    stack: re.compile(rf"^\s*v?mov[au]p[sd]\b.*(?:%zmm\d+, .*\({stack}\)|\({stack}\), %zmm\d+)", re.M)
+    for stack in ("%rsp", "%r[sb]p")
+}
+_END = re.compile(r"^\s*\.cfi_endproc", re.M)
+_FRAME = re.compile(r"^\s*movq\s+%rsp, %rbp", re.M)
 _PRODUCT = re.compile(r"^\s*v(?:fn?m(?:add|sub)\w*p[sd]|dpbf16ps)\b.*%zmm", re.M)
 _OTHER = re.compile(r"^\s*v(?:add|sub|mul)p[sd]\b.*%zmm", re.M)
 
@@ -66,8 +71,14 @@ def spills(assembly: str) -> int:
     Those are the loops over input channels, which decide what a kernel costs. What is run once per tile, such as
     Winograd's transforms (36 values at a time) and the layers behind a convolution, may spill and still be the fastest.
     """
-    stretches = _LABEL.split(assembly)
-    return sum(len(_SPILL.findall(s)) for s in stretches if len(_PRODUCT.findall(s)) > 2 * len(_OTHER.findall(s)))
+    return sum(_spills(function) for function in _END.split(assembly))
+
+
+def _spills(function: str) -> int:
+    # Where no frame begins at it, %rbp is a register as any other, and may hold the address of weights.
+    spill = _SPILLS["%r[sb]p" if _FRAME.search(function) else "%rsp"]
+    stretches = _LABEL.split(function)
+    return sum(len(spill.findall(s)) for s in stretches if len(_PRODUCT.findall(s)) > 2 * len(_OTHER.findall(s)))
 
 
 def assemble(module: Any, library: Path) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import tvm
 
+from tuner.build import dividing
 from tuner.build.binary import Arg, KernelBinary
 from tuner.build.linking import emit_object
 from tuner.build.together import is_divisible, part_of
@@ -45,7 +46,7 @@ def symbol_of(candidate: Candidate, part: bool = False) -> str:
     """
     code = [
         candidate.workload_hash, dict(candidate.layouts), candidate.template_version, dict(candidate.knobs),
-        candidate.cores, candidate.precision,
+        candidate.cores, candidate.precision, dividing.VERSION if candidate.cores > 1 else 0,
     ]  # fmt: skip
     return f"{candidate.template}_{digest(code)[:16]}{'_part' if part else ''}"
 
@@ -55,8 +56,12 @@ def can_share(candidate: Candidate, device: Device) -> bool:
     return candidate.cores == 1 or is_divisible(_scheduled(candidate, device).schedule.mod["main"])
 
 
-def compile_kernel(candidate: Candidate, device: Device, path: Path, part: bool = False) -> KernelObject:
+def compile_kernel(
+    candidate: Candidate, device: Device, path: Path, part: bool = False, *, divide: bool = True
+) -> KernelObject:
     """Compile ``candidate`` for ``device`` into the object file ``path``, or the function that does one task of it.
+
+    Without ``divide`` its tasks keep the iterations they have, however slow their cores (see ``tuner.build.dividing``).
 
     Raises CandidateError(code="build-failed") when its template does not serve it or it has no tasks to do one by one,
     and whatever the template raises.
@@ -65,9 +70,11 @@ def compile_kernel(candidate: Candidate, device: Device, path: Path, part: bool 
     function = kernel.schedule.mod["main"]
     if part:
         function = part_of(function)
+    several = divide and candidate.cores > 1 and not part
+    lowering = dividing.pipeline(min(candidate.cores, device.cores)) if several else "default"
     module = tvm.IRModule({symbol: function.with_attr("global_symbol", symbol)})
     with tvm.target.Target(device.target()) as target:  # what tuner.kernels.rounding looks at
-        compiled = tvm.compile(module, target=target)
+        compiled = tvm.compile(module, target=target, tir_pipeline=lowering)
     return KernelObject(path, symbol, kernel.args, kernel.packs, emit_object(compiled.mod, path))
 
 

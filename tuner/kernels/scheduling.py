@@ -11,6 +11,8 @@ from tvm.s_tir import Schedule
 
 from tuner.kernels import rounding
 
+CHUNK = "fusetune.chunk"  # marks loops of iterations as independent as those of the parallel loop around them
+
 
 def module_of(tensors: Sequence[te.Tensor]) -> tvm.IRModule:
     """The module whose one function, "main", computes the last tensor from the others; its buffers do not alias."""
@@ -28,8 +30,9 @@ def schedule_of(module: tvm.IRModule) -> Schedule:
 def parallelise(sch: Schedule, loop: Any, cores: int, device_cores: int, *, even: bool = False) -> Any:
     """Spread ``loop`` over ``cores`` of the device's cores; returns the loop that runs inside one chunk.
 
-    One core means no parallel launch at all; all cores leave the chunking to TVM's runtime (contiguous, even). With
-    ``even`` no condition comes into the loop: all chunks are of one length, on fewer cores if it does not divide.
+    One core means no parallel launch at all; all cores leave the chunking to whoever lowers the loop
+    (``tuner.build.dividing``; TVM itself makes contiguous, even chunks). With ``even`` no condition comes into the
+    loop: all chunks are of one length, fewer than cores if it does not divide.
     """
     if cores == 1:
         return loop
@@ -45,6 +48,7 @@ def parallelise(sch: Schedule, loop: Any, cores: int, device_cores: int, *, even
     )  # fmt: skip
     outer, inner = sch.split(loop, [-(-extent // length), length])
     sch.parallel(outer)
+    sch.annotate(inner, CHUNK, 1)
     return inner
 
 

@@ -11,9 +11,18 @@ PRODUCTS = (
 SUMS = "\tvaddps\t%zmm1, %zmm2, %zmm3\n\tvsubps\t%zmm1, %zmm2, %zmm3\n"
 
 
+FRAME = "kernel:\n\tpushq\t%rbp\n\tmovq\t%rsp, %rbp\n"
+
+
 def test_moves_between_products_count() -> None:
-    assert spills(f".LBB0_1:\n{PRODUCTS}{MOVES}\tjne\t.LBB0_1\n") == 2
-    assert spills(f".LBB0_1:\n{PRODUCTS}{MOVES}.LBB0_2:\n{PRODUCTS}{MOVES}") == 4
+    assert spills(f"{FRAME}.LBB0_1:\n{PRODUCTS}{MOVES}\tjne\t.LBB0_1\n") == 2
+    assert spills(f"{FRAME}.LBB0_1:\n{PRODUCTS}{MOVES}.LBB0_2:\n{PRODUCTS}{MOVES}") == 4
+
+
+def test_the_frame_pointer_is_the_stack_only_where_a_frame_begins_at_it() -> None:
+    loop = f".LBB0_1:\n{PRODUCTS}{MOVES}"
+    assert spills(f"kernel:\n{loop}") == 1  # the other move is of weights, whose address the register holds
+    assert spills(f"{FRAME}{loop}\t.cfi_endproc\nother:\n{loop}\t.cfi_endproc\n") == 3
 
 
 def test_moves_in_transforms_and_between_loops_do_not() -> None:

@@ -68,7 +68,7 @@ def chains_of(model: str, graph: Graph, device: Device) -> Iterator[Chain]:
     from tuner.kernels.registry import BY_NAME
     from tuner.search.fusion import greedy
 
-    plan, seen = greedy(graph, device, device.cores), set()
+    plan, seen = greedy(graph, device, device.cores, deep=False), set()
     for last in plan.blocks:
         for blocks in _runs(graph, plan, last):
             read = {name: layout for block in blocks for name, layout in block.reads.items()}

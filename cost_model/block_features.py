@@ -31,7 +31,7 @@ COLUMNS = (
     "input_bytes",
     "output_bytes",
     "weight_bytes",
-    "inner_bytes",  # of tensors that fusion keeps from memory
+    "inner_bytes",  # of tensors that fusion keeps from memory, those not counted that never leave registers
     "layout",  # share of the bytes read and written that lie blocked by channels
     "template",  # code of the kernel template
     "intensity",  # operations per byte from and to memory

@@ -21,7 +21,7 @@ from cost_model.machine import Machine
 from cost_model.roofline import SCATTER, Basis, Roofline, Terms
 from cost_model.uncertainty import Spread
 
-VERSION = 1  # of what to_json writes
+VERSION = 2  # of what to_json writes, and of what it was learned from
 FOLDS = 4
 RELATIVE = 0.3  # weight of a sample of another machine, unless the caller gives weights
 _FEWEST = 3 * FOLDS  # workloads, below which there are no trees

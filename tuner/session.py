@@ -35,7 +35,7 @@ from tuner.measure.runner import Runner
 from tuner.output import check_writable, install
 from tuner.plan.legality import validate
 from tuner.plan.plan import Plan
-from tuner.precision import BF16, DOT_FEATURE
+from tuner.precision import BF16, DOT_FEATURE, FP32
 from tuner.report import Outcome, make_report
 from tuner.residency import residency
 from tuner.search.courses import AsBegun, Course, Planned, course
@@ -174,7 +174,7 @@ class Session:
         elif self.spec.strategy == "none":
             plan = unfused(model.graph, self.device, 1)
         else:
-            plan = greedy(model.graph, self.device, max(cores), self._narrow, self.spec.precision)
+            plan = greedy(model.graph, self.device, max(cores), self._narrow, deep=self.spec.precision == FP32)
         asked = questions(
             plan, model.graph, self.device, cores=cores, precision=self.spec.precision, seed=self.spec.seed,
             residency=residency(model.graph, self.device), alternatives=self.spec.plan is None, exact=self._exact,

@@ -123,7 +123,12 @@ class _BlockFacts:
         return _BlockFacts(
             amounts=np.array([_amounts(workload, layer, device.lanes) for layer in workload.layers]),
             parts=np.array(parts),
-            inside=np.array([leaving.isdisjoint(layer.outputs) for layer in workload.layers]),
+            inside=np.array(
+                [
+                    leaving.isdisjoint(layer.outputs) and (device.simulated or not _stays_in_registers(workload, layer))
+                    for layer in workload.layers
+                ]
+            ),
             computed=bands.ratio[:, :-1],
             tallest=bands.busiest[:, :-1] / halo.rows[:, None],
             overlap=bands.ratio[:, -1] - 1.0,
@@ -214,6 +219,11 @@ def _layer_facts(graph: Graph, layer: Layer) -> LayerFacts:
         bytes=float(cost.bytes_written),
         weights=float(sum([graph.constants[n].bytes for n in dict.fromkeys(layer.inputs) if n in graph.constants])),
     )
+
+
+def _stays_in_registers(graph: Graph, layer: Layer) -> bool:
+    """Whether a kernel of ours computes what this layer makes only in passing: elementwise layers alone read it."""
+    return all(x.op in ELEMENTWISE or x.op in VIEWS for o in layer.outputs if o for x in graph.consumers.get(o, ()))
 
 
 def _channels(shape: tuple[int, ...]) -> int:

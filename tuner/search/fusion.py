@@ -15,7 +15,6 @@ from tuner.plan.legality import POOLS, VIEWS, why_illegal
 from tuner.plan.plan import IMPORTED, VIEW, Block, Plan
 from tuner.plan.slices import SLICE, in_place
 from tuner.plan.workload import workload_of
-from tuner.precision import FP32
 from tuner.types import Device
 
 SMALL = 64 << 10  # bytes moved below which a launch on all cores costs more than it brings
@@ -24,14 +23,16 @@ _PLAIN_READERS = frozenset({"Gemm", "MatMul", "Softmax", *VIEWS})
 
 
 def greedy(
-    graph: Graph, device: Device, cores: int, narrow: Collection[str] = (), precision: str = FP32
+    graph: Graph, device: Device, cores: int, narrow: Collection[str] = (), *, deep: bool = True
 ) -> Plan:  # fmt: skip
     """Fuse every chain of elementwise layers behind its producer, pooling where nothing is computed twice, and inverted
-    residual blocks where that should clearly pay, in float32.
+    residual blocks where that should clearly pay.
 
-    ``narrow``: tensors that lie as bfloat16 where they lie blocked.
+    Args:
+        narrow: tensors that lie as bfloat16 where they lie blocked.
+        deep: whether blocks may have several convolutions; their kernels multiply float32.
     """
-    return lay_out(graph, _fuse(graph, device, precision == FP32), device, cores, narrow=narrow)
+    return lay_out(graph, _fuse(graph, device, deep), device, cores, narrow=narrow)
 
 
 def unfused(graph: Graph, device: Device, cores: int) -> Plan:

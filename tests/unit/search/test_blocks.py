@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -36,10 +38,14 @@ class TestAmounts:
         assert (found["rows"][0], found["out_channels"][0]) == (16, 64)
         assert found["input_bytes"][0] == 32 * 256 * 4
         assert found["output_bytes"][0] == 64 * 256 * 4
-        assert found["inner_bytes"][0] == 3 * 64 * 256 * 4
+        assert found["inner_bytes"][0] == 64 * 256 * 4  # what the second convolution reads
         assert found["weight_bytes"][0] == (64 * 32 * 9 + 64 + 64 * 64 * 9 + 64) * 4
         assert found["wide_out"][0] == pytest.approx(64)
         assert 32 < found["wide_in"][0] < 64
+
+    def test_simulated_devices_hold_what_real_kernels_keep_in_registers(self) -> None:
+        rows = block_rows(synthetic_workload(CHAIN), [1], replace(DEVICE, simulated=True))
+        assert rows[0, INDEX["inner_bytes"]] == 3 * 64 * 256 * 4
 
     def test_one_core_does_everything_once(self) -> None:
         found = columns(synthetic_workload(CHAIN), [1])

@@ -169,7 +169,7 @@ def test_features_of_such_a_block_hold_its_depth_and_its_halo() -> None:
     ]
     assert (rows[0]["mac_layers"], rows[0]["windows"], rows[1]["windows"]) == (1, 1, 0)
     assert rows[0]["halo_ops"] > 0 == rows[1]["halo_ops"]
-    assert rows[0]["inner_bytes"] > 2 * rows[1]["inner_bytes"] > 0
+    assert rows[0]["inner_bytes"] > 0 == rows[1]["inner_bytes"]  # what stays in registers does not count
     assert rows[0]["template"] != rows[1]["template"]
 
 

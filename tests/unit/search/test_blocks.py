@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import time
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 
@@ -13,6 +11,7 @@ from cost_model.block_features import COLUMNS, INDEX
 from cost_model.synthetic import KINDS, BlockDesign, design
 from tuner.graph.costs import layer_cost
 from tuner.graph.ir import Graph
+from tuner.measure.device import devices
 from tuner.plan.workload import workload_of
 from tuner.search.blocks import block_rows, every_plain_rows, machine_of, stacked_rows
 from tuner.search.synthetic import synthetic_graph, synthetic_workload
@@ -44,7 +43,7 @@ class TestAmounts:
         assert 32 < found["wide_in"][0] < 64
 
     def test_simulated_devices_hold_what_real_kernels_keep_in_registers(self) -> None:
-        rows = block_rows(synthetic_workload(CHAIN), [1], replace(DEVICE, simulated=True))
+        rows = block_rows(synthetic_workload(CHAIN), [1], devices("sim:mlu100"))
         assert rows[0, INDEX["inner_bytes"]] == 3 * 64 * 256 * 4
 
     def test_one_core_does_everything_once(self) -> None:

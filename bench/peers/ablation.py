@@ -47,6 +47,7 @@ VARIANTS: Mapping[str, Variant] = {
     "conv2d_prologue": Variant(
         "elementwise layers in front of a 1x1 convolution by themselves", templates=("conv2d_prologue",)
     ),
+    "chains": Variant("each convolution in a kernel of its own", templates=("conv_chain", "inverted_residual")),
     "fusion": Variant("each layer its own block, on all cores", ("--strategy", "fixed-layers")),
     "joint": Variant("greedy fusion, kernels searched", ("--strategy", "greedy")),
     "core choice": Variant("every block on all cores", ("--cores", ALL)),

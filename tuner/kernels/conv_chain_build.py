@@ -230,8 +230,8 @@ class ChainBuilder:
 
             def guarded(n: Any, band: Any, c: Chan, pixel: Any, tap: Any) -> Any:
                 row, x = pixel // s.ow * sy + tap[0] * dy, pixel % s.ow * sx + tap[1] * dx - left
-                value = act(n, band, 0, 0, c.outer, row * s.w + x, c.inner)
-                return tirx.if_then_else(tirx.all(x >= 0, x < s.w), value, tirx.const(0, "float32"))
+                value = act(n, band, 0, 0, c.outer, row * s.w + te.max(te.min(x, s.w - 1), 0), c.inner)
+                return tirx.Select(tirx.all(x >= 0, x < s.w), value, tirx.const(0, "float32"))
 
             return guarded, False
         if not is_bordered(s):

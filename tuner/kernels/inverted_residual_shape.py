@@ -152,8 +152,10 @@ def default_of(shape: TrioShape, among: Mapping[str, Sequence[int]], device: Dev
         pixels = shape.pixels(side, rows)
         even = [n for n in among[f"reg_{side}"] if pixels % n == 0]  # a ragged row takes an address per pixel
         good = even if max(even, default=0) >= 4 else among[f"reg_{side}"]
-        vectors_ = (narrow or [1]) if side == "a" else among["oc_c"]
-        tile = best_tile(shape.conv(side), pixels, vectors_, good, device)
+        oc = among["oc_c"]
+        if side == "a":  # the tile's epilogue and the rows outside the image want registers, too
+            oc, good = narrow or [1], [n for n in good if n <= device.registers // 2] or good
+        tile = best_tile(shape.conv(side), pixels, oc, good, device)
         found |= {f"oc_{side}": tile[0], f"reg_{side}": tile[1]}
     found["reg_b"] = max(fitting(shape.pixels("b", rows), among["reg_b"]))
     return {name: found[name] for name in among}

@@ -20,7 +20,7 @@ from tvm import te, tirx
 
 from tuner.graph.ir import Graph, Layer
 from tuner.kernels.base import Kernel, KernelTemplate, Knobs, Layouts, Space
-from tuner.kernels.conv_image import Image
+from tuner.kernels.conv_image import Image, Source
 from tuner.kernels.conv_shape import ConvShape
 from tuner.kernels.conv_weights import groups_of, pack_weights
 from tuner.kernels.epilogue import Body, anchored
@@ -179,10 +179,12 @@ class ConvBuilder:
     def geometry(self) -> ConvShape:
         return ConvShape.of(self.workload, self.conv)
 
+    def source(self) -> Source:
+        """The image that the convolution reads."""
+        return self.body.input(self.conv.inputs[0])
+
     def kernel(self, cores: int) -> Kernel:
-        image = Image(
-            self.shape, self.body.input(self.conv.inputs[0]), self.shape.ow if self.shape.flat else self._cols()
-        )
+        image = Image(self.shape, self.source(), self.shape.ow if self.shape.flat else self._cols())
         acc = self._accumulate(image)
         out = self.output(acc)
         tensors, args = self.body.finish(out)
@@ -208,7 +210,7 @@ class ConvBuilder:
 
     def _accumulate(self, image: Image) -> te.Tensor:
         s, ob, window = self.shape, self.ob, self.window
-        block = block_of(self.body.input(self.conv.inputs[0]).layout)
+        block = block_of(self.source().layout)
         chunks = -(-s.oc // ob)
         weights = self.body.weights(self.conv.inputs[1], *pack_weights(s, ob, window, block), self.precision)
         kh = te.reduce_axis((0, s.kh), "kh")
@@ -328,7 +330,7 @@ class ConvBuilder:
     def place_copy(self, sch: Any, task: Any, cores: int) -> None:
         """Copy the image before all tasks where its pixels form one row; else what a task needs inside that task."""
         copy = sch.get_sblock("pad")
-        blocked = bool(block_of(self.body.input(self.conv.inputs[0]).layout))
+        blocked = bool(block_of(self.source().layout))
         if self.shape.flat:
             parallelise(sch, sch.fuse(*sch.get_loops(copy)[:3]), cores, self.device.cores)
         else:
@@ -360,7 +362,7 @@ class ConvBuilder:
     def schedule_accumulation(self, sch: Any, acc: Any) -> None:
         """The innermost loops: a register tile of columns x vectors while the input channels stream by."""
         loops = sch.get_loops(acc)
-        block = block_of(self.body.input(self.conv.inputs[0]).layout)
+        block = block_of(self.source().layout)
         count = 4 if self.window.in_blocks(block) or self.window.groups > 1 else 3
         reductions, (col, lane) = loops[-count:], loops[-count - 2 : -count]
         sch.reorder(*reductions, col, lane)

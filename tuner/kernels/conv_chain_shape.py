@@ -55,7 +55,7 @@ def cut_before(workload: Graph, conv: Layer) -> tuple[str, Graph, Graph] | None:
     crossing = [n for x in behind for n in x.inputs if n in made]
     if not any(x.op == "Conv" for x in ahead) or crossing != [middle] or middle in conv.inputs[1:]:
         return None
-    return middle, _part(workload, ahead, middle), _part(workload, behind, workload.outputs[0])
+    return middle, part_of(workload, ahead, middle), part_of(workload, behind, workload.outputs[0])
 
 
 def _ancestors(workload: Graph, tensor: str) -> set[str]:
@@ -70,7 +70,8 @@ def _ancestors(workload: Graph, tensor: str) -> set[str]:
     return found
 
 
-def _part(workload: Graph, layers: tuple[Layer, ...], output: str) -> Graph:
+def part_of(workload: Graph, layers: tuple[Layer, ...], output: str) -> Graph:
+    """Some layers of a workload, in running order, of which only ``output`` is read outside."""
     made = [o for x in layers for o in x.outputs if o]
     read = dict.fromkeys(n for x in layers for n in x.inputs if n in workload.tensors and n not in made)
     tensors = {n: workload.tensors[n] for n in (*read, *made)}

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Protocol
 
 from tvm import te, tirx
 
 from tuner.kernels.conv_shape import ConvShape
-from tuner.kernels.views import Chan, View, flat
+from tuner.kernels.views import Chan, flat
 from tuner.plan.layout import block_of
+
+
+class Source(Protocol):
+    """What an image is read from: a View, or one through other layers."""
+
+    @property
+    def layout(self) -> str: ...
+
+    def at(self, index: Sequence[Any]) -> Any: ...
 
 
 class Image:
@@ -19,7 +29,7 @@ class Image:
     row, only the pixels that count, so that they lie side by side.
     """
 
-    def __init__(self, s: ConvShape, data: View, cols: int) -> None:
+    def __init__(self, s: ConvShape, data: Source, cols: int) -> None:
         self._s, self._data, self._block = s, data, block_of(data.layout)
         self._gathered = s.flat and s.gathered
         width = (cols - 1) * s.stride[1] + (s.kw - 1) * s.dilation[1] + 1

@@ -15,6 +15,7 @@ from tuner.graph.ir import Graph, Layer
 from tuner.kernels.base import Kernel, KernelTemplate, Knobs, Layouts, Space
 from tuner.kernels.epilogue import Body, anchored, fusable_elementwise
 from tuner.kernels.scheduling import module_of, parallelise, schedule_of
+from tuner.kernels.shuffle import leading_shuffle
 from tuner.kernels.views import Chan, flat, output_index
 from tuner.plan.layout import block_of, physical_shape
 from tuner.types import Device
@@ -148,16 +149,9 @@ class Channels(KernelTemplate):
 
 def _rearranging(workload: Graph) -> tuple[Layer, ...]:
     """The first layers of the workload if they move whole channels about: a shuffle's three, or one Concat."""
-    layers = workload.layers
-    if [x.op for x in layers[:3]] == ["Reshape", "Transpose", "Reshape"]:
-        first, middle, last = layers[:3]
-        source, out = workload.tensors[first.inputs[0]].shape, workload.tensors[last.outputs[0]].shape
-        split = workload.tensors[first.outputs[0]].shape
-        chained = middle.inputs[0] == first.outputs[0] and last.inputs[0] == middle.outputs[0]
-        if not chained or first.inputs[0] not in workload.inputs or len(split) != 5 or len(source) != 4:
-            return ()
-        fits = out == source and split[0] == source[0] and split[3:] == source[2:]
-        return layers[:3] if fits and middle.attr("perm") == (0, 2, 1, 3, 4) else ()
+    layers, shuffle = workload.layers, leading_shuffle(workload)
+    if shuffle is not None:
+        return shuffle.layers
     if layers and layers[0].op == "Concat" and _from_inputs(workload, layers[0]):
         rank4 = len(workload.tensors[layers[0].outputs[0]].shape) == 4
         return layers[:1] if rank4 and layers[0].attr("axis") % 4 == 1 else ()
@@ -166,10 +160,9 @@ def _rearranging(workload: Graph) -> tuple[Layer, ...]:
 
 def _channel_source(workload: Graph, layers: tuple[Layer, ...]) -> Any:
     """Function (body, n, channel, y, x) -> the input element that an output channel copies."""
-    if layers[0].op == "Reshape":
-        _, groups, each, _, _ = workload.tensors[layers[0].outputs[0]].shape
-        name = layers[0].inputs[0]
-        return lambda body, n, c, y, x: body.read(name, (n, (c % groups) * each + c // groups, y, x))
+    shuffle = leading_shuffle(workload)
+    if shuffle is not None:
+        return lambda body, n, c, y, x: body.read(shuffle.read, (n, shuffle.source(c), y, x))
 
     def concat(body: Body, n: Any, c: Any, y: Any, x: Any) -> Any:
         value, end = None, workload.tensors[layers[0].outputs[0]].shape[1]

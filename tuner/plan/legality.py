@@ -12,7 +12,8 @@ from tuner.plan.plan import Plan
 
 VIEWS = frozenset({"Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity", "Dropout"})
 POOLS = frozenset({"MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool"})
-SHUFFLE = ("Reshape", "Transpose", "Reshape")
+SHUFFLE = ("Reshape", "Transpose", "Reshape")  # of channels
+_SHUFFLED = (*SHUFFLE, "Conv")
 
 
 def why_illegal(graph: Graph, layers: Collection[str]) -> str | None:
@@ -20,8 +21,8 @@ def why_illegal(graph: Graph, layers: Collection[str]) -> str | None:
 
     Legal means: known, connected or sharing an input, convex (no path leaves the set and comes back), and with at most
     one layer that is not elementwise, save for the patterns that a template knows (convolution + pooling, two
-    convolutions in a row, three of which the second is depthwise and the third 1x1, channel shuffle, a product with
-    Transposes of its operands and its result).
+    convolutions in a row, three of which the second is depthwise and the third 1x1, channel shuffle, also in front of a
+    convolution, a product with Transposes of its operands and its result).
     """
     if unknown := [x for x in layers if x not in graph.by_id]:
         return f"layer {unknown[0]!r} is not in the graph"
@@ -47,7 +48,7 @@ def fusible(layers: Sequence[Layer]) -> bool:
     ops = [layer.op for layer in layers]
     return (
         len(ops) < 2
-        or tuple(ops) == SHUFFLE
+        or tuple(ops) in {SHUFFLE, _SHUFFLED}
         or _conv_pool(ops)
         or transposed_product(ops)
         or (set(ops) == {"Conv"} and (len(ops) == 2 or (len(ops) == 3 and _separable(layers[1:]))))
@@ -59,7 +60,7 @@ def may_lead(layers: Sequence[Layer]) -> bool:
     ops = [layer.op for layer in layers]
     return (
         len(ops) < 2
-        or tuple(ops) == SHUFFLE[1:]
+        or tuple(ops) in {SHUFFLE[1:], _SHUFFLED[1:], _SHUFFLED[2:]}
         or _conv_pool(ops)
         or transposed_product(ops)
         or (ops == ["Conv", "Conv"] and _separable(layers))

@@ -26,7 +26,7 @@ from tuner.types import Device
 TEMPLATES = ("conv2d", "conv2d_pool", "depthwise", "dense", "matmul", "pool", "elementwise", "concat", "channels",
              "lrn", "softmax", "winograd", "layer_norm", "gather", "transpose", "conv_chain", "conv2d_bf16",
              "conv2d_pool_bf16", "dense_bf16", "conv2d_dot",
-             "conv2d_prologue_dot", "conv2d_grouped_dot", "inverted_residual")  # fmt: skip
+             "conv2d_prologue_dot", "conv2d_grouped_dot", "inverted_residual", "conv2d_shuffle")  # fmt: skip
 KNOBS = ("oc_t", "reg_n", "reg_m", "rows", "order", "stream", "unroll", "m", "bh", "bw", "scheme", "parts", "oc_a",
          "reg_a", "oc_b", "reg_b", "oc_c", "reg_c")  # fmt: skip
 _CHAINS: Mapping[str, Callable[[Graph, Device], ChainFacts | TrioFacts | None]] = {

@@ -11,7 +11,7 @@ from tuner.kernels.registry import serving
 from tuner.plan.elementwise import ELEMENTWISE
 from tuner.plan.joins import lies_free
 from tuner.plan.layout import PLAIN, Images, block_of, blocked
-from tuner.plan.legality import POOLS, VIEWS, why_illegal
+from tuner.plan.legality import POOLS, SHUFFLE, VIEWS, why_illegal
 from tuner.plan.plan import IMPORTED, VIEW, Block, Plan
 from tuner.plan.slices import SLICE, in_place
 from tuner.plan.workload import workload_of
@@ -25,12 +25,12 @@ _PLAIN_READERS = frozenset({"Gemm", "MatMul", "Softmax", *VIEWS})
 def greedy(
     graph: Graph, device: Device, cores: int, narrow: Collection[str] = (), *, deep: bool = True
 ) -> Plan:  # fmt: skip
-    """Fuse every chain of elementwise layers behind its producer, pooling where nothing is computed twice, and inverted
-    residual blocks where that should clearly pay.
+    """Fuse every chain of elementwise layers behind its producer, pooling where nothing is computed twice, channel
+    shuffles with the convolution that reads them, and inverted residual blocks where that should clearly pay.
 
     Args:
         narrow: tensors that lie as bfloat16 where they lie blocked.
-        deep: whether blocks may have several convolutions; their kernels multiply float32.
+        deep: whether blocks may have several convolutions, or a shuffle before one; their kernels multiply float32.
     """
     return lay_out(graph, _fuse(graph, device, deep), device, cores, narrow=narrow)
 
@@ -124,7 +124,7 @@ def _bytes(graph: Graph, layers: Collection[str]) -> int:
 
 
 def _fuse(graph: Graph, device: Device, deep: bool) -> list[tuple[str, ...]]:
-    """Blocks in running order; ``deep``: of several convolutions, too."""
+    """Blocks in running order; ``deep``: see ``greedy``."""
     taken: dict[str, int] = {}  # layer id -> index of its block
     blocks: list[list[str]] = []
     for layer in graph.layers:
@@ -188,7 +188,7 @@ def _grow(
     outputs = [n for n in _made(graph, block) if _leaves(graph, n, block)]
     if len(outputs) != 1 or outputs[0] in graph.outputs:
         return None
-    for added in _extensions(graph, outputs[0], block, taken):
+    for added in _extensions(graph, outputs[0], block, taken, deep):
         together = [*block, *added]
         if why_illegal(graph, together) or _cycle(graph, together, taken, blocks, added):
             continue
@@ -229,17 +229,19 @@ def _costs_nothing(graph: Graph, layer: Layer, device: Device) -> bool:
     return in_place(graph, layer, layout) if layer.op == SLICE else lies_free(graph, layer, layout, graph.by_id)
 
 
-def _extensions(graph: Graph, tensor: str, block: list[str], taken: Collection[str]) -> list[list[str]]:
-    readers = graph.consumers[tensor]
+def _extensions(
+    graph: Graph, tensor: str, block: list[str], taken: Collection[str], deep: bool
+) -> list[list[str]]:  # fmt: skip
+    readers, ops = graph.consumers[tensor], tuple([graph.by_id[i].op for i in block])
     if any(r.id in taken for r in readers):
         return []
     if len(readers) == 1:
         reader = readers[0]
         if reader.op in ELEMENTWISE or (reader.op in POOLS and _pool_is_free(graph, block, reader)):
             return [[reader.id]]
-        if reader.op == "Conv" and all(graph.by_id[i].op in ELEMENTWISE for i in block):
+        if reader.op == "Conv" and ((deep and ops == SHUFFLE) or ELEMENTWISE.issuperset(ops)):
             return [[reader.id]]
-        if reader.op == "Transpose" and any(graph.by_id[i].op == "MatMul" for i in block):
+        if reader.op == "Transpose" and "MatMul" in ops:
             return [[reader.id]]
         return []
     added: list[str] = []  # several readers: they must all be elementwise and meet again (x * sigmoid(x))

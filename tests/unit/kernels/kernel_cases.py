@@ -474,14 +474,34 @@ def concat_case(rng: np.random.Generator, machine: Device) -> Case:
     return case_of(s, _plain if kind == "plain" else _blocked(rng, lanes, 0.0))
 
 
+def shuffled(s: Sketch, x: str, groups: int) -> str:
+    n, c, h, w = s.shape(x)
+    split = s.add("Reshape", x, s.literal([n, groups, c // groups, h, w]))
+    moved = s.add("Transpose", split, perm=(0, 2, 1, 3, 4))
+    return s.add("Reshape", moved, s.literal([n, c, h, w]))
+
+
+def conv2d_shuffle_case(rng: np.random.Generator, machine: Device) -> Case:
+    """Shuffles and convolutions of as many groups, or of others; now and then the unshuffled image is added."""
+    s = Sketch(rng)
+    parts, groups = _pick(rng, (4, 4), (3, 3), (8, 8), (2, 4), (3, 1), (2, 12))
+    c = int(np.lcm(parts, groups)) * _pick(rng, 1, 5, 16, 17, 34)
+    x = s.input(int(rng.integers(1, 3)), c, *_pick(rng, (7, 7), (5, 9), (14, 14), (1, 1), (3, 40)))
+    oc = c if rng.random() < 0.6 else groups * _pick(rng, 3, 16, 28)
+    bias = (s.weight(oc),) if rng.random() < 0.5 else ()
+    weights = s.weight(oc, c // groups, 1, 1, scale=(c // groups) ** -0.5)
+    name = s.add("Conv", shuffled(s, x, parts), weights, *bias, kernel_shape=(1, 1), group=groups)
+    if oc == c and rng.random() < 0.3:
+        name = s.add("Add", name, x)
+    epilogue(s, name, int(rng.integers(0, 4)))
+    return case_of(s, _blocked(rng, machine.lanes, plain_inputs=0.0))
+
+
 def channels_case(rng: np.random.Generator, machine: Device) -> Case:
     s = Sketch(rng)
     if rng.random() < 0.5:
         n, groups, each, h, w = _pick(rng, 1, 2), _pick(rng, 2, 3, 4), _pick(rng, 5, 8, 16), 5, 4
-        x = s.input(n, groups * each, h, w)
-        split = s.add("Reshape", x, s.literal([n, groups, each, h, w]))
-        moved = s.add("Transpose", split, perm=(0, 2, 1, 3, 4))
-        name = s.add("Reshape", moved, s.literal([n, groups * each, h, w]))
+        name = shuffled(s, s.input(n, groups * each, h, w), groups)
     else:
         sizes = [int(rng.integers(1, 30)) for _ in range(int(rng.integers(2, 5)))]
         name = s.add("Concat", *(s.input(2, c, 3, 5) for c in sizes), axis=1)
@@ -611,6 +631,7 @@ GENERATORS: Mapping[str, Callable[[np.random.Generator, Device], Case]] = {
     "conv2d_dot": accepted("conv2d_dot", conv2d_case), "slice": slice_case, "conv2d_prologue": conv2d_prologue_case,
     "conv2d_prologue_dot": conv2d_prologue_case,
     "conv2d_grouped_dot": accepted("conv2d_grouped_dot", conv2d_grouped_case),
+    "conv2d_shuffle": accepted("conv2d_shuffle", conv2d_shuffle_case),
 }  # fmt: skip
 
 

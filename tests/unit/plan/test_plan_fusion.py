@@ -124,19 +124,22 @@ def test_a_transpose_that_somebody_else_wants_stays_by_itself() -> None:
     assert kept == [{"QT", "KT", "SCORES"}, {"SHARE"}, {"VT", "MIXED"}, {"OUT"}]
 
 
-def shuffle(perm: tuple[int, ...] = (0, 2, 1, 3, 4), outputs: Sequence[str] = ("out",)) -> Graph:
+def shuffle(
+    perm: tuple[int, ...] = (0, 2, 1, 3, 4), outputs: Sequence[str] = ("out",), behind: Layer | None = None
+) -> Graph:
     n, c, h, w = IMAGE
+    behind = behind or Layer("OUT", "Conv", ("joined", "w"), ("out",), conv("x", "y").attrs)
     graph = graph_of(
         [
             conv("x", "c"),
             layer("Reshape", ["c", "s5"], "split"),
             layer("Transpose", ["split"], "moved", perm=perm),
             layer("Reshape", ["moved", "s4"], "joined"),
-            Layer("OUT", "Conv", ("joined", "w"), ("out",), conv("x", "y").attrs),
+            behind,
         ],
         outputs,
         shapes={"split": (n, 4, c // 4, h, w), "moved": (n, c // 4, 4, h, w)},
-        constants=WEIGHTS,
+        constants={**WEIGHTS, "g": (32, 8, 1, 1)},
     )
     literals = {
         "s5": Constant("s5", (5,), "int64", "", (n, 4, c // 4, h, w)),
@@ -152,6 +155,17 @@ def test_a_channel_shuffle_is_one_block_that_stays_blocked() -> None:
     middle = list(plan.blocks)[1]
     assert (set(middle.layers), middle.template) == ({"SPLIT", "MOVED", "JOINED"}, "channels")
     assert plan.layout("joined") == "NCHW8c"
+
+
+def test_a_shuffle_goes_with_the_1x1_convolution_that_reads_it() -> None:
+    pointwise = layer("Conv", ["joined", "g"], "out", kernel_shape=(1, 1), group=4)
+    graph = shuffle(behind=pointwise)
+    assert fused(graph) == [{"C"}, {"SPLIT", "MOVED", "JOINED", "OUT"}]
+    assert list(greedy(graph, DEVICE, 2).blocks)[1].template == "conv2d_shuffle"
+    apart = greedy(graph, DEVICE, 2, deep=False)
+    assert [set(b.layers) for b in apart.blocks] == [{"C"}, {"SPLIT", "MOVED", "JOINED"}, {"OUT"}]
+    kept = shuffle(outputs=("out", "joined"), behind=pointwise)
+    assert {"SPLIT", "MOVED", "JOINED"} in fused(kept)
 
 
 @pytest.mark.parametrize("graph", [shuffle(outputs=("out", "moved")), shuffle(outputs=("out", "split"))])

@@ -14,6 +14,7 @@ from tuner.graph.passes.registry import NAMES
 from tuner.graph.passes.report import PassReport
 from tuner.graph.passes.rewrite import batch_norm_to_scale_shift, flatten_concat, matmul_to_gemm, sum_to_add
 from tuner.graph.passes.shapes import merge_reshapes
+from tuner.graph.passes.shuffles import sink_shuffles
 from tuner.graph.passes.siblings import merge_siblings
 from tuner.graph.work import Work
 
@@ -30,6 +31,7 @@ PASSES: dict[str, Callable[[Work], None]] = {
     "merge-reshapes": merge_reshapes,
     "flatten-concat": flatten_concat,
     "eliminate-common-subexpressions": eliminate_common_subexpressions,
+    "sink-shuffles": sink_shuffles,
     "merge-siblings": merge_siblings,
     "eliminate-dead": eliminate_dead,
 }

@@ -18,6 +18,7 @@ DESCRIPTIONS: dict[str, str] = {
     "merge-reshapes": "chains of Reshape, Flatten, Squeeze and Unsqueeze become one Reshape",
     "flatten-concat": "a Concat that only feeds a Concat on the same axis joins it",
     "eliminate-common-subexpressions": "equal operators on equal inputs are computed once",
+    "sink-shuffles": "channel shuffles move behind depthwise convolutions and activations, to be read in passing",
     "merge-siblings": "convolutions alike that read one tensor become one, their results slices of its result",
     "eliminate-dead": "what no output needs goes",
 }

@@ -18,7 +18,7 @@ from tuner.errors import UserError
 from tuner.precision import ACCURACY, FP32
 
 SIMULATED = "sim:"  # how names of simulated devices begin
-PROTOCOL = "7"  # bump when the way of measuring, or of compiling, changes: older records are then not comparable
+PROTOCOL = "8"  # bump when the way of measuring, or of all kernels, changes: older records are then not comparable
 
 
 class JobState(StrEnum):

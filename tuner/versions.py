@@ -22,6 +22,7 @@ TEMPLATES = {
     "conv2d_pool_bf16": 1,
     "conv2d_prologue": 1,
     "conv2d_prologue_dot": 1,
+    "conv2d_rows": 1,
     "conv2d_shuffle": 1,
     "conv_chain": 2,
     "dense": 2,

@@ -46,8 +46,12 @@ class Conv2d(KernelTemplate):
             return False
         return conv.inputs[0] in workload.inputs and block_of(layouts[workload.outputs[0]]) == device.lanes
 
+    def geometry(self, workload: Graph) -> ConvShape:
+        """The numbers of the convolution, and how its kernels go through the image."""
+        return ConvShape.of(workload, _conv(workload))
+
     def space(self, workload: Graph, layouts: Layouts, device: Device) -> Space:
-        shape = ConvShape.of(workload, _conv(workload))
+        shape = self.geometry(workload)
         tiles, default, rule = register_tiles(shape, device)
         width = shape.oh * shape.ow if shape.flat else shape.ow
         height = 1 if shape.flat else shape.oh

@@ -13,6 +13,7 @@ from tuner.kernels.conv2d_dot import Conv2dDot
 from tuner.kernels.conv2d_grouped_dot import Conv2dGroupedDot
 from tuner.kernels.conv2d_pool import Conv2dPool, Conv2dPoolBf16
 from tuner.kernels.conv2d_prologue import Conv2dPrologue, Conv2dPrologueDot
+from tuner.kernels.conv2d_rows import Conv2dRows
 from tuner.kernels.conv2d_shuffle import Conv2dShuffle
 from tuner.kernels.conv_chain import ConvChain
 from tuner.kernels.dense import Dense, DenseBf16
@@ -34,7 +35,7 @@ from tuner.types import Device
 TEMPLATES: tuple[KernelTemplate, ...] = (
     Depthwise(), Conv2d(), Conv2dPool(), Dense(), MatMul(), Pool(), Elementwise(), Concat(), Channels(), Lrn(),
     Softmax(), LayerNorm(), Gather(), Transpose(), Slice(),
-    Winograd(),
+    Winograd(), Conv2dRows(),
     ConvChain(), InvertedResidual(), Conv2dPrologue(), Conv2dShuffle(),
     Conv2dBf16(), Conv2dPoolBf16(), DenseBf16(), Conv2dDot(), Conv2dPrologueDot(), Conv2dGroupedDot(),
 )  # fmt: skip

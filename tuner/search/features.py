@@ -26,9 +26,11 @@ from tuner.types import Device
 TEMPLATES = ("conv2d", "conv2d_pool", "depthwise", "dense", "matmul", "pool", "elementwise", "concat", "channels",
              "lrn", "softmax", "winograd", "layer_norm", "gather", "transpose", "conv_chain", "conv2d_bf16",
              "conv2d_pool_bf16", "dense_bf16", "conv2d_dot",
-             "conv2d_prologue_dot", "conv2d_grouped_dot", "inverted_residual", "conv2d_shuffle")  # fmt: skip
+             "conv2d_prologue_dot", "conv2d_grouped_dot", "inverted_residual", "conv2d_shuffle",
+             "conv2d_rows")  # fmt: skip
 KNOBS = ("oc_t", "reg_n", "reg_m", "rows", "order", "stream", "unroll", "m", "bh", "bw", "scheme", "parts", "oc_a",
          "reg_a", "oc_b", "reg_b", "oc_c", "reg_c")  # fmt: skip
+_BY_ROWS = ("conv2d_pool", "conv2d_rows")  # templates whose tasks are rows of the image
 _CHAINS: Mapping[str, Callable[[Graph, Device], ChainFacts | TrioFacts | None]] = {
     "conv_chain": ChainFacts.of, "inverted_residual": TrioFacts.of,
 }  # fmt: skip
@@ -174,7 +176,7 @@ def _conv_facts(workload: Graph, template: str, layouts: Mapping[str, str]) -> C
     if conv is None:
         return None
     pairs = precision_of(template) == BF16_DOT
-    s = replace(ConvShape.of(workload, conv), rows_kept=template.startswith("conv2d_pool"))
+    s = replace(ConvShape.of(workload, conv), rows_kept=template.startswith(_BY_ROWS))
     layout = layouts.get(conv.inputs[0], PLAIN)
     lies = conv.inputs[0] not in workload.inputs or (s.in_place and is_narrow(layout))  # nothing is copied beforehand
     rounded = 0.0 if lies else float(element_bytes(layout) * s.n * s.ic * s.h * s.w)

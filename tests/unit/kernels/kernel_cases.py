@@ -631,6 +631,7 @@ GENERATORS: Mapping[str, Callable[[np.random.Generator, Device], Case]] = {
     "conv2d_dot": accepted("conv2d_dot", conv2d_case), "slice": slice_case, "conv2d_prologue": conv2d_prologue_case,
     "conv2d_prologue_dot": conv2d_prologue_case,
     "conv2d_grouped_dot": accepted("conv2d_grouped_dot", conv2d_grouped_case),
+    "conv2d_rows": accepted("conv2d_rows", conv2d_case),
     "conv2d_shuffle": accepted("conv2d_shuffle", conv2d_shuffle_case),
 }  # fmt: skip
 

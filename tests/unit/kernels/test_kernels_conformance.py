@@ -11,24 +11,7 @@ from tuner.kernels.registry import TEMPLATES, serving
 from tuner.precision import BF16
 from tuner.types import Device
 
-FEW = {
-    "channels": 8,
-    "conv2d_prologue": 4,
-    "conv2d_prologue_dot": 8,
-    "conv_chain": 6,
-    "concat": 9,
-    "conv2d_bf16": 4,
-    "conv2d_pool_bf16": 3,
-    "dense_bf16": 4,
-    "gather": 8,
-    "layer_norm": 9,
-    "lrn": 6,
-    "matmul": 12,
-    "slice": 6,
-    "softmax": 9,
-    "transpose": 5,
-}
-USUAL = 20
+SEEDS = 20
 BY_NAME = {t.name: t for t in TEMPLATES}
 
 
@@ -36,7 +19,7 @@ def few() -> Iterator[tuple[str, str, int]]:
     """Seeds shared out among the instruction sets that this processor has, the widest first."""
     for name in BY_NAME:
         here = [machine for machine, made in machines_of(name).items() if runs_here(made)]
-        for seed in range(FEW.get(name, USUAL) if here else 0):
+        for seed in range(SEEDS if here else 0):
             yield name, here[-1 - seed % len(here)], seed
 
 

@@ -18,6 +18,8 @@ from tuner.build.runtime_only import runtime_only
 from tuner.errors import CandidateError
 
 Arrays = Mapping[str, np.ndarray]
+NEWEST_IR = 10  # version of ONNX's file format that every ONNX Runtime we may meet reads
+_IR_VERSION_TAG = 0x08  # field 1, a number, in protocol buffers' wire format
 
 
 class Engine(ABC):
@@ -83,7 +85,7 @@ class OnnxRuntime(Engine):
         chosen.inter_op_num_threads = 1
         chosen.execution_mode = self._ort.ExecutionMode.ORT_SEQUENTIAL
         chosen.graph_optimization_level = self._ort.GraphOptimizationLevel.ORT_ENABLE_ALL
-        self._session = self._ort.InferenceSession(str(self.path), chosen, providers=["CPUExecutionProvider"])
+        self._session = self._ort.InferenceSession(_readable(self.path), chosen, providers=["CPUExecutionProvider"])
 
     def prepare(self, inputs: Arrays) -> Callable[[], Any]:
         names = [i.name for i in self._session.get_inputs()]
@@ -104,6 +106,23 @@ class OnnxRuntime(Engine):
     def outputs(self, result: Any) -> dict[str, np.ndarray]:
         names = [o.name for o in self._session.get_outputs()]
         return dict(zip(names, result.copy_outputs_to_cpu(), strict=True))
+
+
+def _readable(path: Path) -> str | bytes:
+    """The model's path, or its bytes where its file format is newer than those that ONNX Runtime reads.
+
+    What is new in such formats are types of numbers; the graph is written the same way. The version is the first
+    thing in the file, which is not parsed for it: a model that is read twice would count as memory that it takes.
+    """
+    with path.open("rb") as file:
+        tag, version = (*file.read(2), 0, 0)[:2]
+    if tag != _IR_VERSION_TAG or version <= NEWEST_IR:
+        return str(path)
+    import onnx
+
+    model = onnx.load(str(path))
+    model.ir_version = NEWEST_IR
+    return bytes(model.SerializeToString())
 
 
 class OpenVino(Engine):

@@ -249,6 +249,16 @@ def test_engines_agree(model: Path, kind: str) -> None:
     assert not np.array_equal(found[0]["y"], found[1]["y"])
 
 
+def test_onnxruntime_reads_a_file_format_newer_than_it_knows(model: Path, tmp_path: Path) -> None:
+    newer, inputs = onnx.load(model), image()
+    newer.ir_version = max(onnx.IR_VERSION, 14)
+    onnx.save(newer, tmp_path / "newer.onnx")
+    expected = run_once(Contestant("ort", "onnxruntime", model), [inputs], 1)
+    found = run_once(Contestant("ort", "onnxruntime", tmp_path / "newer.onnx"), [inputs], 1)
+    for name in ("y", "c"):
+        np.testing.assert_array_equal(found[0][name], expected[0][name])
+
+
 def test_a_missing_input_is_named(model: Path) -> None:
     failure = contest([Contestant("a", "onnxruntime", model)], X, threads=1, rounds=1)["a"].failure
     assert failure is not None and "'image'" in failure.message

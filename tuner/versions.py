@@ -24,7 +24,7 @@ TEMPLATES = {
     "conv2d_prologue_dot": 1,
     "conv2d_rows": 1,
     "conv2d_shuffle": 1,
-    "conv_chain": 2,
+    "conv_chain": 3,
     "dense": 2,
     "dense_bf16": 1,
     "depthwise": 1,

@@ -21,6 +21,7 @@ from tvm import te, tirx
 from tuner.graph.ir import Graph, Layer
 from tuner.kernels.base import Kernel, KernelTemplate, Knobs, Layouts, Space
 from tuner.kernels.conv_image import Image, Source
+from tuner.kernels.conv_products import reductions, sum_products
 from tuner.kernels.conv_shape import ConvShape
 from tuner.kernels.conv_weights import groups_of, pack_weights
 from tuner.kernels.epilogue import Body, anchored
@@ -215,46 +216,16 @@ class ConvBuilder:
     def _accumulate(self, image: Image) -> te.Tensor:
         s, ob, window = self.shape, self.ob, self.window
         block = block_of(self.source().layout)
-        chunks = -(-s.oc // ob)
         weights = self.body.weights(self.conv.inputs[1], *pack_weights(s, ob, window, block), self.precision)
-        kh = te.reduce_axis((0, s.kh), "kh")
-        kw = te.reduce_axis((0, s.kw), "kw")
-        height = 1 if s.flat else s.oh
-        dims = (s.n, chunks, height, self._cols(), ob)
+        dims = (s.n, -(-s.oc // ob), 1 if s.flat else s.oh, self._cols(), ob)
 
-        def source(n: Any, c: Any, y: Any, x: Any) -> Any:
+        def source(index: Sequence[Any], c: Any, tap: tuple[Any, Any]) -> Any:
+            n, _, y, x, _ = index
             if s.flat:
                 y, x = self._pixel(x) // s.ow, self._pixel(x) % s.ow
-            return image.at(n, c, (y, x), (kh, kw))
+            return image.at(n, c, (y, x), tap)
 
-        if window.in_blocks(block):
-            ico = te.reduce_axis((0, -(-window.group_ic // block)), "ico")
-            ici = te.reduce_axis((0, block), "ici")
-            return te.compute(
-                dims,
-                lambda n, o, y, x, i: te.sum(
-                    source(n, Chan(window.first(o) // block + ico, ici, block), y, x) * weights(o, ico, kh, kw, ici, i),
-                    axis=[ico, kh, kw, ici],
-                ),
-                name="acc",
-            )
-        ic = te.reduce_axis((0, window.group_ic), "ic")
-        if window.groups == 1:
-            return te.compute(
-                dims,
-                lambda n, o, y, x, i: te.sum(
-                    source(n, window.first(o) + ic, y, x) * weights(o, ic, kh, kw, i), axis=[ic, kh, kw]
-                ),
-                name="acc",
-            )
-        g = te.reduce_axis((0, window.groups), "g")
-
-        def product(n: Any, o: Any, y: Any, x: Any, i: Any) -> Any:
-            channel = te.min(window.first(o) + g * window.group_ic + ic, s.ic - 1)
-            value = source(n, channel, y, x) * weights(o, g, ic, kh, kw, i)
-            return tirx.if_then_else(g < window.touched(o), value, tirx.const(0, "float32"))
-
-        return te.compute(dims, lambda *p: te.sum(product(*p), axis=[g, ic, kh, kw]), name="acc")
+        return sum_products(s, window, block, dims, source, weights, chunk=1)
 
     def anchor(self, acc: te.Tensor) -> None:
         """Let the layers behind the convolution read the accumulators, bias added."""
@@ -366,15 +337,14 @@ class ConvBuilder:
     def schedule_accumulation(self, sch: Any, acc: Any) -> None:
         """The innermost loops: a register tile of columns x vectors while the input channels stream by."""
         loops = sch.get_loops(acc)
-        block = block_of(self.source().layout)
-        count = 4 if self.window.in_blocks(block) or self.window.groups > 1 else 3
-        reductions, (col, lane) = loops[-count:], loops[-count - 2 : -count]
-        sch.reorder(*reductions, col, lane)
+        count, kw = reductions(self.window, block_of(self.source().layout))
+        reduced, (col, lane) = loops[-count:], loops[-count - 2 : -count]
+        sch.reorder(*reduced, col, lane)
         sch.unroll(col)
         sch.vectorize(lane)
         if self.shape.kw > 1:
-            sch.unroll(reductions[3 if self.window.groups > 1 else 2])
-        init = sch.decompose_reduction(acc, reductions[0])
+            sch.unroll(reduced[kw])
+        init = sch.decompose_reduction(acc, reduced[0])
         init_loops = sch.get_loops(init)
         sch.unroll(init_loops[-2])
         sch.vectorize(init_loops[-1])

@@ -2,9 +2,9 @@
 
 One task computes ``rows`` output rows of the second convolution, all its channels or one of ``parts`` parts: first the
 rows of the first convolution that these need (the halo is computed again by neighbouring tasks) into a buffer of the
-task's own, then the second from there. Each convolution has all its groups in one or is depthwise, and elementwise
-layers behind it. Where the second is depthwise, a task goes on from one few vectors of channels to the next, and holds
-no more of the image in between than these.
+task's own, then the second from there. Each convolution has all its groups in one or is depthwise (a 1x1 convolution in
+front of a depthwise one may have any), and elementwise layers behind it. Where the second is depthwise, a task goes on
+from one few vectors of channels to the next, and holds no more of the image in between than these.
 After the fused-layer accelerator of Alwani et al. (MICRO 2016), which recomputes or keeps such halos.
 """
 
@@ -35,7 +35,7 @@ from tuner.types import Device
 
 class ConvChain(KernelTemplate):
     name = "conv_chain"
-    version = 2
+    version = 3
     heavy = frozenset({"Conv"})
 
     def accepts(self, workload: Graph, layouts: Layouts, device: Device) -> bool:
@@ -50,7 +50,8 @@ class ConvChain(KernelTemplate):
         if not all(has_own_weights(workload, conv) for conv in (pair.first, pair.second)):
             return False
         shape = ChainShape.of(workload, pair)
-        if not _served(shape.first) or not _served(shape.second):
+        grouped = shape.apart and shape.first.listed  # each vector of channels then reads its own groups
+        if not _served(shape.first, grouped=grouped) or not _served(shape.second):
             return False
         if is_depthwise(shape.first) and block_of(layouts[image]) not in {0, device.lanes}:
             return False
@@ -63,10 +64,10 @@ class ConvChain(KernelTemplate):
         chunks = ceil(second.oc / device.lanes)
         height = second.oh
         rows = sorted({r for r in (1, 2, 4, 7, 14, 28) if r <= height} | ({height} if height <= 56 else set()))
-        several = (1, 2, 3, 4, 6, 8, 12) if shape.apart else (1, 2, 4) if is_depthwise(first) else (1, 2)
+        several = {1, 2, 3, 4, 6, 8, 12, chunks} if shape.apart else {1, 2, 4} if is_depthwise(first) else {1, 2}
         knobs = {
             "rows": rows,
-            "parts": [p for p in several if chunks % p == 0],
+            "parts": [p for p in sorted(several) if chunks % p == 0 and p <= 48],
             "oc_a": vectors(first, device),
             "reg_a": widths(first, device),
             "oc_b": vectors(second, device),
@@ -104,5 +105,5 @@ def _held(shape: ChainShape, rows: int, device: Device) -> int:
     return shape.held(rows, device.lanes if shape.apart else shape.first.oc)
 
 
-def _served(s: ConvShape) -> bool:
-    return (s.groups == 1 or is_depthwise(s)) and min(s.pads) >= 0
+def _served(s: ConvShape, *, grouped: bool = False) -> bool:
+    return (s.groups == 1 or is_depthwise(s) or grouped) and min(s.pads) >= 0

@@ -18,8 +18,9 @@ from tvm import te, tirx
 from tuner.graph.ir import Graph, Layer
 from tuner.kernels.base import Kernel, Knobs, Layouts
 from tuner.kernels.conv_chain_shape import ChainShape, Pair, is_bordered, is_depthwise, step
+from tuner.kernels.conv_products import reductions, sum_products
 from tuner.kernels.conv_shape import ConvShape
-from tuner.kernels.conv_weights import groups_of, pack_weights
+from tuner.kernels.conv_weights import Groups, groups_of, pack_weights
 from tuner.kernels.epilogue import Body
 from tuner.kernels.scheduling import module_of, parallelise, schedule_of
 from tuner.kernels.views import Chan, chan, flat
@@ -146,41 +147,33 @@ class ChainBuilder:
         self, conv: Layer, s: ConvShape, side: str, pixel: Callable[[Any], Any], source: Source
     ) -> te.Tensor:
         """Sums of products, [image, band, chunk of channels, column, channel]."""
-        kh, kw = te.reduce_axis((0, s.kh), f"kh_{side}"), te.reduce_axis((0, s.kw), f"kw_{side}")
-        tap = (kh if s.kh > 1 else 0, kw if s.kw > 1 else 0)
-        columns, name = self._columns(side), f"acc_{side}"
+        columns = self._columns(side)
         if is_depthwise(s):
+            kh, kw = te.reduce_axis((0, s.kh), f"kh_{side}"), te.reduce_axis((0, s.kw), f"kw_{side}")
             weights = self.body.constant(conv.inputs[1], *_pack_depthwise(s, self.lanes))
             chunks = ceil(s.oc / self.lanes)
             return te.compute(
                 (s.n, self.bands, chunks, columns, self.lanes),
                 lambda n, b, o, x, i: te.sum(
-                    source(n, b, Chan(o, i, self.lanes), pixel(x), tap) * weights(o, kh, kw, i), axis=[kh, kw]
+                    source(n, b, Chan(o, i, self.lanes), pixel(x), _tap(s, kh, kw)) * weights(o, kh, kw, i),
+                    axis=[kh, kw],
                 ),
-                name=name,
+                name=f"acc_{side}",
             )
-        ob = self.lanes * self.knobs[f"oc_{side}"]
+        ob, window, block = self._window(s, side)
+        weights = self.body.constant(conv.inputs[1], *pack_weights(s, ob, window, block))
+
+        def read(index: Sequence[Any], c: Any, tap: tuple[Any, Any]) -> Any:
+            n, band, _, x, _ = index
+            return source(n, band, c, pixel(x), _tap(s, *tap))
+
         dims = (s.n, self.bands, ceil(s.oc / ob), columns, ob)
-        block = self._block(side)
-        weights = self.body.constant(conv.inputs[1], *pack_weights(s, ob, groups_of(s, ob), block))
-        if not block:
-            ic = te.reduce_axis((0, s.ic), f"ic_{side}")
-            return te.compute(
-                dims,
-                lambda n, b, o, x, i: te.sum(
-                    source(n, b, ic, pixel(x), tap) * weights(o, ic, kh, kw, i), axis=[ic, kh, kw]
-                ),
-                name=name,
-            )
-        ico, ici = te.reduce_axis((0, ceil(s.ic / block)), f"ico_{side}"), te.reduce_axis((0, block), f"ici_{side}")
-        return te.compute(
-            dims,
-            lambda n, b, o, x, i: te.sum(
-                source(n, b, Chan(ico, ici, block), pixel(x), tap) * weights(o, ico, kh, kw, ici, i),
-                axis=[ico, kh, kw, ici],
-            ),
-            name=name,
-        )
+        return sum_products(s, window, block, dims, read, weights, chunk=2, side=side)
+
+    def _window(self, s: ConvShape, side: str) -> tuple[int, Groups, int]:
+        """Of a convolution not depthwise: channels and groups of a chunk, and channels per block of its image."""
+        ob = self.lanes * self.knobs[f"oc_{side}"]
+        return ob, groups_of(s, ob), self._block(side)
 
     def _block(self, side: str) -> int:
         """Channels per block of what a convolution reads."""
@@ -294,7 +287,8 @@ class ChainBuilder:
         for side, s in sides.items():
             acc = sch.get_sblock(f"acc_{side}")
             sch.set_scope(acc, 0, "local")
-            _schedule_accumulation(sch, acc, s, bool(self._block(side)))
+            loops, kw = (2, 1) if is_depthwise(s) else reductions(*self._window(s, side)[1:])
+            _schedule_accumulation(sch, acc, s, loops, kw)
 
     def _shape_output(self, sch: Any, s: ConvShape, side: str) -> None:
         """Give the output its true shape."""
@@ -360,20 +354,27 @@ def _pack_depthwise(s: ConvShape, lanes: int) -> tuple[tuple[int, ...], Pack]:
     return (chunks, s.kh, s.kw, lanes), pack
 
 
-def _schedule_accumulation(sch: Any, acc: Any, s: ConvShape, blocked: bool) -> None:
-    """The innermost loops: a register tile of columns x vectors, while channels and taps stream by."""
+def _tap(s: ConvShape, kh: Any, kw: Any) -> tuple[Any, Any]:
+    """A position in the window; none along an axis where it has but one."""
+    return (kh if s.kh > 1 else 0, kw if s.kw > 1 else 0)
+
+
+def _schedule_accumulation(sch: Any, acc: Any, s: ConvShape, count: int, kw: int) -> None:
+    """The innermost loops: a register tile of columns x vectors, while channels and taps stream by.
+
+    The ``count`` innermost loops are reductions; that of number ``kw`` runs over the columns of the window.
+    """
     loops = sch.get_loops(acc)
-    count = 2 if is_depthwise(s) else 4 if blocked else 3
-    reductions, (column, lane) = loops[-count:], loops[-count - 2 : -count]
-    sch.reorder(*reductions, column, lane)
+    reduced, (column, lane) = loops[-count:], loops[-count - 2 : -count]
+    sch.reorder(*reduced, column, lane)
     sch.unroll(column)
     sch.vectorize(lane)
     if is_depthwise(s) and s.kh * s.kw <= 25:
-        for loop in reductions:
+        for loop in reduced:
             sch.unroll(loop)
     elif s.kw > 1:
-        sch.unroll(reductions[1 if is_depthwise(s) else 2])
-    init = sch.decompose_reduction(acc, reductions[0])
+        sch.unroll(reduced[kw])
+    init = sch.decompose_reduction(acc, reduced[0])
     *_, init_column, init_lane = sch.get_loops(init)
     sch.unroll(init_column)
     sch.vectorize(init_lane)

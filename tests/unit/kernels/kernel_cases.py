@@ -548,15 +548,19 @@ def winograd_case(rng: np.random.Generator, machine: Device) -> Case:
 
 
 def conv_chain_case(rng: np.random.Generator, machine: Device) -> Case:
-    """Two convolutions: 1x1, windowed or depthwise each; a window never smaller than its stride behind another."""
+    """Two convolutions: 1x1, windowed or depthwise each; a window never smaller than its stride behind another.
+
+    Or a 1x1 convolution in groups, which may cut through vectors, and a depthwise one.
+    """
     s = Sketch(rng)
-    kinds = _pick(rng, "dp", "dp", "pd", "pd", "ww", "pw", "wp", "pp", "dd", "dw", "wd")
+    kinds = _pick(rng, "dp", "dp", "pd", "pd", "ww", "pw", "wp", "pp", "dd", "dw", "wd", "gd", "gd")
     n, h, w = _pick(rng, 1, 1, 2), int(rng.integers(5, 13)), int(rng.integers(5, 15))
-    name = s.input(n, _pick(rng, *CHANNELS), h, w)
+    groups = _pick(rng, 2, 4) if kinds == "gd" else 1
+    name = s.input(n, groups * _pick(rng, 6, 17, 34) if groups > 1 else _pick(rng, *CHANNELS), h, w)
     for position, kind in enumerate(kinds):
         ic = s.shape(name)[1]
-        kernel = (1, 1) if kind == "p" else _pick(rng, (3, 3), (3, 3), (3, 3), (2, 3), (5, 5))
-        attrs = {} if kind == "p" and rng.random() < 0.7 else _conv_attrs(rng, kernel)
+        kernel = (1, 1) if kind in "pg" else _pick(rng, (3, 3), (3, 3), (3, 3), (2, 3), (5, 5))
+        attrs = {} if kind == "g" or (kind == "p" and rng.random() < 0.7) else _conv_attrs(rng, kernel)
         reach = [(k - 1) * d + 1 for k, d in zip(kernel, attrs.get("dilations", (1, 1)), strict=True)]
         if any(r > size for r, size in zip(reach, s.shape(name)[2:], strict=True)):
             attrs = {"strides": attrs["strides"], "auto_pad": "SAME_UPPER"}
@@ -564,6 +568,8 @@ def conv_chain_case(rng: np.random.Generator, machine: Device) -> Case:
             attrs["strides"] = tuple(map(min, attrs.get("strides", (1, 1)), kernel))
         oc, each = (ic, 1) if kind == "d" else (_pick(rng, *CHANNELS), ic)
         attrs |= {"group": ic} if kind == "d" else {}
+        if kind == "g":
+            oc, each, attrs["group"] = groups * _pick(rng, 7, 16, 34), ic // groups, groups
         weights = s.weight(oc, each, *kernel, scale=float((each * kernel[0] * kernel[1]) ** -0.5))
         name = s.add("Conv", name, weights, *((s.weight(oc),) if rng.random() < 0.6 else ()), **attrs)
         name = epilogue(s, name, int(rng.integers(0, 3)))

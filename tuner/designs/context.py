@@ -16,18 +16,26 @@ from tvm.target import Target
 
 _INTRINSICS = "tvm.s_tir.tensor_intrin"
 TENSOR_CORES = "cuda-tensorcore"  # MetaSchedule's name of the rules that use them
+TF32 = "cuda-tf32"  # ours of those that use them on float32
 
 
 def context_of(module: Any, target: Target, rules: str | None = None, seed: int = 1) -> Any:
     """A TuneContext of a module whose one function is "main".
 
     ``rules`` names MetaSchedule's schedule rules, post-processors and mutators together: "llvm", "cuda",
-    "cuda-tensorcore"; None takes the target's kind, so that tensor cores are used only where they are asked for.
+    "cuda-tensorcore", or "cuda-tf32" for those of tuner.designs.tf32; None takes the target's kind, so that tensor
+    cores are used only where they are asked for.
     """
-    rules = rules or str(target.kind.name)
+    rules, own = rules or str(target.kind.name), None
+    if rules == TF32:
+        from tuner.designs.tf32 import rules as of_tf32
+
+        own, rules = of_tf32(), "cuda"
     if rules == TENSOR_CORES:
         load_intrinsics("cuda")
-    generator = meta_schedule.space_generator.PostOrderApply(sch_rules=rules, postprocs=rules, mutator_probs=rules)
+    generator = meta_schedule.space_generator.PostOrderApply(
+        sch_rules=own or rules, postprocs=rules, mutator_probs=rules
+    )
     with _unfilled(_INTRINSICS):
         return meta_schedule.TuneContext(
             module, target=target, space_generator=generator, search_strategy="replay-trace", task_name="main",

@@ -11,12 +11,13 @@ from optuna.distributions import IntDistribution
 from tvm.s_tir import Schedule, ScheduleError
 from tvm.target import Target
 
-from tuner.designs.context import context_of
+from tuner.designs.context import TF32, context_of
 from tuner.designs.limits import Limits
 from tuner.designs.parameters import parameters_of, spelled
 from tuner.errors import CandidateError
 
 _BATCH = 2048  # uniform draws looked at together
+_TENSORISING = ("RewriteTensorize", "Tensorise")  # post-processors
 _BATCHES = 64  # after which a space counts as one in which nothing keeps to the limits
 
 
@@ -93,7 +94,7 @@ class DesignSpace:
             schedule.enter_postproc()
             for postproc in self._postprocs:
                 kind = type(postproc).__name__
-                if kind == "RewriteTensorize" and not tensorise:
+                if kind in _TENSORISING and not tensorise:
                     continue
                 if not postproc.apply(schedule):
                     raise CandidateError(f"MetaSchedule's {kind} refuses it.", code="rejected")
@@ -120,6 +121,10 @@ def design_spaces(module: Any, target: Target, rules: str | None = None, seed: i
     """
     context = context_of(module, target, rules, seed)
     postprocs = tuple(context.space_generator.postprocs or ())
+    if rules == TF32:
+        from tuner.designs.tf32 import postprocs as with_ours
+
+        postprocs = with_ours(postprocs)
     return tuple(
         DesignSpace(module, schedule.trace, postprocs, target, number)
         for number, schedule in enumerate(context.generate_design_space())

@@ -18,6 +18,8 @@ from tuner.gpu.emulate import emulate
 from tuner.gpu.explore import Scheduled
 from tuner.gpu.host import host
 from tuner.gpu.lower import Lowered, Task
+from tuner.gpu.precision import FP32, TF32
+from tuner.gpu.rounded import rounded
 from tuner.graph.ir import Graph
 from tuner.measure.contest import Contestant, run_once
 
@@ -69,12 +71,17 @@ def check_schedule(
 
 
 def check_lowering(
-    lowered: Lowered, graph: Graph, path: Path, inputs: Sequence[Mapping[str, np.ndarray]], limit: float
-) -> Verification:
-    """The lowered model, run on this CPU, against ONNX Runtime. Raises InternalError when it cannot be compared."""
+    lowered: Lowered, graph: Graph, path: Path, inputs: Sequence[Mapping[str, np.ndarray]], limit: float,
+    precision: str = FP32,
+) -> Verification:  # fmt: skip
+    """The lowered model, run on this CPU, against ONNX Runtime. Raises InternalError when it cannot be compared.
+
+    In tf32 the operands of all sums of products are rounded: on the GPU it can only be more accurate than that.
+    """
     cpu = host()
+    seen = rounded if precision == TF32 else lambda function: function
     module = lowered.scheduled(
-        {s: default_schedule(lowered.module[s], cpu.cores, cpu) for task in lowered.tasks for s in task.symbols}
+        {s: default_schedule(seen(lowered.module[s]), cpu.cores, cpu) for task in lowered.tasks for s in task.symbols}
     )
     executable = tvm.compile(module, target=tvm.target.Target(cpu.target()), relax_pipeline=pipeline())
     machine = tvm.relax.VirtualMachine(executable, tvm.cpu())

@@ -21,8 +21,8 @@ from tuner.gpu.spec import WARP
 SHARED, LOCAL, GLOBAL = "shared", "local", "global"
 _ARITHMETIC = ("Add", "Sub", "Mul", "Div", "Max", "Min")
 _TENSOR = "tensor"
-_FRAGMENTS = ("wmma.", "m16n8k8.")  # scopes of what tensor cores read and write
-_ACCUMULATORS = ("wmma.accumulator", "m16n8k8.matrixC")
+_FRAGMENTS = ("wmma.", "m16n8k8.", "warp")  # scopes of what tensor cores read and write
+_ACCUMULATORS = ("wmma.accumulator", "m16n8k8.matrixC", "warp")  # no other fragments are computed into
 _PIPELINE = "software_pipeline_stage"
 
 
@@ -134,7 +134,7 @@ class _Counter:
             self._shared[store.buffer] = max(
                 self._shared.get(store.buffer, 0), round(place.tile * size) * place.copies
             )  # fmt: skip
-        elif scope.startswith((LOCAL, "warp", *_FRAGMENTS)):
+        elif scope.startswith((LOCAL, *_FRAGMENTS)):
             virtual = prod(e for a, e in place.axes.items() if a.startswith("vthread"))
             share = size / 4 / WARP if scope.startswith(_FRAGMENTS) else 1  # a warp's threads hold a fragment together
             self._local[store.buffer] = min(self._local.get(store.buffer, np.inf), place.tile * virtual * share)

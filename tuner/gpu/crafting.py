@@ -17,6 +17,7 @@ import numpy as np
 import tvm
 
 from tuner.designs.context import load_intrinsics
+from tuner.designs.tf32 import register
 from tuner.errors import CandidateError
 from tuner.gpu.checking import check_lowering, check_schedule, reference_of
 from tuner.gpu.cubins import SUFFIX
@@ -24,7 +25,7 @@ from tuner.gpu.cuda import build_kernel, target_of
 from tuner.gpu.explore import Explorer, Scheduled
 from tuner.gpu.lower import Lowered, Task
 from tuner.gpu.nvcc import Compiler
-from tuner.gpu.precision import FP16
+from tuner.gpu.precision import FP16, TF32
 from tuner.gpu.spec import spec_of
 from tuner.graph.ir import Graph
 from tuner.inputs import Inputs
@@ -50,6 +51,8 @@ class _Shop:
         self._explorers: dict[str, Explorer] = {}
         if precision == FP16:
             load_intrinsics("cuda")  # now, while there is nothing to do yet
+        elif precision == TF32:
+            register()
 
     def explore(self, request: Mapping[str, Any]) -> dict[str, Any]:
         explorer = self._explorer(request["task"], request["spaces"])
@@ -102,7 +105,8 @@ class _Shop:
         lowered = Lowered.load(Path(request["folder"]))
         graph = Graph.from_json(request["graph"])
         inputs = Inputs(graph, {}, self._seed).sets
-        return asdict(check_lowering(lowered, graph, Path(request["model"]), inputs, request["limit"]))
+        path, limit = Path(request["model"]), request["limit"]
+        return asdict(check_lowering(lowered, graph, path, inputs, limit, self._precision))
 
     def _explorer(self, path: str, spaces: bool = True) -> Explorer:
         if path not in self._explorers:

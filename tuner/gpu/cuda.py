@@ -92,6 +92,12 @@ def marked(function: Any, way: int) -> Any:
     return function.with_attr(_WAY, way)
 
 
+def cuda_of(module: Any, target: Any) -> str:
+    """The CUDA C of a scheduled module, not compiled."""
+    executable, _ = _compiled(module, target)
+    return "\n".join(_sources(executable.mod))
+
+
 def _compiled(module: Any, target: Any, **options: Any) -> tuple[Any, int]:
     """What the first way to lower that works makes, and its number. Raises what TVM says of the first."""
     tvm.tirx.register_tir_pipeline(_PIPELINE, _each_its_way)

@@ -48,11 +48,12 @@ def occupied(counts: Counts, spec: GpuSpec) -> int:
     return max(1, min(spec.sms, ceil(counts.blocks / max(1, resident_blocks(counts, spec)))))
 
 
-def estimate(counts: Counts, spec: GpuSpec, compulsory: float = 0.0) -> float:
+def estimate(counts: Counts, spec: GpuSpec, compulsory: float = 0.0, tensor_peak: float | None = None) -> float:
     """Seconds of one call.
 
     Args:
         compulsory: bytes of the kernel's arguments, each of which has to move once.
+        tensor_peak: FLOP/s of the tensor cores in the kernel's precision; None: on float16.
     """
     resident = max(1, resident_blocks(counts, spec))
     rounds = ceil(counts.blocks / (spec.sms * resident))
@@ -65,7 +66,7 @@ def estimate(counts: Counts, spec: GpuSpec, compulsory: float = 0.0) -> float:
     plain = counts.operations - counts.tensor_operations
     drawn = max(
         plain / spec.peak,
-        counts.tensor_operations / spec.tensor_fp16,
+        counts.tensor_operations / (tensor_peak or spec.tensor_fp16),
         counts.global_bytes / (spec.sms * L2_BYTES * spec.clock),
         counts.shared_bytes / (spec.sms * SHARED_BYTES * spec.clock),
     )

@@ -11,7 +11,7 @@ import numpy as np
 import tvm
 from tvm.s_tir import ScheduleError
 
-from tuner.designs.context import TENSOR_CORES
+from tuner.designs.context import TENSOR_CORES, TF32
 from tuner.designs.epilogue import joined
 from tuner.designs.space import DesignSpace, design_spaces
 from tuner.errors import CandidateError
@@ -20,7 +20,7 @@ from tuner.gpu.cuda import with_defaults
 from tuner.gpu.estimate import resident_blocks
 from tuner.gpu.lower import Task
 from tuner.gpu.persistent import limited
-from tuner.gpu.precision import FP32, rules_of
+from tuner.gpu.precision import FP32, rules_of, tensor_peak
 from tuner.gpu.ranking import Looked
 from tuner.gpu.spec import GpuSpec
 from tuner.types import Candidate
@@ -28,6 +28,7 @@ from tuner.types import Candidate
 DEFAULT, DESIGN = "dlight", "metaschedule"  # templates
 SPACE = "space"  # the knob that names the design space
 VERSION = 1
+_TENSORISING = (TENSOR_CORES, TF32)
 SEEDS = 4  # of MetaSchedule, that are tried for a design space with tensor cores
 
 
@@ -61,8 +62,8 @@ class Scheduled(Seen):
 class Explorer:
     """Makes candidates of one task. Errors of single points are counted, not raised.
 
-    ``precision``: "fp16" takes the design spaces with tensor cores; ``rules`` names others of MetaSchedule's. Without
-    ``spaces`` there is the default alone.
+    ``precision``: "fp16" and "tf32" take the design spaces with tensor cores; ``rules`` names others of MetaSchedule's.
+    Without ``spaces`` there is the default alone.
     """
 
     def __init__(
@@ -75,7 +76,7 @@ class Explorer:
         self.refused = 0  # points that MetaSchedule would not have
         self.spaces: tuple[DesignSpace, ...] = ()
         self.why: str | None = None  # there is no design space, and the default alone
-        if spaces and self._rules == TENSOR_CORES:
+        if spaces and self._rules in _TENSORISING:
             module = joined(task.module)
             for seed in range(1, SEEDS + 1):  # where tiles need padding, some that TVM draws at first do not work
                 if self._make_spaces(module, seed):
@@ -114,7 +115,7 @@ class Explorer:
             raise CandidateError("The knobs are none of this design space.", code="rejected")
         design = space.apply(inner)
         function, plain = design.schedule.mod["main"], None
-        if self._rules == TENSOR_CORES:
+        if self._rules in _TENSORISING:
             plain = space.apply(inner, tensorise=False).schedule.mod["main"]
         return self._scheduled(DESIGN, {SPACE: number, **design.knobs}, function, plain, cores)
 
@@ -158,7 +159,8 @@ class Explorer:
             workload={"function": task.name}, workload_hash=task.hash, layouts={}, template=template,
             template_version=VERSION, knobs=dict(knobs), cores=cores, precision=self._precision,
         )  # fmt: skip
-        looked = Looked.at(counts, replace(self._spec, sms=cores), task.compulsory)
+        peak = tensor_peak(self._precision, self._spec)
+        looked = Looked.at(counts, replace(self._spec, sms=cores), task.compulsory, peak)
         return Scheduled(candidate, looked, function, plain)
 
 

@@ -1,4 +1,4 @@
-"""A float32 model in float16, as tensor cores want it: channels last, weights converted ahead, sums in float32."""
+"""A float32 model as tensor cores want it: channels last, weights converted ahead, sums in float32."""
 
 from __future__ import annotations
 
@@ -18,10 +18,19 @@ def halved(module: Any, parameters: Sequence[np.ndarray]) -> tuple[Any, tuple[np
 
     What is done to weights alone, converting and transposing, is done here, on the CPU.
     """
+    return _ahead(module, parameters, relax.transform.ToMixedPrecision("float32"))
+
+
+def channels_last(module: Any, parameters: Sequence[np.ndarray]) -> tuple[Any, tuple[np.ndarray, ...]]:
+    """The same in float32."""
+    return _ahead(module, parameters)
+
+
+def _ahead(module: Any, parameters: Sequence[np.ndarray], *passes: Any) -> tuple[Any, tuple[np.ndarray, ...]]:
     module = tvm.transform.Sequential([
         relax.transform.DecomposeOpsForInference(),
         relax.transform.ConvertLayout(_LAYOUTS),
-        relax.transform.ToMixedPrecision("float32"),
+        *passes,
         relax.transform.LiftTransformParams(),
     ])(module)  # fmt: skip
     if TRANSFORM not in {variable.name_hint for variable in module.get_global_vars()}:

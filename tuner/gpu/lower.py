@@ -21,8 +21,8 @@ from tvm_ffi import structural_equal
 from tuner.errors import UserError
 from tuner.gpu.counts import counts_of
 from tuner.gpu.cuda import SCHEDULED
-from tuner.gpu.half import halved
-from tuner.gpu.precision import FP16, FP32
+from tuner.gpu.half import channels_last, halved
+from tuner.gpu.precision import FP16, FP32, TF32
 from tuner.graph.ir import Graph
 from tuner.graph.onnx_io import to_onnx
 from tuner.types import digest
@@ -139,6 +139,8 @@ def lower(graph: Graph, weights: Mapping[str, np.ndarray], target: Any, precisio
         parameters = tuple(np.asarray(p.numpy()) for p in detached.get("main", []))
         if precision == FP16:
             module, parameters = halved(module, parameters)
+        elif precision == TF32:
+            module, parameters = channels_last(module, parameters)
         with target:
             module = tvm.transform.Sequential([make() for make in _PASSES])(module)
     except (tvm.error.InternalError, ValueError, TypeError, KeyError, IndexError,

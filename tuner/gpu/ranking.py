@@ -28,8 +28,8 @@ class Looked:
     guess: float  # seconds
 
     @staticmethod
-    def at(counts: Counts, spec: GpuSpec, compulsory: float) -> Looked:
-        return Looked(counts, estimate(counts, spec, compulsory))
+    def at(counts: Counts, spec: GpuSpec, compulsory: float, tensor_peak: float | None = None) -> Looked:
+        return Looked(counts, estimate(counts, spec, compulsory, tensor_peak))
 
 
 class Ranker:

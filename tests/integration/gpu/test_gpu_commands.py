@@ -30,7 +30,7 @@ def test_a_model_is_built_for_a_gpu_that_is_not_here(
         (["--device", "cpu", "--build-only"], "not-a-gpu"),
         (["--device", "rtx3090", "--build-only", "--strategy", "greedy"], "bad-option"),
         (["--device", "rtx3090", "--build-only", "--results", "absent.json"], "bad-results"),
-        (["--device", "rtx3090", "--build-only", "--precision", "tf32"], "bad-precision"),
+        (["--device", "rtx3090", "--build-only", "--precision", "bf16"], "bad-precision"),
         (["--device", "rtx3090", "--build-only", "--precision", "int4"], "bad-precision"),
         (["--device", "rtx3090", "--build-only", "--cores", "83"], "bad-cores"),
         (["--device", "rtx3090"], "device-not-here"),

@@ -103,11 +103,16 @@ def _parser() -> argparse.ArgumentParser:
     zoo.set_defaults(run=_lazy("service.commands.show", "zoo"))
 
     devices = commands.add_parser("devices", help="what this machine can measure on", allow_abbrev=False)
+    devices.add_argument(
+        "--db", metavar="URL", help="database of what was measured (default: SQLite in your data folder)"
+    )
     devices.add_argument("--json", action="store_true")
     devices.set_defaults(run=_lazy("service.commands.show", "devices"))
 
     calibrate = commands.add_parser("calibrate", help="teach the cost models by synthetic blocks", allow_abbrev=False)
-    calibrate.add_argument("--device", default="cpu", metavar="NAME", help="what to calibrate (default cpu)")
+    calibrate.add_argument(
+        "--device", default="cpu", metavar="NAME", help="what to calibrate (default cpu; gpu: its roof)"
+    )
     calibrate.add_argument(
         "--seconds", type=_positive, metavar="S", help="that measuring may take (default: as long as needed)"
     )

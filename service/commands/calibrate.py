@@ -21,12 +21,18 @@ from tuner.types import Device
 if TYPE_CHECKING:
     from tuner.measure.runner import Runner
 
+CUDA = "cuda"  # Device.kind of GPUs, of which other things are measured
+
 
 def calibrate(args: argparse.Namespace) -> int:
     """The command. Ctrl-C ends it with what was measured; a second run goes on from there."""
     from tuner.measure.device import devices
 
     device = devices(args.device)
+    if device.kind == CUDA:
+        from service.commands import gpu_roof
+
+        return gpu_roof.calibrate(args, device)
     _check_measurable(device)
     _check_out(args.out)
     console = Console(stderr=args.json)
@@ -141,10 +147,8 @@ def _runner(device: Device, seed: int) -> Any:
 
 
 def _check_measurable(device: Device) -> None:
-    from tuner.gpu.spec import check_not_gpu
     from tuner.measure.device import detect_cpu
 
-    check_not_gpu(device, "Calibrating")
     if not device.simulated and device.fingerprint != detect_cpu().fingerprint:
         raise UserError(
             f"{device.name} can be built for here, but not measured.", code="not-this-machine",

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from db.store import Store, default_url
+from service.commands.gpu_roof import HERE, known
 from service.commands.gpu_trials import GpuTrials
 from service.commands.live import Live
 from service.commands.spec import job_spec
@@ -24,7 +25,6 @@ from tuner.types import Device, JobSpec
 if TYPE_CHECKING:
     from tuner.measure.cluster.place import OnCluster
 
-HERE = "gpu"  # the device that stands for the GPU of this machine
 HEAVIEST = 15  # kernels in the closing table
 _MEANINGLESS = ("plan", "memory_limit", "input")  # for GPUs
 
@@ -64,7 +64,7 @@ def build_only(args: argparse.Namespace) -> int:
     console = Console(stderr=args.json)
     with Store.open(args.db or default_url()) as store, Live(console, spec.budget) as live:
         kept = GpuTrials(store, device, toolchain())
-        job = BuildOnly(spec, args.model, device, out, args.results, live, kept)
+        job = BuildOnly(spec, args.model, device, out, args.results, live, kept, known(store, device))
         live.stop_on_interrupt(job.stop, "what there is")
         report = job.run()
     if args.json:
@@ -98,6 +98,7 @@ def on_gpu(args: argparse.Namespace, device: Device, place: OnCluster | None = N
     console = Console(stderr=args.json)
     with Store.open(args.db or default_url()) as store, Live(console, spec.budget) as live:
         job = Rounds(spec, args.model, device, out, live, GpuTrials(store, device, toolchain()))
+        job.roof = known(store, device)
         if place is not None:
             job.measure, job.time = place.gpu.measure, place.gpu.time
             place.waiting = waiting(lambda said: console.print(said, highlight=False))

@@ -5,13 +5,16 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
 
 from tuner.errors import DeviceError, UserError
-from tuner.types import Device
+
+if TYPE_CHECKING:
+    from tuner.gpu.detect import Gpu
+    from tuner.gpu.roof import GpuRoof
 
 
 def zoo(args: argparse.Namespace) -> int:
@@ -52,7 +55,7 @@ def devices(args: argparse.Namespace) -> int:
     known = [device_called(name) for name in device_names()]
     gpu = _gpu_here()
     if gpu is not None:
-        known.insert(1, gpu)
+        known.insert(1, gpu.device())
     facts = [
         device.to_json() | {
             "toolchain": None if device.simulated else toolchain(),
@@ -60,6 +63,8 @@ def devices(args: argparse.Namespace) -> int:
         }
         for device in known
     ]  # fmt: skip
+    if gpu is not None:
+        facts[1]["gpu"] = _measured_of(gpu, args.db)
     if args.json:
         print(json.dumps(facts))
         return 0
@@ -70,27 +75,59 @@ def devices(args: argparse.Namespace) -> int:
     for key, value in _readable(facts[0]).items():
         table.add_row(key, value)
     console.print(table)
+    if gpu is not None:
+        _show_gpu(gpu, args.db, console)
     others = Table(title="Others")
     for column in ("--device", "model", "cores", "use"):
         others.add_column(column, justify="right" if column == "cores" else "left")
     for each in facts[1:]:
         use = "simulated" if each["simulated"] else "measured here" if each["measures"] else "built for here"
         if each["kind"] == "cuda":
-            use = "--build-only here, measure there" if each["name"] != "gpu" else "fusetune measure"
+            use = "--build-only here, measure there" if each["name"] != "gpu" else "tuned and measured here"
         others.add_row(each["name"], each["model"], str(each["cores"]), use)
     others.add_row("sim:PATH.json", "a machine of your own: docs/simulated-devices.md", "", "simulated")
     console.print(others)
     return 0
 
 
-def _gpu_here() -> Device | None:
+def _gpu_here() -> Gpu | None:
     """This machine's GPU, if it has one that can be used."""
     from tuner.gpu.detect import detect
 
     try:
-        return detect().device()
+        return detect()
     except DeviceError:
         return None
+
+
+def _measured_of(gpu: Gpu, db: str | None) -> dict[str, Any]:
+    """What the driver says of the GPU, and its figures as measured and by the data sheet."""
+    from service.commands.gpu_roof import compared
+
+    return {"driver": gpu.driver, "clock": gpu.clock, "memory_clock": gpu.memory_clock,
+            "figures": compared(gpu.device(), _roof(gpu, db))}  # fmt: skip
+
+
+def _show_gpu(gpu: Gpu, db: str | None, console: Console) -> None:
+    from service.commands.gpu_roof import table
+
+    roof = _roof(gpu, db)
+    shown = table(gpu.device(), roof)
+    shown.caption = (
+        f"driver {gpu.driver}, {gpu.memory >> 30} GB, at most {gpu.clock / 1e6:.0f} MHz, "
+        f"memory {gpu.memory_clock / 1e6:.0f} MHz"
+    )
+    console.print(shown)
+    if roof is None:
+        console.print("fusetune calibrate --device gpu measures it.", highlight=False)
+
+
+def _roof(gpu: Gpu, db: str | None) -> GpuRoof | None:
+    from db.store import Store, default_url
+    from service.commands.gpu_roof import known
+
+    with Store.open(db or default_url()) as store:
+        return known(store, gpu.device())
 
 
 def _readable(facts: Mapping[str, Any]) -> dict[str, str]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from db.blobs import Blobs
 from db.queue import Claim
 from db.store import Store
+from service.commands.gpu_roof import known
 from service.commands.gpu_trials import PROTOCOL
 from service.dispatch.results import JSON, ZIP, packed
 from tuner.events import Watch
@@ -58,6 +59,7 @@ def tune(
     out = model.with_suffix(".fusetune")
     spec = replace(spec, strategy="metaschedule")
     rounds = Rounds(spec, model, device, out, watch, GpuJobStore(store, claim, device, toolchain()), turn)
+    rounds.roof = known(store, device)
     if place is not None:
         rounds.measure, rounds.time = place.gpu.measure, place.gpu.time
     return rounds.run(), out

@@ -33,7 +33,8 @@ from tuner.gpu.planning import Planned, plan_model
 from tuner.gpu.precision import LIMITS, check_precision
 from tuner.gpu.ranking import Ranker
 from tuner.gpu.reporting import GPU_README, build_report
-from tuner.gpu.spec import spec_of
+from tuner.gpu.roof import GpuRoof
+from tuner.gpu.spec import GpuSpec, spec_of
 from tuner.graph.load import ImportedModel, import_model
 from tuner.graph.passes.registry import SLICING
 from tuner.measure.device import toolchain
@@ -65,6 +66,7 @@ class BuildOnly:
     results: Sequence[Path] = ()
     watch: Watch = silent
     store: TrialStore = field(default_factory=NoStore)
+    roof: GpuRoof | None = None  # of the GPU, where somebody measured it
     _failed: int = field(default=0, init=False)
     _slowness: float = field(default=1.0, init=False)  # how many times longer work takes, beside that of others here
     _stopped: bool = field(default=False, init=False)
@@ -79,7 +81,7 @@ class BuildOnly:
         Raises UserError for bad input, InternalError (``no-nvcc``) without a compiler; nothing is written then.
         """
         self._began = time.monotonic()
-        check_precision(self.spec.precision, spec_of(self.device))
+        check_precision(self.spec.precision, self._gpu)
         compiler = find_nvcc()
         compiler.require(self.device.mcpu)
         check_writable(self.out)
@@ -88,7 +90,8 @@ class BuildOnly:
             folder, work = Path(scratch, "out"), Path(scratch, "work")
             for each in (folder, work):
                 each.mkdir()
-            with closing(Crew(self.device, here, compiler, self.spec.seed, self.spec.precision, work)) as crew:
+            crew = Crew(self.device, here, compiler, self.spec.seed, self.spec.precision, work, self.roof)
+            with closing(crew):
                 report = self._build(crew, compiler, folder, work)
             install(folder, self.out)
         self._say(Stage.EXPORT, "done", 1.0)
@@ -98,7 +101,7 @@ class BuildOnly:
         self._say(Stage.IMPORT, f"reading {self.model.name}")
         model = import_model(self.model, shapes=self.spec.shapes, disabled=(*self.spec.disabled_passes, *SLICING))
         brought = read_results(self.results, model.sha256, self.device.mcpu, self.device, self.spec.precision)
-        target, spec = target_of(self.device), spec_of(self.device)
+        target, spec = target_of(self.device), self._gpu
         self._say(Stage.PLAN, "lowering the model")
         began, worked = time.monotonic(), time.process_time()
         lowered = lower(model.graph, model.weights, target, self.spec.precision)
@@ -183,9 +186,7 @@ class BuildOnly:
         for line in lines:
             whole = [seen for seen in line.seen if seen.candidate.cores == self.device.cores]
             orders.append(ranked(whole, ranker.predict([seen.looked for seen in whole])))
-        terms = Terms(
-            KEEP, self.spec.budget.trials, SPILLS, spec_of(self.device), self._fewer, self._left, lambda: self._stopped
-        )
+        terms = Terms(KEEP, self.spec.budget.trials, SPILLS, self._gpu, self._fewer, self._left, lambda: self._stopped)
         return Choosing(lines, orders, measured, bundle, terms, work,
                         lambda what: self._say(Stage.BUILD, what, self._share()))  # fmt: skip
 
@@ -197,7 +198,7 @@ class BuildOnly:
             for chosen, text in zip(choosing.chosen, choosing.functions(), strict=True)
             for symbol in chosen.task.symbols
         }
-        planned = plan_model(lowered, choosing.chosen, functions, self._fewer, spec_of(self.device))
+        planned = plan_model(lowered, choosing.chosen, functions, self._fewer, self._gpu)
         module = with_defaults(with_more(lowered.scheduled(functions), planned.limited), target)
         threads = host().cores
         return build_model(module, target, folder / "model.so", self.device.mcpu, compiler, threads), planned
@@ -238,6 +239,12 @@ class BuildOnly:
             file.writelines(json.dumps(t.to_json()) + "\n" for t in trials)
 
     # helpers ------------------------------------------------------------------------------------------------------
+
+    @property
+    def _gpu(self) -> GpuSpec:
+        """What is known of the GPU: what was measured of it, else its data sheet."""
+        spec = spec_of(self.device)
+        return spec if self.roof is None else self.roof.applied(spec)
 
     @property
     def _fewer(self) -> tuple[int, ...]:

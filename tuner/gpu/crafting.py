@@ -26,6 +26,7 @@ from tuner.gpu.explore import Explorer, Scheduled
 from tuner.gpu.lower import Lowered, Task
 from tuner.gpu.nvcc import Compiler
 from tuner.gpu.precision import FP16, TF32
+from tuner.gpu.roof import GpuRoof
 from tuner.gpu.spec import spec_of
 from tuner.graph.ir import Graph
 from tuner.inputs import Inputs
@@ -38,16 +39,18 @@ def handler(config: Mapping[str, Any]) -> Callable[[Mapping[str, Any]], dict[str
     """What serves the orders of one process; see tuner.measure.child."""
     shop = _Shop(
         Device.from_json(config["device"]), Compiler.from_json(config["compiler"]), int(config["seed"]),
-        str(config["precision"]),
+        str(config["precision"]), GpuRoof.from_json(config["roof"]) if config.get("roof") else None,
     )  # fmt: skip
     orders = {"explore": shop.explore, "compile": shop.compile, "verify": shop.verify}
     return lambda request: orders[request["order"]](request)
 
 
 class _Shop:
-    def __init__(self, device: Device, compiler: Compiler, seed: int, precision: str) -> None:
+    def __init__(self, device: Device, compiler: Compiler, seed: int, precision: str, roof: GpuRoof | None) -> None:
         self._device, self._compiler, self._seed, self._precision = device, compiler, seed, precision
         self._target, self._spec = target_of(device), spec_of(device)
+        if roof is not None:
+            self._spec = roof.applied(self._spec)
         self._explorers: dict[str, Explorer] = {}
         if precision == FP16:
             load_intrinsics("cuda")  # now, while there is nothing to do yet

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from tuner.environment import child_environment
 from tuner.gpu.nvcc import Compiler
+from tuner.gpu.roof import GpuRoof
 from tuner.measure.process import Child, Outcome, wait
 from tuner.measure.worker import Worker
 from tuner.types import Device
@@ -42,12 +43,14 @@ class Crew:
     """The processes; ``close`` ends them. ``folder`` takes what they say on stderr."""
 
     def __init__(
-        self, device: Device, here: Device, compiler: Compiler, seed: int, precision: str, folder: Path
+        self, device: Device, here: Device, compiler: Compiler, seed: int, precision: str, folder: Path,
+        roof: GpuRoof | None = None,
     ) -> None:  # fmt: skip
         self.size = max(1, min(here.cores, here.memory // MEMORY))
         self._folder, self._here = folder, here
         self._config = {
             "device": device.to_json(), "compiler": compiler.to_json(), "seed": seed, "precision": precision,
+            "roof": None if roof is None else roof.to_json(),
         }  # fmt: skip
         self._count = 0
         self._workers = [Worker("gpu", self._start) for _ in range(self.size)]

@@ -21,6 +21,7 @@ from tuner.errors import DeviceError
 from tuner.events import Progress, Stage, Watch, silent
 from tuner.gpu.build_only import BuildOnly
 from tuner.gpu.bundle_run import Unusable, measure
+from tuner.gpu.roof import GpuRoof
 from tuner.gpu.timing import time_artifact
 from tuner.store import NoStore, TrialStore
 from tuner.types import Budget, Device, JobSpec
@@ -49,6 +50,7 @@ class Rounds:
     turn: Callable[[str], AbstractContextManager[None]] = lambda _: nullcontext()
     measure: Measure = measure
     time: Callable[[Path], dict[str, Any]] = time_artifact
+    roof: GpuRoof | None = None  # of the GPU, where somebody measured it
     _current: BuildOnly | None = field(default=None, init=False)
     _stopped: bool = field(default=False, init=False)
 
@@ -83,7 +85,9 @@ class Rounds:
 
     def _build(self, budget: Budget, folder: Path, results: Sequence[Path]) -> dict[str, Any]:
         spec = replace(self.spec, budget=budget)
-        self._current = BuildOnly(spec, self.model, self.device, folder, list(results), self.watch, self.store)
+        self._current = BuildOnly(
+            spec, self.model, self.device, folder, list(results), self.watch, self.store, self.roof
+        )
         if self._stopped:
             self._current.stop()
         return self._current.run()

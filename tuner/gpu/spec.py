@@ -35,11 +35,12 @@ class GpuSpec:
     threads: int  # that may be resident on one SM
     tensor_fp16: float  # FLOP/s of the tensor cores on float16, summed in float32
     tensor_tf32: float  # FLOP/s of the tensor cores on tf32
+    measured_peak: float | None = None  # FLOP/s in float32 outside tensor cores; None: never measured
 
     @property
     def peak(self) -> float:
-        """FLOP/s in float32 outside tensor cores."""
-        return self.sms * FP32_LANES[self.arch] * 2 * self.clock
+        """FLOP/s in float32 outside tensor cores, as measured or by the data sheet."""
+        return self.measured_peak or self.sms * FP32_LANES[self.arch] * 2 * self.clock
 
     def device(self) -> Device:
         """The GPU as a Device; its SMs are the cores, a warp's threads the lanes."""

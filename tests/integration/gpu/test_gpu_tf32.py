@@ -13,11 +13,13 @@ from tvm import te, topi
 
 from tests.integration.gpu.conftest import Round
 from tests.integration.gpu.gpu_models import job
+from tests.integration.gpu.warps_on_cpu import can_run, run
 from tests.unit.designs.design_functions import gpu, matmul
 from tests.unit.designs.tf32_tools import round_tf32
 from tuner.designs.tf32 import lay_out, tensorise
 from tuner.errors import CandidateError, InternalError
 from tuner.gpu.build_only import BuildOnly
+from tuner.gpu.bundle_run import relative_error
 from tuner.gpu.checking import check_lowering, check_schedule, reference_of
 from tuner.gpu.cuda import build_kernel, cuda_of, target_of
 from tuner.gpu.estimate import estimate
@@ -148,3 +150,21 @@ def test_knobs_of_another_space_are_refused() -> None:
     explorer = Explorer(Task(("matmul",), matmul(), 1), gpu(), SPEC, precision="tf32")
     with pytest.raises(CandidateError):
         explorer.make({"space": 2})
+
+
+def test_the_code_of_a_kernel_computes_what_tf32_does(made: tuple[Task, list[Scheduled]], tmp_path: Path) -> None:
+    """Its lanes run as threads of this CPU, and its tensor cores as the PTX ISA describes them."""
+    if not can_run():
+        return
+    task, candidates = made
+    whole = [c for c in candidates if c.looked.counts.threads <= 256]
+    assert whole
+    in_tf32 = Task(task.symbols, tvm.IRModule({"main": rounded(task.module["main"])}), 1)
+    reference, exact = reference_of(in_tf32, 3), reference_of(task, 3)
+    for number, candidate in enumerate(whole[:2]):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        source = cuda_of(tvm.IRModule({"main": candidate.function}), target_of(DEVICE))
+        found = run(source, candidate.function, reference.inputs, task.args[-1][0], folder)
+        assert relative_error(found, reference.output) < 1e-6
+        assert relative_error(found, exact.output) > 1e-5

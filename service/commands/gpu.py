@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from db.store import Store, default_url
-from service.commands.gpu_roof import HERE, known
+from service.commands.gpu_roof import HERE, at_first, known
 from service.commands.gpu_trials import GpuTrials
 from service.commands.live import Live
 from service.commands.spec import job_spec
@@ -98,10 +98,10 @@ def on_gpu(args: argparse.Namespace, device: Device, place: OnCluster | None = N
     console = Console(stderr=args.json)
     with Store.open(args.db or default_url()) as store, Live(console, spec.budget) as live:
         job = Rounds(spec, args.model, device, out, live, GpuTrials(store, device, toolchain()))
-        job.roof = known(store, device)
         if place is not None:
             job.measure, job.time = place.gpu.measure, place.gpu.time
             place.waiting = waiting(lambda said: console.print(said, highlight=False))
+        job.roof = at_first(store, device, spec.budget, job.measure)
         live.stop_on_interrupt(job.stop, "what there is")
         report = job.run()
     if args.json:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -11,11 +12,13 @@ from rich.console import Console
 from rich.table import Table
 
 from db.store import Store, default_url
-from tuner.errors import UserError
-from tuner.types import Device
+from tuner.errors import FusetuneError, UserError
+from tuner.types import Budget, Device
 
 if TYPE_CHECKING:
-    from tuner.gpu.roof import GpuRoof
+    from tuner.gpu.roof import GpuRoof, Measure
+
+log = logging.getLogger(__name__)
 
 HERE = "gpu"  # the device that stands for the GPU of this machine
 _NAMES = {"fp32": "float32", "fp16": "float16 on tensor cores", "tf32": "tf32 on tensor cores",
@@ -47,8 +50,26 @@ def calibrate(args: argparse.Namespace, device: Device) -> int:
     return 0
 
 
-def measured(store: Store, device: Device) -> GpuRoof:
-    """Measure the GPU that is here and keep the figures. Raises what tuner.gpu.roof and find_nvcc raise."""
+def at_first(store: Store, device: Device, budget: Budget, measure: Measure | None = None) -> GpuRoof | None:
+    """The roof of the GPU that a job is about to measure on: what is known, else measured now.
+
+    Not for a job without trials, which ranks nothing. None where it fails: it is good to know, not needed.
+    """
+    found = known(store, device)
+    if found is not None or budget.trials == 0:
+        return found
+    try:
+        return measured(store, device, measure)
+    except FusetuneError as error:
+        log.warning("The GPU's data sheet stands for its roof: %s", error)
+        return None
+
+
+def measured(store: Store, device: Device, measure: Measure | None = None) -> GpuRoof:
+    """Measure the GPU and keep the figures. Raises what tuner.gpu.roof and find_nvcc raise.
+
+    ``measure`` runs a bundle where the GPU is, as ``tuner.gpu.bundle_run.measure`` does here.
+    """
     from tuner.gpu import roof as engine
     from tuner.gpu.nvcc import find_nvcc
     from tuner.measure.device import toolchain
@@ -56,7 +77,7 @@ def measured(store: Store, device: Device) -> GpuRoof:
     compiler = find_nvcc()
     compiler.require(device.mcpu)
     began = time.monotonic()
-    found = engine.measure_gpu_roof(device, compiler)
+    found = engine.measure_gpu_roof(device, compiler, *([] if measure is None else [measure]))
     store.devices.put(device)
     store.devices.measured(device.fingerprint, peak_flops=found.fp32, bandwidth=found.bandwidth)
     store.calibrations.put(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from db.blobs import Blobs
 from db.queue import Claim
 from db.store import Store
-from service.commands.gpu_roof import known
+from service.commands.gpu_roof import at_first
 from service.commands.gpu_trials import PROTOCOL
 from service.dispatch.results import JSON, ZIP, packed
 from tuner.events import Watch
@@ -59,9 +59,10 @@ def tune(
     out = model.with_suffix(".fusetune")
     spec = replace(spec, strategy="metaschedule")
     rounds = Rounds(spec, model, device, out, watch, GpuJobStore(store, claim, device, toolchain()), turn)
-    rounds.roof = known(store, device)
     if place is not None:
         rounds.measure, rounds.time = place.gpu.measure, place.gpu.time
+    with turn("its roof"):
+        rounds.roof = at_first(store, device, spec.budget, rounds.measure)
     return rounds.run(), out
 
 

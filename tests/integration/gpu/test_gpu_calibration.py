@@ -11,16 +11,20 @@ import pytest
 
 from db.store import Store
 from service.cli import FAILURE, USER_ERROR, main
-from service.commands.gpu_roof import known
-from tests.integration.gpu.conftest import unchecked
+from service.commands.gpu_roof import at_first, known
+from tests.integration.gpu.conftest import Round, unchecked
+from tests.integration.gpu.gpu_models import job
 from tuner.errors import InternalError
 from tuner.gpu import roof
-from tuner.gpu.bundle_run import measure
+from tuner.gpu.build_only import BuildOnly
+from tuner.gpu.bundle_run import Unusable, measure
 from tuner.gpu.cuda import cuda_of, target_of
 from tuner.gpu.nvcc import compile_cubin, find_nvcc
+from tuner.gpu.roof import GpuRoof, published
 from tuner.gpu.roof_kernels import kernels
 from tuner.gpu.spec import GPUS
 from tuner.measure.device import devices
+from tuner.types import Budget
 
 SPEC = GPUS["rtx3090"]
 
@@ -106,6 +110,39 @@ def test_a_gpu_on_which_kernels_do_nothing_is_not_taken_for_a_fast_one(
     assert error["code"] == "not-measurable" and "differs from the reference" in error["message"]
     with Store.open(db) as store:
         assert known(store, devices("gpu")) is None
+
+
+def test_the_first_job_measures_the_roof_and_goes_on_without(
+    gpu: bool, compiler: None, small: None, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    if not gpu:
+        return
+    device = devices("gpu")
+
+    def lost(*_: Any, **__: Any) -> dict[str, Any]:
+        raise Unusable("The CUDA runtime finds no GPU.")
+
+    with Store.open(f"sqlite:///{tmp_path}/calibration.db") as store:
+        assert at_first(store, device, Budget(trials=0), on_stand_in) is None and not caplog.records
+        assert at_first(store, device, Budget(), lost) is None
+        assert "finds no GPU" in caplog.text
+        found = at_first(store, device, Budget(), on_stand_in)
+        assert found is not None and found == at_first(store, device, Budget(), lost)  # now it is known
+        assert found == known(store, device)
+
+
+def test_what_is_measured_of_the_gpu_reaches_those_who_rank(
+    compiler: None, first_round: Round, tmp_path: Path
+) -> None:  # fmt: skip
+    """A thousandth of the data sheet's rates: every kernel is expected to take longer."""
+    sheet = published(SPEC)
+    slow = GpuRoof(sheet.fp32 / 1000, sheet.bandwidth / 1000)
+    build = BuildOnly(job(trials=0), first_round.model, devices("rtx3090"), tmp_path / "out", roof=slow)
+    report = build.run()
+    before = {block["function"]: block["predicted_ms"] for block in first_round.report["blocks"]}
+    after = {block["function"]: block["predicted_ms"] for block in report["blocks"]}
+    assert after.keys() == before.keys()
+    assert all(after[name] > 1.5 * before[name] for name in after if "conv2d" in name)
 
 
 def test_what_cannot_be_calibrated_is_named(

@@ -17,7 +17,7 @@ import numpy as np
 import tvm
 
 from tuner.designs.context import load_intrinsics
-from tuner.designs.tf32 import register
+from tuner.designs.tf32_intrinsics import register
 from tuner.errors import CandidateError
 from tuner.gpu.checking import check_lowering, check_schedule, reference_of
 from tuner.gpu.cubins import SUFFIX

@@ -9,6 +9,7 @@ import pytest
 
 from tests.unit.designs.tf32_tools import round_tf32
 from tuner.designs.fragments import LANES, A, B, C, Fragment
+from tuner.designs.tf32 import PITCHES
 
 Registers = list[list[float]]  # [lane][register]
 
@@ -75,12 +76,15 @@ def test_a_wrong_index_is_seen(wrong: str) -> None:
     assert not np.allclose(found, left @ right)
 
 
-def test_loads_meet_no_bank_twice() -> None:
-    """Pitches of rows in shared memory, as ``lay_out`` makes them: 32 lanes, 32 banks."""
-    for fragment, pitch in ((A, 4), (B, 8), (B.swapped(), 4)):
-        for register in range(fragment.registers):
-            cells = [fragment.element(lane, register) for lane in range(LANES)]
-            assert len({(row * (32 + pitch) + column) % 32 for row, column in cells}) == LANES
+@pytest.mark.parametrize("times", range(1, 9))
+@pytest.mark.parametrize(("fragment", "of"), [(A, "load_a"), (B, "load_b"), (B.swapped(), "load_b_trans")])
+def test_loads_meet_no_bank_twice(fragment: Fragment, of: str, times: int) -> None:
+    """32 lanes, 32 banks, at every pitch of rows that ``lay_out`` makes."""
+    modulus, rest = PITCHES[of]
+    pitch = times * modulus + rest
+    for register in range(fragment.registers):
+        cells = [fragment.element(lane, register) for lane in range(LANES)]
+        assert len({(row * pitch + column) % 32 for row, column in cells}) == LANES
 
 
 def test_rounding_is_to_nearest_with_ties_away_from_zero() -> None:

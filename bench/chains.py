@@ -143,7 +143,8 @@ def _conv(case: Case) -> str:
     conv = next(x for x in w.layers if x.op == "Conv")
     sides = ["x".join(map(str, w.tensors[n].shape[1:])) for n in (conv.inputs[0], conv.outputs[0])]
     kernel = "x".join(map(str, w.type_of(conv.inputs[1]).shape[2:]))
-    kind = "conv" if conv.attr("group", 1) == 1 else "depthwise" if w.type_of(conv.inputs[1]).shape[1] == 1 else "grouped"
+    each = w.type_of(conv.inputs[1]).shape[1]  # channels that an output channel reads
+    kind = "conv" if conv.attr("group", 1) == 1 else "depthwise" if each == 1 else "grouped"
     return f"{kind}{kernel} {sides[0]}->{sides[1]}"
 
 

@@ -28,6 +28,7 @@ TEMPLATES = {
     "dense": 2,
     "dense_bf16": 1,
     "depthwise": 1,
+    "design": 1,
     "elementwise": 2,
     "gather": 1,
     "inverted_residual": 1,

@@ -12,21 +12,18 @@ from typing import Any
 
 import numpy as np
 import tvm
-from onnx.defs import SchemaError
 from tvm import relax
 from tvm.ir import GlobalVar
 from tvm.relax.expr_functor import PyExprMutator, mutator
 from tvm.relax.frontend.onnx import from_onnx
-from tvm.s_tir import Schedule, ScheduleError
 
 from tuner.errors import UserError
 from tuner.graph.ir import Graph
 from tuner.graph.onnx_io import to_onnx
-from tuner.kernels.scheduling import parallelise
+from tuner.kernels.importing import REFUSALS
+from tuner.kernels.spreading import default_schedule
 from tuner.plan.workload import Bound
 from tuner.types import Device
-
-_SPATIAL, _REDUCE = 0, 2  # tirx.IterVar kinds
 
 
 @dataclass(frozen=True)
@@ -86,8 +83,7 @@ def import_layers(
                     relax.transform.DeadCodeElimination(),
                 ]
             )(module)
-    except (tvm.error.InternalError, ValueError, TypeError, KeyError, IndexError,
-            NotImplementedError, AttributeError, RuntimeError, AssertionError, SchemaError) as error:  # fmt: skip
+    except REFUSALS as error:
         reason = str(error).strip().splitlines()[-1][:200] if str(error).strip() else type(error).__name__
         raise UserError(
             f"Operator {layer.op} (layer {layer.id}) is not supported: TVM's importer says: {reason}",
@@ -101,43 +97,3 @@ def import_layers(
     parameters = tuple(np.asarray(p.numpy()) for p in detached.get("main", []))
     function = module["main"].without_attr("num_input")
     return Imported(kernels, function, variables, parameters, len(workload.outputs))
-
-
-def default_schedule(func: Any, cores: int, device: Device) -> Any:
-    """Every loop nest of a PrimFunc spread over ``cores`` and vectorised; as it was where its loops do not allow it."""
-    sch = Schedule(tvm.IRModule({"main": func}), debug_mask="none")
-    try:
-        blocks = sch.get_child_blocks(sch.get_sblock("root"))
-    except ScheduleError:
-        return func
-    for block in blocks:
-        try:
-            _spread(sch, block, cores, device)
-        except ScheduleError:
-            continue  # e.g. data-dependent or opaque loops: they stay serial
-    return sch.mod["main"]
-
-
-def _spread(sch: Any, block: Any, cores: int, device: Device) -> None:
-    loops = sch.get_loops(block)
-    kinds = [int(v.iter_type) for v in sch.get(block).iter_vars]
-    if len(kinds) != len(loops) or not loops:
-        return
-    spatial = [loop for loop, kind in zip(loops, kinds, strict=True) if kind == _SPATIAL]
-    reduce = [loop for loop, kind in zip(loops, kinds, strict=True) if kind == _REDUCE]
-    if not spatial or len(spatial) + len(reduce) != len(loops):
-        return
-    if reduce:
-        sch.reorder(*spatial, *reduce)
-        parallelise(sch, sch.fuse(*spatial), cores, device.cores)
-        return
-    whole = sch.fuse(*spatial)
-    extent = sch.get(whole).extent
-    width = device.lanes
-    if not isinstance(extent, tvm.tirx.IntImm):
-        return  # a shape that is only known at run time
-    if int(extent) % width == 0 and int(extent) > width:
-        whole, lane = sch.split(whole, [None, width])
-        sch.vectorize(lane)
-    if int(sch.get(whole).extent) > 1:
-        parallelise(sch, whole, cores, device.cores)

@@ -18,6 +18,7 @@ from tuner.errors import CandidateError
 
 _BATCH = 2048  # uniform draws looked at together
 _TENSORISING = ("RewriteTensorize", "Tensorise")  # post-processors
+_PARALLEL = "meta_schedule.parallel"  # by which a trace tells a post-processor to make loops parallel
 _BATCHES = 64  # after which a space counts as one in which nothing keeps to the limits
 
 
@@ -75,8 +76,9 @@ class DesignSpace:
             return True
         return bool(self._limits.keep({name: np.array([number]) for name, number in knobs.items()})[0])
 
-    def apply(self, knobs: Mapping[str, int], *, tensorise: bool = True) -> Design:
-        """The schedule of a point. ``tensorise`` = False leaves the loops that a tensor core would replace.
+    def apply(self, knobs: Mapping[str, int], *, tensorise: bool = True, serial: bool = False) -> Design:
+        """The schedule of a point. ``tensorise`` = False leaves the loops that a tensor core would replace; ``serial``
+        leaves the loops that several cores of a CPU would share.
 
         Raises CandidateError (``rejected``) when the trace does not apply, or a post-processor, VerifyGPUCode say,
         refuses what it makes. Nothing is compiled.
@@ -91,6 +93,8 @@ class DesignSpace:
         try:
             trace.apply_to_schedule(schedule, remove_postproc=False)
             came_out = self._read(schedule.trace)
+            if serial:
+                _for_one_core(schedule)
             schedule.enter_postproc()
             for postproc in self._postprocs:
                 kind = type(postproc).__name__
@@ -107,6 +111,12 @@ class DesignSpace:
         """The decisions of a trace that this one's decisions, or others, made."""
         taken = parameters_decided(trace)
         return {name: self.parameters[name].number(taken[name]) for name in self.parameters}
+
+
+def _for_one_core(schedule: Any) -> None:
+    root = schedule.get_sblock("root")
+    if _PARALLEL in schedule.get(root).annotations:
+        schedule.unannotate(root, _PARALLEL)
 
 
 def parameters_decided(trace: Any) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import numpy as np
 import tvm
 
 from tuner.build.compile import pipeline
-from tuner.build.imported import default_schedule
+from tuner.kernels.spreading import default_schedule
 from tuner.build.verify import Verification, compare, softmax_outputs
 from tuner.errors import CandidateError, InternalError
 from tuner.gpu.bundle_run import arguments, relative_error

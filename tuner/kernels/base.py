@@ -27,11 +27,14 @@ class Space:
     """A template's knobs for one workload: name -> allowed values, and the choice that is good with no search.
 
     ``rule`` drops combinations that cannot be good (more accumulators than registers, say) before anybody builds them.
+    ``fold`` is for spaces in which most combinations mean no more than another: it says which, and leaves allowed ones
+    as they are.
     """
 
     knobs: Mapping[str, Sequence[int]]
     default: Knobs
     rule: Callable[[Knobs], bool] = lambda _: True
+    fold: Callable[[Knobs], Knobs] = lambda knobs: knobs
 
     def __post_init__(self) -> None:
         if self.default not in self:

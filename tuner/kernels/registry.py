@@ -17,6 +17,7 @@ from tuner.kernels.conv2d_rows import Conv2dRows
 from tuner.kernels.conv2d_shuffle import Conv2dShuffle
 from tuner.kernels.conv_chain import ConvChain
 from tuner.kernels.dense import Dense, DenseBf16
+from tuner.kernels.design import Design
 from tuner.kernels.elementwise import Channels, Concat, Elementwise
 from tuner.kernels.gather import Gather
 from tuner.kernels.inverted_residual import InvertedResidual
@@ -29,6 +30,8 @@ from tuner.kernels.transpose import Transpose
 from tuner.kernels.windowed import Depthwise, Pool
 from tuner.kernels.winograd import Winograd
 from tuner.plan.elementwise import ELEMENTWISE
+from tuner.plan.layout import PLAIN
+from tuner.plan.plan import IMPORTED
 from tuner.precision import FP32, allowed_in
 from tuner.types import Device
 
@@ -39,7 +42,8 @@ TEMPLATES: tuple[KernelTemplate, ...] = (
     ConvChain(), InvertedResidual(), Conv2dPrologue(), Conv2dShuffle(),
     Conv2dBf16(), Conv2dPoolBf16(), DenseBf16(), Conv2dDot(), Conv2dPrologueDot(), Conv2dGroupedDot(),
 )  # fmt: skip
-BY_NAME = {template.name: template for template in TEMPLATES}
+FALLBACK = Design()  # not asked with the others: it may take what they serve better in other layouts
+BY_NAME = {template.name: template for template in (*TEMPLATES, FALLBACK)}
 
 
 def template(name: str) -> KernelTemplate:
@@ -62,6 +66,12 @@ def serving(
             answers[maker.name] = maker.accepts(workload, layouts, device)
         if answers[maker.name]:
             yield maker
+
+
+def foreign(workload: Graph, device: Device) -> str:
+    """Who makes the kernel of a layer that no template of ours serves in any layout: its tensors are plain then."""
+    plain = dict.fromkeys((*workload.inputs, *workload.outputs), PLAIN)
+    return FALLBACK.name if FALLBACK.accepts(workload, plain, device) else IMPORTED
 
 
 @cache

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 from tuner.graph.ir import Graph, Layer
 from tuner.kernels.inverted_residual_shape import is_worthwhile
-from tuner.kernels.registry import serving
+from tuner.kernels.registry import foreign, serving
 from tuner.plan.elementwise import ELEMENTWISE
 from tuner.plan.joins import lies_free
 from tuner.plan.layout import PLAIN, Images, block_of, blocked
 from tuner.plan.legality import POOLS, SHUFFLE, VIEWS, why_illegal
-from tuner.plan.plan import IMPORTED, VIEW, Block, Plan
+from tuner.plan.plan import VIEW, Block, Plan
 from tuner.plan.slices import SLICE, in_place
 from tuner.plan.workload import workload_of
 from tuner.types import Device
@@ -80,7 +80,8 @@ def _choose(
             for template in serving(workload, wanted, device):
                 reads = {names[n]: v for n, v in inputs.items() if v != stored[n]}
                 return _Choice(template.name, reads, {names[n]: out for n in workload.outputs})
-    return _Choice(IMPORTED, {names[n]: PLAIN for n in workload.inputs if stored[n] != PLAIN}, {})
+    plain = {names[n]: PLAIN for n in workload.inputs if stored[n] != PLAIN}
+    return _Choice(foreign(workload, device), plain, {})
 
 
 def _input_options(stored: dict[str, str], blocked: dict[str, str]) -> list[dict[str, str]]:

@@ -286,9 +286,10 @@ class KnobSearch:
             if len(found) >= count:
                 break
             trial = self._study.ask()
-            knobs = {
+            drawn = {
                 name: values[trial.suggest_int(name, 0, len(values) - 1)] for name, values in self.space.knobs.items()
             }
+            knobs = dict(self.space.fold(drawn))
             self._study.tell(trial, state=optuna.trial.TrialState.FAIL)  # only told once it was measured
             if knobs in self.space and _key(knobs) not in self.results and knobs not in besides and knobs not in found:
                 found.append(knobs)

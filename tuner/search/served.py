@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 from tuner.graph.ir import Graph, Layer
-from tuner.kernels.registry import serving
+from tuner.kernels.registry import foreign, serving
 from tuner.plan.layout import PLAIN, Images
 from tuner.plan.legality import VIEWS, may_lead, why_illegal
-from tuner.plan.plan import IMPORTED, VIEW
+from tuner.plan.plan import VIEW
 from tuner.plan.slices import SLICE, in_place
 from tuner.plan.space import Variant, crossing
 from tuner.plan.workload import Bound, workload_of
@@ -30,7 +30,7 @@ class Served:
         return may_lead(heavy)
 
     def variants(self, graph: Graph, layers: tuple[str, ...]) -> Sequence[Variant]:
-        """Images all blocked or all plain, on either side; a lone layer that no template takes is imported."""
+        """Images all blocked or all plain, on either side; a lone layer that no template takes is ``foreign``."""
         if len(layers) > LONGEST or why_illegal(graph, layers):
             return ()
         if len(layers) == 1 and graph.by_id[layers[0]].op in VIEWS:
@@ -47,7 +47,7 @@ class Served:
                     writes = {bound.names[n]: v for n, v in write.items() if len(workload.tensors[n].shape) == 4}
                     found.append(Variant(template.name, reads, writes, bound))
         if not found and len(layers) == 1:
-            return (_plain(graph, IMPORTED, layers),)
+            return (_plain(graph, foreign(workload, self._device), layers, bound),)
         return found
 
     def _slices(self, graph: Graph, layer: Layer) -> list[Variant]:
@@ -69,8 +69,8 @@ class Served:
         return [images, plain] if images != plain else [plain]
 
 
-def _plain(graph: Graph, template: str, layers: tuple[str, ...]) -> Variant:
+def _plain(graph: Graph, template: str, layers: tuple[str, ...], bound: Bound | None = None) -> Variant:
     """Images plain on both sides."""
     reads, writes = crossing(graph, layers)
     images = [[n for n in names if len(graph.tensors[n].shape) == 4] for names in (reads, writes)]
-    return Variant(template, dict.fromkeys(images[0], PLAIN), dict.fromkeys(images[1], PLAIN))
+    return Variant(template, dict.fromkeys(images[0], PLAIN), dict.fromkeys(images[1], PLAIN), bound)

@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from tests.integration.gpu.gpu_models import write_network
 from tuner.build.compile import pipeline
-from tuner.build.imported import default_schedule
+from tuner.kernels.spreading import default_schedule
 from tuner.errors import CandidateError, DeviceError
 from tuner.gpu.executing import GRAPH, PLAIN, Execution, Launched, check_memory
 from tuner.gpu.host import host

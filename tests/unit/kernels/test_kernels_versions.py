@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from tuner.kernels.registry import TEMPLATES
+from tuner.kernels.registry import BY_NAME
 from tuner.versions import ENGINE, engine
 from tuner.versions import TEMPLATES as VERSIONS
 
 
 def test_the_table_names_every_template_and_its_version() -> None:
-    assert {template.name: template.version for template in TEMPLATES} == VERSIONS
+    assert {template.name: template.version for template in BY_NAME.values()} == VERSIONS
 
 
 def test_every_version_counts() -> None:

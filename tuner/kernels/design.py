@@ -1,0 +1,170 @@
+"""What no template of ours serves: the whole block through TVM's importer, scheduled by MetaSchedule's design spaces.
+
+The block is one function, however many operators TVM makes of it. Its knobs say which design space ("space", from 1),
+and each sampling decision of that space (``tuner.designs``); space 0 is the default schedule that imported layers have.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
+
+import tvm
+from tvm.ir.expr import TensorLoad
+from tvm.s_tir import Schedule, ScheduleError
+from tvm.target import Target
+
+from tuner.build.binary import Arg
+from tuner.designs.space import DesignSpace, design_spaces
+from tuner.graph.ir import Graph
+from tuner.kernels.base import Kernel, KernelTemplate, Knobs, Layouts, Space
+from tuner.kernels.importing import REFUSALS, weights_of, whole_function
+from tuner.kernels.scheduling import schedule_of
+from tuner.kernels.spreading import REDUCE, spread
+from tuner.plan.layout import PLAIN
+from tuner.types import Device
+
+SPACE = "space"  # the knob that says which one
+MUCH = 64 << 10  # bytes read and written from which a function without sums is worth tuning
+
+
+class Design(KernelTemplate):
+    """Plain float32 tensors, one output. Asked when every other template has refused (``registry.foreign``)."""
+
+    name = "design"
+
+    def accepts(self, workload: Graph, layouts: Layouts, device: Device) -> bool:
+        weights = [workload.constants[n] for n in weights_of(workload)]
+        types = [*workload.tensors.values(), *weights]
+        if len(workload.outputs) != 1 or any(t.dtype != "float32" or not t.elements for t in types):
+            return False
+        if device.simulated or any(layout != PLAIN for layout in layouts.values()):
+            return False
+        found = designed(workload, device)
+        moved = sum(workload.type_of(n).bytes for n in (*workload.inputs, *workload.outputs)) + sum(
+            w.bytes for w in weights
+        )
+        return found is not None and (found.sums or moved >= MUCH)
+
+    def space(self, workload: Graph, layouts: Layouts, device: Device) -> Space:
+        return _found(workload, device).knobs
+
+    def build(self, workload: Graph, layouts: Layouts, knobs: Knobs, cores: int, device: Device) -> Kernel:
+        found = _found(workload, device)
+        names = (*workload.inputs, *weights_of(workload), *workload.outputs)
+        args = tuple(_arg(workload, name) for name in names)
+        if not knobs[SPACE]:
+            schedule = schedule_of(found.module)
+            spread(schedule, cores, device)
+            return Kernel(found.module, schedule, args)
+        space = found.spaces[knobs[SPACE] - 1]
+        decisions = {name: knobs.get(name, 0) for name in space.parameters}
+        return Kernel(space.module, space.apply(decisions, serial=cores == 1).schedule, args)
+
+
+@dataclass(frozen=True)
+class Designed:
+    """A workload as one function, the ways to schedule it, and these as knobs."""
+
+    module: Any  # tvm.IRModule of the one function "main"
+    spaces: tuple[DesignSpace, ...]
+    sums: bool  # whether anything is summed, or reduced otherwise
+    knobs: Space
+
+    def decided(self, knobs: Knobs) -> dict[str, Any]:
+        """What knobs stand for, by parameter: factors as lists; nothing for the default schedule."""
+        if not knobs[SPACE]:
+            return {}
+        space = self.spaces[knobs[SPACE] - 1]
+        return space.spelled({name: knobs.get(name, 0) for name in space.parameters})
+
+
+def designed(workload: Graph, device: Device) -> Designed | None:
+    """None for what TVM's importer or MetaSchedule cannot do, or leaves nothing to decide."""
+    return _designed(_Hashed(workload.hash, workload), device)
+
+
+def _found(workload: Graph, device: Device) -> Designed:
+    found = designed(workload, device)
+    if found is None:
+        raise ValueError("accepts() refuses such a workload")
+    return found
+
+
+@dataclass(frozen=True)
+class _Hashed:
+    """A workload that equals those of equal hash."""
+
+    hash: str
+    workload: Graph = field(compare=False)
+
+
+@lru_cache(maxsize=32)
+def _designed(key: _Hashed, device: Device) -> Designed | None:
+    target = Target(device.target())
+    try:
+        function = whole_function(key.workload, target)
+        module = tvm.IRModule({"main": function})
+        spaces = design_spaces(_without_moves(module), target)
+    except REFUSALS:  # ScheduleError is one of them
+        return None
+    return Designed(module, spaces, _sums(module), knobs_of(spaces)) if spaces else None
+
+
+def knobs_of(spaces: tuple[DesignSpace, ...]) -> Space:
+    """Design spaces as one space of knobs, whose default is none of them.
+
+    Parameters of one name share a knob, although they may decide different things. Of knobs that a space does not know,
+    or that say more than it can tell apart, ``fold`` makes a point that it does.
+    """
+    values = [{name: len(p.values) for name, p in space.parameters.items()} for space in spaces]
+    names = sorted({name for counts in values for name in counts}, key=_order)
+    most = {name: max(counts.get(name, 1) for counts in values) for name in names}
+    most = {name: count for name, count in most.items() if count > 1}
+
+    def fold(knobs: Knobs) -> dict[str, int]:
+        counts: Mapping[str, int] = values[knobs[SPACE] - 1] if knobs[SPACE] else {}
+        return {SPACE: knobs[SPACE], **{name: knobs[name] % counts.get(name, 1) for name in most}}
+
+    knobs = {SPACE: range(len(spaces) + 1), **{name: range(count) for name, count in most.items()}}
+    return Space(knobs, dict.fromkeys(knobs, 0), lambda point: fold(point) == dict(point), fold)
+
+
+def _order(name: str) -> tuple[str, int]:
+    """ "tile10" behind "tile9"."""
+    kind = name.rstrip("0123456789")
+    return kind, int(name[len(kind) :])
+
+
+def _without_moves(module: Any) -> Any:
+    """The module with what only moves numbers, a bias that is given another shape say, put into elementwise readers.
+
+    MetaSchedule inlines those alone that keep the order of axes, and then cannot fuse what reads the others.
+    """
+    schedule = Schedule(module, debug_mask="none")
+    for block in schedule.get_child_blocks(schedule.get_sblock("root")):
+        value = getattr(schedule.get(block).body, "value", None)
+        readers = schedule.get_consumers(block)
+        if isinstance(value, TensorLoad) and not any(_reduces(schedule, reader) for reader in readers):
+            try:
+                schedule.compute_inline(block)
+            except ScheduleError:
+                continue  # the result itself, or what cannot be told from its index
+    return schedule.mod
+
+
+def _sums(module: Any) -> bool:
+    schedule = Schedule(module, debug_mask="none")
+    return any(_reduces(schedule, block) for block in schedule.get_child_blocks(schedule.get_sblock("root")))
+
+
+def _reduces(schedule: Schedule, block: Any) -> bool:
+    return any(int(v.iter_type) == REDUCE for v in schedule.get(block).iter_vars)
+
+
+def _arg(workload: Graph, name: str) -> Arg:
+    role = "constant" if name in workload.constants else "output" if name in workload.outputs else "input"
+    of = workload.type_of(name)
+    return Arg(name, role, tuple(of.shape), of.dtype)

@@ -53,7 +53,7 @@ def symbol_of(candidate: Candidate, part: bool = False) -> str:
 
 def can_share(candidate: Candidate, device: Device) -> bool:
     """Whether the kernel can run on its cores beside others."""
-    return candidate.cores == 1 or is_divisible(_scheduled(candidate, device).schedule.mod["main"])
+    return candidate.cores == 1 or is_divisible(_scheduled(candidate, device).schedule.mod["main"], candidate.cores)
 
 
 def compile_kernel(
@@ -69,7 +69,7 @@ def compile_kernel(
     kernel, symbol = _scheduled(candidate, device), symbol_of(candidate, part)
     function = kernel.schedule.mod["main"]
     if part:
-        function = part_of(function)
+        function = part_of(function, candidate.cores)
     several = divide and candidate.cores > 1 and not part
     lowering = dividing.pipeline(min(candidate.cores, device.cores)) if several else "default"
     module = tvm.IRModule({symbol: function.with_attr("global_symbol", symbol)})

@@ -20,20 +20,21 @@ from tuner.errors import CandidateError
 _PREFIX = "__tvm_ffi_"  # of the symbols that TVM gives packed functions
 
 
-def is_divisible(function: Any) -> bool:
-    """Whether all that a scheduled PrimFunc does is one parallel loop."""
+def is_divisible(function: Any, cores: int) -> bool:
+    """Whether all that a scheduled PrimFunc does is one parallel loop, of a task for each of ``cores`` at most."""
     body = function.body.block.body
-    return isinstance(body, tirx.For) and body.kind == tirx.ForKind.PARALLEL
+    return isinstance(body, tirx.For) and body.kind == tirx.ForKind.PARALLEL and int(body.extent) <= cores
 
 
-def part_of(function: Any) -> Any:
+def part_of(function: Any, cores: int) -> Any:
     """The PrimFunc that does one task of a scheduled one: with the task's number as one more parameter.
 
     Raises CandidateError(code="build-failed") for one that is not divisible.
     """
-    if not is_divisible(function):
+    if not is_divisible(function, cores):
         raise CandidateError(
-            "The kernel has several phases: on several cores it cannot run beside others.", code="build-failed"
+            "The kernel has several phases, or more tasks than cores: on several cores it cannot run beside others.",
+            code="build-failed",
         )
     root = function.body
     block, loop = root.block, root.block.body

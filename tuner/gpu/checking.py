@@ -10,7 +10,6 @@ import numpy as np
 import tvm
 
 from tuner.build.compile import pipeline
-from tuner.kernels.spreading import default_schedule
 from tuner.build.verify import Verification, compare, softmax_outputs
 from tuner.errors import CandidateError, InternalError
 from tuner.gpu.bundle_run import arguments, relative_error
@@ -21,6 +20,7 @@ from tuner.gpu.lower import Lowered, Task
 from tuner.gpu.precision import FP32, TF32
 from tuner.gpu.rounded import rounded
 from tuner.graph.ir import Graph
+from tuner.kernels.spreading import default_schedule
 from tuner.measure.contest import Contestant, run_once
 
 LIMIT = 1e-4  # on max|y - ref| / max|ref| of one schedule: only the order of sums may differ

@@ -14,10 +14,13 @@ from typing import Any
 import tvm
 from tvm.ir.expr import TensorLoad
 from tvm.s_tir import Schedule, ScheduleError
+from tvm.s_tir.analysis import estimate_tir_flops
 from tvm.target import Target
 
 from tuner.build.binary import Arg
+from tuner.designs.parameters import PLACE
 from tuner.designs.space import DesignSpace, design_spaces
+from tuner.errors import CandidateError
 from tuner.graph.ir import Graph
 from tuner.kernels.base import Kernel, KernelTemplate, Knobs, Layouts, Space
 from tuner.kernels.importing import REFUSALS, weights_of, whole_function
@@ -27,7 +30,10 @@ from tuner.plan.layout import PLAIN
 from tuner.types import Device
 
 SPACE = "space"  # the knob that says which one
-MUCH = 64 << 10  # bytes read and written from which a function without sums is worth tuning
+MUCH = 64 << 10  # bytes of all tensors from which a function without sums is worth tuning
+AGAIN = 2.0  # times the operations of the function that a design may do: stages put into loops are computed repeatedly
+PLACES, SUMMED_PLACES = 14, 5  # values of a "place" knob: behind the first two, as many loops from the outside; fewer
+#                                where several stages sum, and computing one again costs most
 
 
 class Design(KernelTemplate):
@@ -36,17 +42,13 @@ class Design(KernelTemplate):
     name = "design"
 
     def accepts(self, workload: Graph, layouts: Layouts, device: Device) -> bool:
-        weights = [workload.constants[n] for n in weights_of(workload)]
-        types = [*workload.tensors.values(), *weights]
+        types = [workload.type_of(n) for n in (*workload.tensors, *weights_of(workload))]
         if len(workload.outputs) != 1 or any(t.dtype != "float32" or not t.elements for t in types):
             return False
         if device.simulated or any(layout != PLAIN for layout in layouts.values()):
             return False
         found = designed(workload, device)
-        moved = sum(workload.type_of(n).bytes for n in (*workload.inputs, *workload.outputs)) + sum(
-            w.bytes for w in weights
-        )
-        return found is not None and (found.sums or moved >= MUCH)
+        return found is not None and (found.sums > 0 or sum(t.bytes for t in types) >= MUCH)
 
     def space(self, workload: Graph, layouts: Layouts, device: Device) -> Space:
         return _found(workload, device).knobs
@@ -60,8 +62,11 @@ class Design(KernelTemplate):
             spread(schedule, cores, device)
             return Kernel(found.module, schedule, args)
         space = found.spaces[knobs[SPACE] - 1]
-        decisions = {name: knobs.get(name, 0) for name in space.parameters}
-        return Kernel(space.module, space.apply(decisions, serial=cores == 1).schedule, args)
+        schedule = space.apply(found.decisions(knobs), serial=cores == 1).schedule
+        again = estimate_tir_flops(schedule.mod) / max(1.0, estimate_tir_flops(found.module))
+        if again > AGAIN:
+            raise CandidateError(f"It computes {again:.3g} times what it has to.", code="rejected")
+        return Kernel(space.module, schedule, args)
 
 
 @dataclass(frozen=True)
@@ -70,15 +75,18 @@ class Designed:
 
     module: Any  # tvm.IRModule of the one function "main"
     spaces: tuple[DesignSpace, ...]
-    sums: bool  # whether anything is summed, or reduced otherwise
+    sums: int  # stages that sum, or reduce otherwise
     knobs: Space
 
-    def decided(self, knobs: Knobs) -> dict[str, Any]:
-        """What knobs stand for, by parameter: factors as lists; nothing for the default schedule."""
+    def decisions(self, knobs: Knobs) -> dict[str, int]:
+        """The point of its design space that knobs stand for; nothing for the default schedule."""
         if not knobs[SPACE]:
             return {}
-        space = self.spaces[knobs[SPACE] - 1]
-        return space.spelled({name: knobs.get(name, 0) for name in space.parameters})
+        return {name: knobs.get(name, 0) for name in self.spaces[knobs[SPACE] - 1].parameters}
+
+    def spelled(self, knobs: Knobs) -> dict[str, Any]:
+        """The same as what is decided: factors of loops as lists."""
+        return self.spaces[knobs[SPACE] - 1].spelled(self.decisions(knobs)) if knobs[SPACE] else {}
 
 
 def designed(workload: Graph, device: Device) -> Designed | None:
@@ -110,16 +118,20 @@ def _designed(key: _Hashed, device: Device) -> Designed | None:
         spaces = design_spaces(_without_moves(module), target)
     except REFUSALS:  # ScheduleError is one of them
         return None
-    return Designed(module, spaces, _sums(module), knobs_of(spaces)) if spaces else None
+    sums = _sums(module)
+    return Designed(module, spaces, sums, knobs_of(spaces, SUMMED_PLACES if sums > 1 else PLACES)) if spaces else None
 
 
-def knobs_of(spaces: tuple[DesignSpace, ...]) -> Space:
+def knobs_of(spaces: tuple[DesignSpace, ...], places: int = PLACES) -> Space:
     """Design spaces as one space of knobs, whose default is none of them.
 
     Parameters of one name share a knob, although they may decide different things. Of knobs that a space does not know,
     or that say more than it can tell apart, ``fold`` makes a point that it does.
     """
-    values = [{name: len(p.values) for name, p in space.parameters.items()} for space in spaces]
+    values = [
+        {name: min(len(p.values), places) if p.kind == PLACE else len(p.values) for name, p in space.parameters.items()}
+        for space in spaces
+    ]
     names = sorted({name for counts in values for name in counts}, key=_order)
     most = {name: max(counts.get(name, 1) for counts in values) for name in names}
     most = {name: count for name, count in most.items() if count > 1}
@@ -155,9 +167,9 @@ def _without_moves(module: Any) -> Any:
     return schedule.mod
 
 
-def _sums(module: Any) -> bool:
+def _sums(module: Any) -> int:
     schedule = Schedule(module, debug_mask="none")
-    return any(_reduces(schedule, block) for block in schedule.get_child_blocks(schedule.get_sblock("root")))
+    return sum(_reduces(schedule, block) for block in schedule.get_child_blocks(schedule.get_sblock("root")))
 
 
 def _reduces(schedule: Schedule, block: Any) -> bool:

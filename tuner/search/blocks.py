@@ -26,8 +26,7 @@ from tuner.types import Device
 
 TEMPLATES = ("simulated", "imported", "view", "conv2d", "conv2d_pool", "depthwise", "dense", "matmul", "pool",
              "elementwise", "concat", "channels", "lrn", "softmax", "winograd", "conv_chain",
-             "inverted_residual", "conv2d_shuffle",
-             "conv2d_rows")  # fmt: skip
+             "inverted_residual", "conv2d_shuffle", "conv2d_rows", "design")  # fmt: skip
 _CHANNELWISE = (
     ELEMENTWISE | VIEWS | {"MaxPool", "AveragePool", "LpPool", "GlobalAveragePool", "GlobalMaxPool", "Concat"}
 )

@@ -20,6 +20,7 @@ from tuner.kernels.conv_shape import ConvShape
 from tuner.plan.layout import PLAIN, element_bytes, is_narrow
 from tuner.precision import BF16_DOT, precision_of
 from tuner.search.chain import ChainFacts, TrioFacts
+from tuner.search.designed import DesignFacts
 from tuner.search.expectation import COUNTED, ConvFacts, conv_terms, peak, seconds_of
 from tuner.types import Device
 
@@ -27,9 +28,9 @@ TEMPLATES = ("conv2d", "conv2d_pool", "depthwise", "dense", "matmul", "pool", "e
              "lrn", "softmax", "winograd", "layer_norm", "gather", "transpose", "conv_chain", "conv2d_bf16",
              "conv2d_pool_bf16", "dense_bf16", "conv2d_dot",
              "conv2d_prologue_dot", "conv2d_grouped_dot", "inverted_residual", "conv2d_shuffle",
-             "conv2d_rows")  # fmt: skip
+             "conv2d_rows", "design")  # fmt: skip
 KNOBS = ("oc_t", "reg_n", "reg_m", "rows", "order", "stream", "unroll", "m", "bh", "bw", "scheme", "parts", "oc_a",
-         "reg_a", "oc_b", "reg_b", "oc_c", "reg_c")  # fmt: skip
+         "reg_a", "oc_b", "reg_b", "oc_c", "reg_c", "space")  # fmt: skip
 _BY_ROWS = ("conv2d_pool", "conv2d_rows")  # templates whose tasks are rows of the image
 _CHAINS: Mapping[str, Callable[[Graph, Device], ChainFacts | TrioFacts | None]] = {
     "conv_chain": ChainFacts.of, "inverted_residual": TrioFacts.of,
@@ -57,6 +58,7 @@ class Features:
         self._ideal = log(work / peak(device, cores))
         self._chain = _CHAINS[template](workload, device) if template in _CHAINS else None
         self._conv = _conv_facts(workload, template, layouts) if self._chain is None else None
+        self._design = DesignFacts.of(workload, device) if template == "design" else None
         kind = float(TEMPLATES.index(template)) if template in TEMPLATES else -1.0
         self._known: dict[tuple[int, ...], tuple[float, ...]] = {}  # COUNTED of knobs -> terms of the analytic model
         self._base = [
@@ -68,6 +70,8 @@ class Features:
         """Features of one choice of knobs."""
         if self._chain is not None:
             derived = self._chain.derived(knobs, self._cores)
+        elif self._design is not None:
+            derived = self._design.derived(knobs, self._cores)
         else:
             derived = _derived(self._shape, self._conv, knobs, self._cores, self._device)
         return [*self._base, *[float(knobs.get(k, NAN)) for k in KNOBS], *derived, *self._terms(knobs)]

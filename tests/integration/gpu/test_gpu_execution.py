@@ -13,7 +13,6 @@ from onnx import TensorProto, helper, numpy_helper
 
 from tests.integration.gpu.gpu_models import write_network
 from tuner.build.compile import pipeline
-from tuner.kernels.spreading import default_schedule
 from tuner.errors import CandidateError, DeviceError
 from tuner.gpu.executing import GRAPH, PLAIN, Execution, Launched, check_memory
 from tuner.gpu.host import host
@@ -23,6 +22,7 @@ from tuner.gpu.program import Program
 from tuner.gpu.reading import read_program
 from tuner.gpu.sidebyside import arranged, in_turn
 from tuner.graph.load import import_model
+from tuner.kernels.spreading import default_schedule
 from tuner.plan.arranging import Timed
 
 

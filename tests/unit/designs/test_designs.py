@@ -125,3 +125,11 @@ def made(space: DesignSpace, knobs: dict[str, int]) -> Any:
         return space.apply(knobs)
     except CandidateError:
         return None
+
+
+def test_loops_for_one_core_are_not_shared() -> None:
+    space = design_spaces(conv(), cpu())[0]
+    shared, alone = (space.apply(space.default, serial=serial) for serial in (False, True))
+    assert "T.parallel" in shared.schedule.mod.script() and "T.parallel" not in alone.schedule.mod.script()
+    assert "T.vectorized" in alone.schedule.mod.script()
+    assert shared.knobs == alone.knobs == space.default

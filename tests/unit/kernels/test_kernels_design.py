@@ -82,7 +82,7 @@ def build(workload: Graph, knobs: dict[str, int], cores: int) -> Kernel:
 
 def outputs(kernels: Sequence[Kernel], case: Case, given: dict[str, np.ndarray]) -> list[np.ndarray]:
     """What the kernels compute; their buffers begin as NaN."""
-    graph, weights, bound = case
+    _, weights, bound = case
     functions = {f"k{i}": k.schedule.mod["main"].with_attr("global_symbol", f"k{i}") for i, k in enumerate(kernels)}
     with tvm.target.Target(DEVICE.target()) as target:
         library = tvm.compile(tvm.IRModule(functions), target=target)

@@ -27,11 +27,13 @@ from tuner.kernels.importing import REFUSALS, weights_of, whole_function
 from tuner.kernels.scheduling import schedule_of
 from tuner.kernels.spreading import REDUCE, spread
 from tuner.plan.layout import PLAIN
+from tuner.plan.plan import DESIGN
 from tuner.types import Device
 
 SPACE = "space"  # the knob that says which one
 MUCH = 64 << 10  # bytes of all tensors from which a function without sums is worth tuning
 AGAIN = 2.0  # times the operations of the function that a design may do: stages put into loops are computed repeatedly
+MOST_SUMS = 4  # stages that sum: each in one piece or in several, of two kinds, which makes three times as many spaces
 PLACES, SUMMED_PLACES = 14, 5  # values of a "place" knob: behind the first two, as many loops from the outside; fewer
 #                                where several stages sum, and computing one again costs most
 
@@ -39,7 +41,7 @@ PLACES, SUMMED_PLACES = 14, 5  # values of a "place" knob: behind the first two,
 class Design(KernelTemplate):
     """Plain float32 tensors, one output. Asked when every other template has refused (``registry.foreign``)."""
 
-    name = "design"
+    name = DESIGN
 
     def accepts(self, workload: Graph, layouts: Layouts, device: Device) -> bool:
         types = [workload.type_of(n) for n in (*workload.tensors, *weights_of(workload))]
@@ -90,7 +92,7 @@ class Designed:
 
 
 def designed(workload: Graph, device: Device) -> Designed | None:
-    """None for what TVM's importer or MetaSchedule cannot do, or leaves nothing to decide."""
+    """None for what TVM's importer or MetaSchedule cannot do, leaves nothing to decide, or more than can be listed."""
     return _designed(_Hashed(workload.hash, workload), device)
 
 
@@ -115,10 +117,10 @@ def _designed(key: _Hashed, device: Device) -> Designed | None:
     try:
         function = whole_function(key.workload, target)
         module = tvm.IRModule({"main": function})
-        spaces = design_spaces(_without_moves(module), target)
+        sums = _sums(module)
+        spaces = design_spaces(_without_moves(module), target) if sums <= MOST_SUMS else ()
     except REFUSALS:  # ScheduleError is one of them
         return None
-    sums = _sums(module)
     return Designed(module, spaces, sums, knobs_of(spaces, SUMMED_PLACES if sums > 1 else PLACES)) if spaces else None
 
 

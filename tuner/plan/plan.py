@@ -12,6 +12,7 @@ from tuner.types import digest
 VERSION = 1
 VIEW = "view"  # template of blocks that only rename memory (Reshape, Flatten, ...): no kernel at all
 IMPORTED = "imported"  # template of layers lowered through TVM's ONNX importer
+DESIGN = "design"  # of those among them that are tuned, over TVM's design spaces
 
 
 @dataclass(frozen=True)

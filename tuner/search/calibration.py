@@ -16,7 +16,7 @@ from cost_model.synthetic import COUNT, BlockDesign, design
 from tuner.graph.ir import Graph
 from tuner.measure.device import toolchain
 from tuner.measure.runner import Runner
-from tuner.plan.plan import IMPORTED
+from tuner.plan.plan import DESIGN, IMPORTED
 from tuner.plan.space import SIMULATED
 from tuner.plan.workload import workload_of
 from tuner.search.blocks import block_rows, machine_of, stacked_rows
@@ -227,7 +227,7 @@ def served(block: BlockDesign, device: Device) -> tuple[Graph, dict[str, str], s
     graph = synthetic_graph(block)
     layers = tuple(x.id for x in graph.layers)
     variants = Served(device).variants(graph, layers)
-    if not variants or variants[0].template == IMPORTED:
+    if not variants or variants[0].template in {IMPORTED, DESIGN}:
         return None
     bound, variant = workload_of(graph, layers), variants[0]
     layouts = {bound.canonical[n]: v for n, v in {**variant.reads, **variant.writes}.items()}

@@ -18,6 +18,7 @@ from tuner.graph.ir import Graph, Layer
 from tuner.kernels.base import Space
 from tuner.kernels.conv_shape import ConvShape
 from tuner.plan.layout import PLAIN, element_bytes, is_narrow
+from tuner.plan.plan import DESIGN
 from tuner.precision import BF16_DOT, precision_of
 from tuner.search.chain import ChainFacts, TrioFacts
 from tuner.search.designed import DesignFacts
@@ -58,7 +59,7 @@ class Features:
         self._ideal = log(work / peak(device, cores))
         self._chain = _CHAINS[template](workload, device) if template in _CHAINS else None
         self._conv = _conv_facts(workload, template, layouts) if self._chain is None else None
-        self._design = DesignFacts.of(workload, device) if template == "design" else None
+        self._design = DesignFacts.of(workload, device) if template == DESIGN else None
         kind = float(TEMPLATES.index(template)) if template in TEMPLATES else -1.0
         self._known: dict[tuple[int, ...], tuple[float, ...]] = {}  # COUNTED of knobs -> terms of the analytic model
         self._base = [

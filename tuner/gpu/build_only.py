@@ -34,6 +34,7 @@ from tuner.gpu.precision import LIMITS, check_precision
 from tuner.gpu.ranking import Ranker
 from tuner.gpu.reporting import GPU_README, build_report
 from tuner.gpu.roof import GpuRoof
+from tuner.gpu.siblings import merge_siblings
 from tuner.gpu.spec import GpuSpec, spec_of
 from tuner.graph.load import ImportedModel, import_model
 from tuner.graph.passes.registry import SLICING
@@ -104,7 +105,10 @@ class BuildOnly:
         target, spec = target_of(self.device), self._gpu
         self._say(Stage.PLAN, "lowering the model")
         began, worked = time.monotonic(), time.process_time()
-        lowered = lower(model.graph, model.weights, target, self.spec.precision)
+        graph, weights = model.graph, model.weights
+        if not set(SLICING) & set(self.spec.disabled_passes):  # done here in a GPU's own way
+            graph, weights = merge_siblings(graph, weights, spec, self.spec.precision)
+        lowered = lower(graph, weights, target, self.spec.precision)
         self._slowness = max(1.0, (time.monotonic() - began) / max(1e-3, time.process_time() - worked))
         lines = [Line(task, work / str(k)) for k, task in enumerate(lowered.tasks)]
         for line in lines:

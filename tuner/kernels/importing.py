@@ -19,6 +19,7 @@ REFUSALS = (
     RuntimeError, AssertionError, SchemaError,
 )  # fmt: skip
 _WHOLE = "whole"
+_SCALED = frozenset({"Resize", "Upsample"})  # TVM asks for the numbers by which they scale
 
 
 def weights_of(workload: Graph) -> tuple[str, ...]:
@@ -35,6 +36,8 @@ def whole_function(workload: Graph, target: Target) -> Any:
     from tvm.relax.frontend.onnx import from_onnx
 
     weights = weights_of(workload)
+    if any(layer.op in _SCALED and not set(weights).isdisjoint(layer.inputs) for layer in workload.layers):
+        raise NotImplementedError("a workload does not hold all numbers that TVM asks for")
     given = {n: Tensor(n, workload.constants[n].shape, workload.constants[n].dtype) for n in weights}
     opened = replace(
         workload, inputs=(*workload.inputs, *weights), tensors={**workload.tensors, **given},

@@ -204,12 +204,18 @@ def test_only_what_no_template_serves_is_designed(case: Case) -> None:
     [
         (node("CumSum", ["x", "a"], "y"), {"x": (64, 300)}, "no loops that TVM could schedule"),
         (node("Softplus", ["x"], "y"), {"x": (4, 30)}, "too little to do"),
+        (node("Resize", ["x", "", "twice"], "y"), {"x": (1, 8, 20, 20)}, "numbers that are weights of the workload"),
         (node("ArgMax", ["x"], "y", axis=1), {"x": (64, 300)}, "whole numbers"),
     ],
 )
-def test_the_rest_stays_imported(made: Any, inputs: dict[str, Sequence[int]], why: str) -> None:
-    graph, _ = cleaned([made], inputs, ["y"], {"a": np.array(1)} if made.op_type == "CumSum" else {})
+def test_the_rest_stays_imported(
+    made: Any, inputs: dict[str, Sequence[int]], why: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    constants = {"a": np.array(1), "twice": np.array([1, 1, 2, 2], np.float32)}
+    read = {name: array for name, array in constants.items() if name in made.input}
+    graph, _ = cleaned([made], inputs, ["y"], read)
     assert [b.template for b in greedy(graph, DEVICE, 2).blocks] == [IMPORTED], why
+    assert not capfd.readouterr().out
 
 
 def test_blocked_images_simulated_devices_and_unknown_operators_are_refused() -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from tuner.gpu.estimate import LAUNCH
-from tuner.gpu.precision import FP16, FP32
+from tuner.gpu.precision import FP16, FP32, TF32
 from tuner.gpu.sidebyside import FORK
 from tuner.gpu.spec import GpuSpec
 from tuner.graph.ir import Constant, Graph, Layer, Tensor, freeze_attrs
@@ -79,7 +79,7 @@ def merge_siblings(graph: Graph, weights: Weights, spec: GpuSpec, precision: str
 def gain(graph: Graph, group: Sequence[_Sibling], spec: GpuSpec, precision: str = FP32) -> float:
     """Seconds that merging should save, against the faster of one after the other and side by side."""
     size = 2 if precision == FP16 else 4
-    peak = spec.tensor_fp16 if precision == FP16 else spec.peak
+    peak = {FP16: spec.tensor_fp16, TF32: spec.tensor_tf32}.get(precision, spec.peak)
     first = group[0]
 
     def seconds(columns: int) -> float:

@@ -116,7 +116,7 @@ def test_kernels_are_right_by_default_and_elsewhere(case: Case) -> None:
 
 
 def test_the_default_is_the_schedule_of_imported_layers(case: Case) -> None:
-    """The same loops where TVM makes one kernel of the layer, the same numbers everywhere."""
+    """The same loops as imported, wherever TVM makes one kernel of the layer."""
     graph, weights, bound = case
     workload = bound.workload
     default = build(workload, dict(MAKER.space(workload, plain(workload), DEVICE).default), 2)

@@ -12,10 +12,11 @@ _SECRET = ("FUSETUNE_", "RAY_")  # beginnings of variables that may hold passwor
 def child_environment() -> dict[str, str]:
     """Ours, with the modules that we find, without our own settings and the cluster's, which may hold secrets.
 
-    No child has a use for those: it is told what to do, and what it works on may be hostile.
+    No child has a use for those: it is told what to do, and what it works on may be hostile. Nor do children look for
+    modules in the working folder, where a user's random.py would stand in for Python's, unless we do.
     """
     kept = {name: value for name, value in os.environ.items() if not name.startswith(_SECRET)}
-    return kept | {"PYTHONPATH": os.pathsep.join(p or os.getcwd() for p in sys.path)}
+    return kept | {"PYTHONPATH": os.pathsep.join(p or os.getcwd() for p in sys.path), "PYTHONSAFEPATH": "1"}
 
 
 def one_thread() -> None:

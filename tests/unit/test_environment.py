@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from tuner.environment import child_environment
 
+ROOT = Path(__file__).parents[2]
 ASK = """
 from service.cli import main
 main(["devices", "--json"])
@@ -37,3 +39,15 @@ def test_children_get_no_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FUSETUNE_DB_PASSWORD", "secret")
     monkeypatch.setenv("RAY_AUTH_TOKEN", "secret")
     assert "secret" not in child_environment().values()
+
+
+def test_children_find_no_modules_in_the_working_folder(tmp_path: Path) -> None:
+    for name in ("grp", "random", "json"):
+        (tmp_path / f"{name}.py").write_text("raise RuntimeError('not the one of Python')")
+    command = [Path(sys.executable).with_name("fusetune"), "devices", "--json"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    said = [
+        subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment, check=True).stdout
+        for folder in ("/", tmp_path)
+    ]
+    assert said[0] == said[1]

@@ -11,6 +11,7 @@ from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from tuner.environment import child_environment
 from tuner.errors import UserError
 from tuner.gpu.detect import detect
 from tuner.measure.named import NAMED
@@ -104,7 +105,10 @@ _LLVM = {"0.27.0.post1": "22"}  # TVM version -> LLVM built into its wheel
 def _llvm() -> tuple[str, str]:
     """(LLVM's name of this processor, LLVM's major version), from a short-lived child that imports TVM for us."""
     try:
-        done = subprocess.run([sys.executable, "-c", _PROBE], capture_output=True, text=True, timeout=120, check=True)
+        done = subprocess.run(
+            [sys.executable, "-c", _PROBE], capture_output=True, text=True, timeout=120, check=True,
+            env=child_environment(),
+        )  # fmt: skip
         mcpu, major = json.loads(done.stdout.strip().splitlines()[-1])
     except (OSError, subprocess.SubprocessError, ValueError, IndexError):
         return "generic", "unknown"

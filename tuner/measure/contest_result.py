@@ -120,14 +120,22 @@ def fastest(result: ContestResult, names: Sequence[str]) -> str | None:
     """Of these contestants the one that beats the last of them by most, round by round; None if none was timed.
 
     Medians of all of a contestant's turns would compare what ran at different moments: neighbours who slow the machine
-    for a while slow one contestant's turns and not another's.
+    for a while slow one contestant's turns and not another's. Where the rounds disagree about who is faster, the
+    fastest calls decide, which neighbours hardly touch.
     """
     timed = {name: seconds for name in names if (seconds := result[name].median) is not None}
     if not timed:
         return None
     last = list(timed)[-1]
-    over = {name: ratio(result, name, last) for name in timed}
-    return max(timed, key=lambda n: found.median if (found := over[n]) else timed[last] / timed[n])
+
+    def lead(name: str) -> float:
+        found, own, other = ratio(result, name, last), result[name].min, result[last].min
+        if found is None:
+            return timed[last] / timed[name]
+        undecided = found.low <= 1 <= found.high and own is not None and other is not None
+        return other / own if undecided else found.median
+
+    return max(timed, key=lead)
 
 
 def interval(values: Sequence[float]) -> Ratio:

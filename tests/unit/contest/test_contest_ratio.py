@@ -101,6 +101,16 @@ def test_the_fastest_wins_its_rounds_whatever_the_medians_say() -> None:
     assert fastest(both, ["tuned", "default"]) == "tuned"
 
 
+def test_where_rounds_disagree_the_fastest_calls_decide() -> None:
+    default = standing("default", *turns([2.0] * 4 + [1.0] * 2))
+    both = result(standing("tuned", *turns([1.5] * 4 + [3.0] * 2)), default)
+    over = ratio(both, "tuned", "default")
+    assert over is not None and over.low < 1 < over.median
+    assert fastest(both, ["tuned", "default"]) == "default"
+    again = result(standing("tuned", *turns([1.5] * 4 + [3.0, 0.9])), default)
+    assert fastest(again, ["tuned", "default"]) == "tuned"
+
+
 def test_what_was_not_timed_cannot_win() -> None:
     both = result(standing("tuned"), standing("greedy", *turns([2.0])), standing("default", *turns([1.0])))
     assert fastest(both, ["tuned", "greedy", "default"]) == "default"

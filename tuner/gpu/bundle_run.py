@@ -224,6 +224,7 @@ def _open_device(folder: Path, bundle: Mapping[str, Any]) -> tuple[Any, dict[str
         import tvm
 
         return tvm.runtime.device("cpu", 0), {"kind": "cpu", "model": "cpu"}
+    sys.path.insert(0, str(Path(__file__).resolve().parent))  # where Python looks by itself, unless it is told not to
     from cubins import serve_cubins  # type: ignore[import-not-found]  # beside this file, in the bundle
 
     serve_cubins(folder / "cubins")

@@ -60,7 +60,7 @@ def published(spec: GpuSpec) -> GpuRoof:
 
 
 def measure_gpu_roof(device: Device, compiler: Compiler, run: Measure = measure) -> GpuRoof:
-    """Measure the GPU that is here; takes about ten seconds, mostly to compile.
+    """Measure the GPU that is here; most of the time goes into compiling.
 
     Raises DeviceError (``not-measurable``) with the reason where a kernel fails or computes something else.
     """

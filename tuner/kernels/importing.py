@@ -37,7 +37,7 @@ def whole_function(workload: Graph, target: Target) -> Any:
 
     weights = weights_of(workload)
     if any(layer.op in _SCALED and not set(weights).isdisjoint(layer.inputs) for layer in workload.layers):
-        raise NotImplementedError("a workload does not hold all numbers that TVM asks for")
+        raise ValueError("a workload does not hold all numbers that TVM asks for")
     given = {n: Tensor(n, workload.constants[n].shape, workload.constants[n].dtype) for n in weights}
     opened = replace(
         workload, inputs=(*workload.inputs, *weights), tensors={**workload.tensors, **given},
@@ -54,11 +54,11 @@ def whole_function(workload: Graph, target: Target) -> Any:
         )
     functions = [f for f in module.functions.values() if isinstance(f, tvm.tirx.PrimFunc)]
     if len(functions) != 1:
-        raise NotImplementedError(f"{len(functions)} functions are left, not one")
+        raise ValueError(f"{len(functions)} functions are left, not one")
     (function,) = functions
     shapes = [tuple(int(d) for d in p.shape) for p in function.params]
     if shapes != [tuple(opened.tensors[n].shape) for n in (*opened.inputs, *opened.outputs)]:
-        raise NotImplementedError("the function's parameters are not those of the workload")
+        raise ValueError("the function's parameters are not those of the workload")
     function = function.with_attr({"global_symbol": "main", "tirx.noalias": True})
     return tvm.tirx.transform.ForceNarrowIndexToInt32()(tvm.IRModule({"main": function}))["main"]
 

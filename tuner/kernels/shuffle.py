@@ -9,9 +9,7 @@ from typing import Any
 from tuner.graph.ir import Graph, Layer
 from tuner.kernels.views import Chan, View, flat
 from tuner.plan.layout import PLAIN
-from tuner.plan.legality import SHUFFLE
-
-_PERM = (0, 2, 1, 3, 4)
+from tuner.plan.shuffle import SHUFFLE, is_shuffle
 
 
 @dataclass(frozen=True)
@@ -38,9 +36,11 @@ def leading_shuffle(workload: Graph) -> Shuffle | None:
     source, made = workload.tensors[first.inputs[0]].shape, workload.tensors[last.outputs[0]].shape
     split = workload.tensors[first.outputs[0]].shape
     chained = middle.inputs[0] == first.outputs[0] and last.inputs[0] == middle.outputs[0]
-    if not chained or first.inputs[0] not in workload.inputs or len(split) != 5 or len(source) != 4:
-        return None
-    if made != source or split[0] != source[0] or split[3:] != source[2:] or middle.attr("perm") != _PERM:
+    if (
+        not chained
+        or first.inputs[0] not in workload.inputs
+        or not is_shuffle(source, split, middle.attr("perm"), made)
+    ):
         return None
     return Shuffle(layers, first.inputs[0], last.outputs[0], split[1], split[2])
 

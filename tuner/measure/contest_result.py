@@ -132,8 +132,9 @@ def fastest(result: ContestResult, names: Sequence[str]) -> str | None:
         found, own, other = ratio(result, name, last), result[name].min, result[last].min
         if found is None:
             return timed[last] / timed[name]
-        undecided = found.low <= 1 <= found.high and own is not None and other is not None
-        return other / own if undecided else found.median
+        if own is None or other is None or not found.low <= 1 <= found.high:
+            return found.median
+        return other / own
 
     return max(timed, key=lead)
 

@@ -9,10 +9,10 @@ from tuner.graph.ir import Graph, Layer
 from tuner.plan.elementwise import ELEMENTWISE
 from tuner.plan.layout import block_of
 from tuner.plan.plan import Plan
+from tuner.plan.shuffle import SHUFFLE
 
 VIEWS = frozenset({"Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity", "Dropout"})
 POOLS = frozenset({"MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool"})
-SHUFFLE = ("Reshape", "Transpose", "Reshape")  # of channels
 _SHUFFLED = (*SHUFFLE, "Conv")
 
 

@@ -11,8 +11,9 @@ from tuner.kernels.registry import foreign, serving
 from tuner.plan.elementwise import ELEMENTWISE
 from tuner.plan.joins import lies_free
 from tuner.plan.layout import PLAIN, Images, block_of, blocked
-from tuner.plan.legality import POOLS, SHUFFLE, VIEWS, why_illegal
+from tuner.plan.legality import POOLS, VIEWS, why_illegal
 from tuner.plan.plan import VIEW, Block, Plan
+from tuner.plan.shuffle import SHUFFLE, is_shuffle
 from tuner.plan.slices import SLICE, in_place
 from tuner.plan.workload import workload_of
 from tuner.types import Device
@@ -150,14 +151,13 @@ def _seed(graph: Graph, layer: Layer, taken: Collection[str], device: Device) ->
         return _product(graph, layer, taken, device)
     if layer.op == "Reshape":
         chain = [layer]
-        for op in ("Transpose", "Reshape"):
+        for op in SHUFFLE[1:]:
             readers = graph.consumers[chain[-1].outputs[0]]
             if len(readers) != 1 or readers[0].op != op or chain[-1].outputs[0] in graph.outputs:
                 return [layer.id]
             chain.append(readers[0])
-        split, perm = graph.tensors[chain[0].outputs[0]].shape, chain[1].attr("perm")
-        whole = graph.tensors[chain[2].outputs[0]].shape == graph.tensors[layer.inputs[0]].shape
-        if len(split) == 5 and perm == (0, 2, 1, 3, 4) and whole and not any(x.id in taken for x in chain):
+        read, split, _, made = (graph.tensors[n].shape for n in (layer.inputs[0], *(x.outputs[0] for x in chain)))
+        if is_shuffle(read, split, chain[1].attr("perm"), made) and not any(x.id in taken for x in chain):
             return [x.id for x in chain]
     return [layer.id]
 

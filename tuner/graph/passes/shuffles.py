@@ -13,6 +13,7 @@ from math import prod
 import numpy as np
 
 from tuner.graph.work import Node, Work
+from tuner.plan.shuffle import SHUFFLE, is_shuffle
 
 _UNARY = frozenset({"Relu", "LeakyRelu", "Sigmoid", "Tanh", "HardSigmoid", "HardSwish", "Elu", "Clip"})
 
@@ -51,7 +52,7 @@ def sink_shuffles(work: Work) -> None:
 def _shuffle(work: Work, readers: dict[str, list[Node]], node: Node) -> _Shuffle | None:
     """The shuffle of an image that begins with ``node``, whose results in between nobody else reads."""
     nodes = [node]
-    for op in ("Transpose", "Reshape"):
+    for op in SHUFFLE[1:]:
         behind = readers.get(nodes[-1].outputs[0], [])
         if len(behind) != 1 or behind[0].op != op or nodes[-1].outputs[0] in work.outputs:
             return None
@@ -60,10 +61,7 @@ def _shuffle(work: Work, readers: dict[str, list[Node]], node: Node) -> _Shuffle
         return None
     first, middle, last = nodes
     image, split = work.types[first.inputs[0]].shape, work.types[first.outputs[0]].shape
-    whole = len(image) == 4 and work.types[last.outputs[0]].shape == image and bool(prod(image))
-    if not whole or len(split) != 5 or (split[0], *split[3:]) != (image[0], *image[2:]):
-        return None
-    if tuple(middle.attr("perm") or ()) != (0, 2, 1, 3, 4):
+    if not prod(image) or not is_shuffle(image, split, middle.attr("perm"), work.types[last.outputs[0]].shape):
         return None
     order = np.arange(image[1]).reshape(split[1:3]).T.reshape(-1)
     return _Shuffle((first, middle, last), order)

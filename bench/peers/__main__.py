@@ -1,9 +1,11 @@
 """``python -m bench.peers``: fourteen models against the libraries that a user gets for free, in turns.
 
-A row at a time is written to OUT/peers.jsonl; what has a row is not measured again. ``--metaschedule`` measures TVM's
-own tuner with the same budget on three models, ``--bf16`` convolutional models in bf16 against OpenVINO, and
-``--ablation`` what each part of ours is worth on four models. ``--render`` writes the section of its mode into
-RESULTS.md, from the rows with these seconds, and the comparison's plot beside it.
+A row at a time is written to OUT/peers.jsonl; what has a row is not measured again unless asked. What was tuned stays
+in OUT/built: ``--tune-only`` tunes beforehand, and ``--again`` times the same libraries in a calmer hour.
+
+``--metaschedule`` measures TVM's own tuner with the same budget on three models, ``--bf16`` convolutional models in
+bf16 against OpenVINO, and ``--ablation`` what each part of ours is worth on four models. ``--render`` writes the
+section of its mode into RESULTS.md, from the rows with these seconds, and the comparison's plot beside it.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bench.peers import ablation, models, tables
-from bench.peers.measure import FLOAT32, bf16_row, metaschedule_row, peers_row
+from bench.peers.measure import FLOAT32, bf16_row, build_for_peers, metaschedule_row, peers_row
 from bench.peers.plot import plot
 from bench.peers.rows import Key, Row, Rows, fill, read_rows
 from bench.sections import RESULTS, write_section
@@ -31,8 +33,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.render:
         render(options, read_rows(lines), RESULTS)
         return 0
-    fine = fill(lines, wanted(options), lambda key: measure(key, options), retry=options.retry)
+    if options.tune_only:
+        return int(not tune_only(options))
+    fine = fill(lines, wanted(options), lambda key: measure(key, options), retry=options.retry, again=options.again)
     return int(not fine)
+
+
+def tune_only(options: argparse.Namespace) -> bool:
+    """Make what the comparison's rows will time, if it is not there; whether nothing failed."""
+    fine = True
+    for _, model, threads, seconds in wanted(options):
+        _, made = build_for_peers(model, threads, seconds, options.out)
+        print(f"{model}, {threads}, {seconds}: {'; '.join(made.problems) or 'tuned'}", flush=True)
+        fine = fine and not made.problems
+    return fine
 
 
 def wanted(options: argparse.Namespace) -> list[Key]:
@@ -55,10 +69,10 @@ def measure(key: Key, options: argparse.Namespace) -> Row:
         variant = mode.removeprefix(ablation.MODE)
         return ablation.ablation_row(variant, model, threads, seconds, options.rounds, options.out)
     if mode == "metaschedule":
-        return metaschedule_row(model, threads, seconds, options.rounds)
+        return metaschedule_row(model, threads, seconds, options.rounds, options.out)
     if mode == "bf16":
-        return bf16_row(model, threads, seconds, options.rounds)
-    return peers_row(model, threads, seconds, options.rounds, options.peers)
+        return bf16_row(model, threads, seconds, options.rounds, options.out)
+    return peers_row(model, threads, seconds, options.rounds, options.out, options.peers)
 
 
 def render(options: argparse.Namespace, rows: Rows, path: Path) -> None:
@@ -99,13 +113,17 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=900.0, help="tuning budget of a model")
     parser.add_argument("--rounds", type=int, default=15, help="turns of each contestant")
     parser.add_argument("--out", type=Path, default=Path("bench_out"))
+    parser.add_argument("--tune-only", action="store_true", help="tune for the comparison's rows, time nothing yet")
     parser.add_argument("--retry", action="store_true", help="measure again what failed or was disturbed")
+    parser.add_argument("--again", action="store_true", help="measure again what has a row")
     mode = parser.add_mutually_exclusive_group()
     mode.add_argument("--metaschedule", action="store_true", help="TVM's own tuner with the same budget")
     mode.add_argument("--bf16", action="store_true", help="convolutional models in bf16, against OpenVINO")
     mode.add_argument("--ablation", action="store_true", help="what each part of the tuner is worth")
     parser.add_argument("--render", action="store_true", help="measure nothing; write the mode's rows into RESULTS.md")
     options = parser.parse_args(arguments)
+    if options.tune_only and (options.ablation or options.metaschedule or options.bf16 or options.render):
+        parser.error("--tune-only is for the comparison alone")
     if unknown := [m for m in options.models or () if m not in models.MODELS]:
         parser.error(f"there is no model {unknown[0]!r}; known are: {', '.join(models.MODELS)}")
     if unknown := [p for p in options.peers if p not in EVERY]:

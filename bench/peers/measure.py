@@ -5,17 +5,17 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from bench.peers import metaschedule, models
+from bench.peers import metaschedule
+from bench.peers.built import Built, build, write_model
 from bench.peers.sidebyside import BenchReport, bench
-from bench.tuning import summary, tune
-from tuner.errors import FusetuneError, UserError
+from tuner.errors import UserError
 from tuner.graph.costs import layer_cost
 from tuner.graph.ir import Graph
 from tuner.graph.load import import_model
@@ -34,67 +34,73 @@ _BF16_FEATURES = {"avx512_bf16", "amx_bf16"}  # without them bf16 is emulated, w
 
 
 def peers_row(
-    model: str, threads: int, seconds: float, rounds: int, peers: Sequence[str] = FLOAT32
+    model: str, threads: int, seconds: float, rounds: int, out: Path, peers: Sequence[str] = FLOAT32
 ) -> dict[str, Any]:  # fmt: skip
     """Tune with no trials and with a budget, then time both and the peers. What failed stands in ``error``."""
     row: dict[str, Any] = {**_head("peers", model, threads, seconds), "rounds": rounds}
-    problems: list[str] = []
-    with _folder() as folder, confined(threads) as device:
-        path = models.write(model, folder / f"{model}.onnx")
-        wanted = {"tuned": ["--seconds", f"{seconds:g}"], "default": ["--trials", "0"]}
-        artifacts, tunings = _tuned(path, folder, wanted, seconds, problems)
+    with confined(threads) as device:
+        path, made = build_for_peers(model, threads, seconds, out)
         first = measure_roof(device)
-        report = bench(path, artifacts, peers, threads=threads, rounds=rounds)
+        report = bench(path, made.artifacts, peers, threads=threads, rounds=rounds)
         last = measure_roof(device)  # a noisy moment reads too low
         roof = Roof(max(first.flops, last.flops), max(first.bandwidth, last.bandwidth))
         graph = import_model(path, disabled=SLICING).graph
-    ours = {name: ratios_over(report, name) for name in artifacts}
+    ours = {name: ratios_over(report, name) for name in made.artifacts}
     return row | {
-        "tuning": tunings.get("tuned"), "default": tunings.get("default"), "bench": report.to_json(), "ratios": ours,
-        "roof": asdict(roof), "bound_ms": 1e3 * bound(graph, roof, device), "error": "; ".join(problems) or None,
+        "tuning": made.tunings.get("tuned"), "default": made.tunings.get("default"), "bench": report.to_json(),
+        "ratios": ours, "roof": asdict(roof), "bound_ms": 1e3 * bound(graph, roof, device),
+        "error": "; ".join(made.problems) or None,
     }  # fmt: skip
 
 
-def bf16_row(model: str, threads: int, seconds: float, rounds: int) -> dict[str, Any]:
+def build_for_peers(model: str, threads: int, seconds: float, out: Path) -> tuple[Path, Built]:
+    """The model's file and its tunings for ``peers_row``, in ``out``."""
+    with confined(threads):
+        path = write_model(model, _folder(out, "peers", model, threads, seconds))
+        wanted = {"tuned": ["--seconds", f"{seconds:g}"], "default": ["--trials", "0"]}
+        return path, build(path, wanted, seconds)
+
+
+def bf16_row(model: str, threads: int, seconds: float, rounds: int, out: Path) -> dict[str, Any]:
     """Tune in bf16 with a budget, as exactly as the peer in bf16 computes but no less than usual; time both.
 
     Raises UserError (``no-bf16``) on a processor without bf16 arithmetic.
     """
     row: dict[str, Any] = {**_head("bf16", model, threads, seconds), "rounds": rounds}
-    problems: list[str] = []
-    with _folder() as folder, confined(threads) as device:
+    with confined(threads) as device:
         if not _BF16_FEATURES & set(device.features):
             raise UserError("This processor has no bf16 arithmetic: it would be emulated.", code="no-bf16")
-        path = models.write(model, folder / f"{model}.onnx")
+        path = write_model(model, _folder(out, "bf16", model, threads, seconds))
         peers = (_REFERENCE, BF16)
         theirs = bench(path, {}, peers, threads=threads, rounds=1, precision="bf16")[BF16].max_rel_error
         limit = max(ACCURACY["bf16"], theirs or 0.0)
         options = ["--seconds", f"{seconds:g}", "--precision", "bf16", "--accuracy", f"{limit:g}"]
-        artifacts, tunings = _tuned(path, folder, {"tuned": options}, seconds, problems)
-        report = bench(path, artifacts, peers, threads=threads, rounds=rounds, precision="bf16")
-        stored = json.loads((artifacts["tuned"] / "report.json").read_text())["rounding"] if artifacts else None
-    over = ratio(report.result, "tuned", BF16) if artifacts else None
+        made = build(path, {"tuned": options}, seconds)
+        report = bench(path, made.artifacts, peers, threads=threads, rounds=rounds, precision="bf16")
+        tuned = made.artifacts.get("tuned")
+        stored = None if tuned is None else json.loads((tuned / "report.json").read_text())["rounding"]
+    over = None if tuned is None else ratio(report.result, "tuned", BF16)
     return row | {
-        "tuning": tunings.get("tuned"), "limit": limit, "bench": report.to_json(),
-        "ratio": None if over is None else asdict(over), "error": "; ".join(problems) or None,
+        "tuning": made.tunings.get("tuned"), "limit": limit, "bench": report.to_json(),
+        "ratio": None if over is None else asdict(over), "error": "; ".join(made.problems) or None,
         "rounding": None if stored is None else {name: stored[name] for name in _ROUNDING},
     }  # fmt: skip
 
 
-def metaschedule_row(model: str, threads: int, seconds: float, rounds: int) -> dict[str, Any]:
+def metaschedule_row(model: str, threads: int, seconds: float, rounds: int, out: Path) -> dict[str, Any]:
     """Tune with a budget, let MetaSchedule have as many seconds, time both."""
     row: dict[str, Any] = {**_head("metaschedule", model, threads, seconds), "rounds": rounds}
-    problems: list[str] = []
-    with _folder() as folder, confined(threads):
-        path = models.write(model, folder / f"{model}.onnx")
-        artifacts, tunings = _tuned(path, folder, {"tuned": ["--seconds", f"{seconds:g}"]}, seconds, problems)
-        records = folder / "records"
+    with confined(threads), tempfile.TemporaryDirectory(prefix="fusetune-bench-") as scratch:
+        path = write_model(model, _folder(out, "metaschedule", model, threads, seconds))
+        made = build(path, {"tuned": ["--seconds", f"{seconds:g}"]}, seconds)
+        records = Path(scratch) / "records"
         trials = metaschedule.tune(path, records, seconds, threads)
         other = Contestant("metaschedule", "bench.peers.engines:MetaScheduled", path, {"records": str(records)})
-        report = bench(path, artifacts, ["onnxruntime"], threads=threads, rounds=rounds, others=[other])
+        report = bench(path, made.artifacts, ["onnxruntime"], threads=threads, rounds=rounds, others=[other])
     return row | {
-        "tuning": tunings.get("tuned"), "trials": trials, "bench": report.to_json(),
-        "ratios": {name: ratios_over(report, name) for name in artifacts}, "error": "; ".join(problems) or None,
+        "tuning": made.tunings.get("tuned"), "trials": trials, "bench": report.to_json(),
+        "ratios": {name: ratios_over(report, name) for name in made.artifacts},
+        "error": "; ".join(made.problems) or None,
     }  # fmt: skip
 
 
@@ -131,20 +137,6 @@ def bound(graph: Graph, roof: Roof, device: Device) -> float:
     )
 
 
-def _tuned(
-    path: Path, folder: Path, wanted: Mapping[str, Sequence[str]], seconds: float, problems: list[str]
-) -> tuple[dict[str, Path], dict[str, dict[str, Any]]]:
-    """Artifacts and summaries by name; what went wrong is added to ``problems``. Each has a database of its own."""
-    artifacts, tunings = {}, {}
-    for name, options in wanted.items():
-        try:
-            tunings[name] = summary(tune(path, folder / name, folder / f"{name}.db", options, seconds))
-            artifacts[name] = folder / name
-        except FusetuneError as error:
-            problems.append(f"{name}: {error.message}")
-    return artifacts, tunings
-
-
 def ratios_over(report: BenchReport, ours: str) -> dict[str, dict[str, Any]]:
     """The latency of each float32 contestant over ours, by name."""
     found = {}
@@ -160,7 +152,6 @@ def _head(mode: str, model: str, threads: int, seconds: float) -> dict[str, Any]
     return {"mode": mode, "model": model, "threads": threads, "budget": seconds, "date": today}
 
 
-@contextmanager
-def _folder() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="fusetune-bench-") as name:
-        yield Path(name)
+def _folder(out: Path, mode: str, model: str, threads: int, seconds: float) -> Path:
+    """Where a row's model and tunings stay."""
+    return out / "built" / f"{mode}-{model}-{threads}-{seconds:g}"

@@ -27,17 +27,17 @@ def read_rows(lines: Path) -> dict[Key, dict[str, Any]]:
 
 def fill(
     lines: Path, keys: Iterable[Key], measure: Callable[[Key], Row], *, retry: bool = False,
-    note: Callable[[str], None] = print,
+    again: bool = False, note: Callable[[str], None] = print,
 ) -> bool:  # fmt: skip
     """Measure the keys that have no row yet, a row at a time; whether all have one without an error.
 
     A failure of ``measure`` is a row as well, with an ``error``; ``retry`` measures such keys again, and those where
-    other processes used the cores in most rounds.
+    other processes used the cores in most rounds, and ``again`` all.
     """
     fine = True
     for key in keys:
         row: Row | None = read_rows(lines).get(key)
-        if row is None or (retry and (row["error"] or disturbed(row))):
+        if row is None or again or (retry and (row["error"] or disturbed(row))):
             try:
                 row = measure(key)
             except (FusetuneError, OSError, ValueError) as error:

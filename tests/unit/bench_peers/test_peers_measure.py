@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from bench import tuning
-from bench.peers import ablation, measure, metaschedule, without
+from bench.peers import ablation, built, measure, metaschedule, without
 from bench.peers.ablation import VARIANTS, Variant
 from bench.peers.engines import TorchModel
 from bench.peers.measure import bound, confined
@@ -77,7 +77,7 @@ def test_a_tuning_gives_its_report_or_says_why_not(tmp_path: Path, monkeypatch: 
 
 @pytest.mark.parametrize(("theirs", "limit"), [(5e-2, "0.05"), (1e-3, "0.02"), (None, "0.02")])
 def test_in_bf16_ours_may_be_as_inexact_as_the_peer(
-    theirs: float | None, limit: str, monkeypatch: pytest.MonkeyPatch
+    theirs: float | None, limit: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[Any] = []
 
@@ -96,17 +96,44 @@ def test_in_bf16_ours_may_be_as_inexact_as_the_peer(
         def to_json(self) -> dict[str, Any]:
             return {}
 
-    monkeypatch.setattr(measure, "tune", tune)
+    monkeypatch.setattr(built, "tune", tune)
     monkeypatch.setattr(measure, "bench", lambda *_, **__: Report())
     monkeypatch.setattr(measure, "ratio", lambda *_: None)
-    monkeypatch.setattr(measure.models, "write", lambda _, path: path)
+    monkeypatch.setattr(built.models, "write", lambda _, path: path.write_text("m"))
     monkeypatch.setattr(measure, "_BF16_FEATURES", set(detect_cpu().features))
-    row = measure.bf16_row("squeezenet", 1, 9.0, 3)
+    row = measure.bf16_row("squeezenet", 1, 9.0, 3, tmp_path)
     assert asked == [["--seconds", "9", "--precision", "bf16", "--accuracy", limit]]
     assert row["limit"] == float(limit) and row["rounding"]["stored_bf16"] == 7 and row["error"] is None
     monkeypatch.setattr(measure, "_BF16_FEATURES", set())
     with pytest.raises(UserError, match="no bf16 arithmetic"):
-        measure.bf16_row("squeezenet", 1, 9.0, 3)
+        measure.bf16_row("squeezenet", 1, 9.0, 3, tmp_path)
+
+
+def test_what_was_tuned_is_kept_for_who_measures_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, list[str]]] = []
+
+    def tune(path: Path, out: Path, database: Path, options: Any, seconds: float, command: Any = ()) -> dict[str, Any]:
+        assert not database.exists() and path.read_text() == "m"
+        database.write_text("records")
+        asked.append((out.parent.name, list(options)))
+        if "--bad" in options:
+            raise UserError("It is broken.", code="no-tuning")
+        out.mkdir()
+        return REPORT
+
+    monkeypatch.setattr(built, "tune", tune)
+    monkeypatch.setattr(built.models, "write", lambda _, path: path.write_text("m"))
+    path = built.write_model("squeezenet", tmp_path / "it")
+    first = built.build(path, {"tuned": ["--seconds", "9"], "default": ["--bad"]}, 9.0)
+    assert first.problems == ["default: It is broken."] and list(first.artifacts) == ["tuned"]
+    assert first.artifacts["tuned"].is_dir() and first.tunings["tuned"]["measured"] == 3
+    again = built.build(built.write_model("squeezenet", tmp_path / "it"), {"tuned": ["--seconds", "9"]}, 9.0)
+    assert (again.artifacts, again.tunings) == (first.artifacts, first.tunings) and not again.problems
+    assert [name for name, _ in asked] == ["tuned", "default"]  # nothing anew
+    built.build(path, {"tuned": ["--seconds", "8"], "default": ["--bad"]}, 9.0)  # other options; what failed
+    monkeypatch.setattr(built, "ENGINE", "newer kernels")
+    built.build(path, {"tuned": ["--seconds", "8"]}, 9.0)
+    assert asked[2:] == [("tuned", ["--seconds", "8"]), ("default", ["--bad"]), ("tuned", ["--seconds", "8"])]
 
 
 def test_a_template_that_is_taken_out_serves_nobody(monkeypatch: pytest.MonkeyPatch) -> None:

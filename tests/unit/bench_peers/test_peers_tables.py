@@ -187,6 +187,8 @@ def test_an_interrupted_run_goes_on_where_it_was(tmp_path: Path) -> None:
     assert read_rows(lines)[keys[1]]["error"] == "UserError: It is broken."
     assert not fill(lines, keys, measure, retry=True)
     assert asked == ["a", "b", "b"]
+    assert not fill(lines, keys, measure, again=True)
+    assert asked == ["a", "b", "b", "a", "b"]
 
 
 def test_every_mode_asks_for_its_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,8 @@ in OUT/built: ``--tune-only`` tunes beforehand, and ``--again`` times the same l
 
 ``--metaschedule`` measures TVM's own tuner with the same budget on three models, ``--bf16`` convolutional models in
 bf16 against OpenVINO, and ``--ablation`` what each part of ours is worth on four models. ``--render`` writes the
-section of its mode into RESULTS.md, from the rows with these seconds, and the comparison's plot beside it.
+section of its mode into RESULTS.md, from the rows with these seconds, and the comparison's plot beside it; the rows are
+then kept in rows.jsonl.gz beside this file, so that those of other days need not be at hand.
 """
 
 from __future__ import annotations
@@ -16,12 +17,14 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from bench.lines import keep
 from bench.peers import ablation, models, tables
 from bench.peers.measure import FLOAT32, bf16_row, build_for_peers, metaschedule_row, peers_row
 from bench.peers.plot import plot
 from bench.peers.rows import Key, Row, Rows, fill, read_rows
 from bench.sections import RESULTS, write_section
 
+KEPT = Path(__file__).parent / "rows.jsonl.gz"
 EVERY = [*FLOAT32]  # peers
 METASCHEDULE = ("squeezenet", "resnet18", "mobilenetv2")
 
@@ -31,7 +34,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _options(arguments)
     lines = options.out / "peers.jsonl"
     if options.render:
-        render(options, read_rows(lines), RESULTS)
+        rows = read_rows(KEPT) | read_rows(lines)
+        render(options, rows, RESULTS)
+        keep(KEPT, rows.values())
         return 0
     if options.tune_only:
         return int(not tune_only(options))

@@ -213,6 +213,7 @@ def test_every_mode_asks_for_its_rows(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_rendering_writes_the_section_of_the_mode_and_the_plot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
     monkeypatch.setattr(command, "RESULTS", tmp_path / "RESULTS.md")
+    monkeypatch.setattr(command, "KEPT", tmp_path / "rows.jsonl.gz")
     for count, mode in enumerate(([], ["--metaschedule"], ["--ablation"]), 1):
         assert command.main(["--render", *mode, "--out", str(tmp_path)]) == 0
         assert (tmp_path / "RESULTS.md").read_text().count("Nothing has been measured yet.") == count
@@ -223,6 +224,9 @@ def test_rendering_writes_the_section_of_the_mode_and_the_plot(tmp_path: Path, m
     assert command.main(["--render", "--out", str(tmp_path)]) == 0
     assert f"]({tables.PLOT})" in (tmp_path / "RESULTS.md").read_text()
     assert "squeezenet" in (tmp_path / tables.PLOT).read_text()
+    (tmp_path / "peers.jsonl").write_text(json.dumps(row("resnet50")) + "\n")  # another day, another folder
+    assert command.main(["--render", "--out", str(tmp_path)]) == 0
+    assert all(name in (tmp_path / tables.PLOT).read_text() for name in ("squeezenet", "resnet50"))
 
 
 def test_unknown_models_are_refused(capsys: pytest.CaptureFixture[str]) -> None:

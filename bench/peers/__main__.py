@@ -102,6 +102,7 @@ def render(options: argparse.Namespace, rows: Rows, path: Path) -> None:
         return
     among = "" if options.peers == EVERY else f" --peers {','.join(options.peers)}"
     write_section("peers", tables.comparison(keys, rows, f"`python -m bench.peers {given}{among}`"), path)
+    write_section("peers:bounds", tables.bounding([key for key in keys if key[2] == most], rows), path)
     drawn = {key[1]: rows[key] for key in keys if key[2] == most and rows.get(key, {}).get("ratios")}
     if drawn:
         picture = path.parent / tables.PLOT

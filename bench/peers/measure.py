@@ -13,11 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from bench.peers import metaschedule
+from bench.peers.bounding import bound, parts
 from bench.peers.built import Built, build, write_model
 from bench.peers.sidebyside import BenchReport, bench
 from tuner.errors import UserError
-from tuner.graph.costs import layer_cost
-from tuner.graph.ir import Graph
 from tuner.graph.load import import_model
 from tuner.graph.passes.registry import SLICING
 from tuner.measure.contest import Contestant, ratio
@@ -45,12 +44,19 @@ def peers_row(
         last = measure_roof(device)  # a noisy moment reads too low
         roof = Roof(max(first.flops, last.flops), max(first.bandwidth, last.bandwidth))
         graph = import_model(path, disabled=SLICING).graph
+        tuned = made.artifacts.get("tuned")
+        spent = None if tuned is None else parts(_blocks(tuned), import_model(path).graph, roof, device)
     ours = {name: ratios_over(report, name) for name in made.artifacts}
     return row | {
         "tuning": made.tunings.get("tuned"), "default": made.tunings.get("default"), "bench": report.to_json(),
-        "ratios": ours, "roof": asdict(roof), "bound_ms": 1e3 * bound(graph, roof, device),
+        "ratios": ours, "roof": asdict(roof), "bound_ms": 1e3 * bound(graph, roof, device), "parts": spent,
         "error": "; ".join(made.problems) or None,
     }  # fmt: skip
+
+
+def _blocks(artifact: Path) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads((artifact / "report.json").read_text())["blocks"]
+    return found
 
 
 def build_for_peers(model: str, threads: int, seconds: float, out: Path) -> tuple[Path, Built]:
@@ -118,23 +124,6 @@ def confined(threads: int) -> Iterator[Device]:
     finally:
         os.sched_setaffinity(0, before)
         detect_cpu.cache_clear()
-
-
-def bound(graph: Graph, roof: Roof, device: Device) -> float:
-    """Seconds below which nobody gets who does each layer's operations as they are written.
-
-    A layer takes at least as long as its operations at the peak, and, in a model whose weights do not fit into the
-    last-level cache, as reading its weights from memory. Data between layers may stay in caches and counts nothing.
-    Winograd's algorithm, which does fewer operations, may go below.
-    """
-    weights = [
-        sum(graph.constants[n].bytes for n in set(layer.inputs) if n in graph.constants) for layer in graph.layers
-    ]
-    cold = sum(constant.bytes for constant in graph.constants.values()) > device.l3
-    return sum(
-        max(layer_cost(graph, layer).ops / roof.flops, size / roof.bandwidth if cold else 0.0)
-        for layer, size in zip(graph.layers, weights, strict=True)
-    )
 
 
 def ratios_over(report: BenchReport, ours: str) -> dict[str, dict[str, Any]]:

@@ -76,6 +76,14 @@ def best_peer(row: Row, ours: str = "tuned") -> tuple[str, Row] | None:
     return name, ratios[name]
 
 
+def by_fastest(row: Row, ours: str = "tuned") -> float | None:
+    """The fastest call of any float32 peer over our fastest; None where there are no two to compare."""
+    ratios = (row.get("ratios") or {}).get(ours, {})
+    least = {r["name"]: r["min_ms"] for r in entries(row) if r.get("min_ms")}
+    theirs = [ms for name, ms in least.items() if name in ratios and not own(name)]
+    return min(theirs) / least[ours] if theirs and ours in least else None
+
+
 def own(name: str) -> bool:
     return name in ("tuned", "default")
 

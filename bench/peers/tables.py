@@ -10,6 +10,7 @@ from bench.peers.rows import (
     Row,
     Rows,
     best_peer,
+    by_fastest,
     circumstances,
     entries,
     failure,
@@ -22,7 +23,8 @@ from bench.results import disturbed
 
 _COLUMNS = (
     "model", "threads", "tuned ms", "default ms", *(f"{name} ms" for name in FLOAT32), "best float32 peer",
-    "tuned x over it (95%, rounds)", "default x over it", "of the roofline", "tuning s", "error",
+    "tuned x over it (95%, rounds)", "by fastest calls", "default x over it", "of the roofline", "MB", "of its MB",
+    "tuning s", "error",
 )  # fmt: skip
 PLOT = "peers/peers.svg"
 
@@ -37,12 +39,14 @@ def comparison(keys: Sequence[Key], rows: Rows, command: str) -> str:
         "",
         "Milliseconds are medians over rounds of interleaved turns, batch 1, float32; a dash is for who took no "
         "part (`--peers`). *default* = greedy fusion, no search. *x* = the latency of the best float32 peer over "
-        "ours, paired within rounds, with the paired 95% interval: above 1 we are faster. *torch* = PyTorch eager, "
-        "*torch-compile* = with weights frozen, both on the graph as our cleaning passes leave it. *tvm* = TVM's "
-        "default pipeline, untuned. *of the roofline* = the time that the layers' operations take at the measured "
-        "peak, and their weights from memory where they exceed the last-level cache, over our latency; Winograd's "
-        "algorithm does fewer operations and may exceed 100%. *error* = max|y - ref| / max|ref| against ONNX "
-        "Runtime, the final softmax looked through. Rows for one thread are measured on one core.",
+        "ours, paired within rounds, with the paired 95% interval: above 1 we are faster. *By fastest calls* = the "
+        "least time that any float32 peer took over the least of ours, which other guests of the host hardly touch. "
+        "*torch* = PyTorch eager, *torch-compile* = with weights frozen, both on the graph as our cleaning passes "
+        "leave it. *tvm* = TVM's default pipeline, untuned. *of the roofline* = the time that the layers' operations "
+        "take at the measured peak, and their weights from memory where they exceed the last-level cache, over our "
+        "latency; Winograd's algorithm does fewer operations and may exceed 100%. *MB* = the most memory that our "
+        "process held while it ran, *of its MB* = over that of ONNX Runtime's. *error* = max|y - ref| / max|ref| "
+        "against ONNX Runtime, the final softmax looked through. Rows for one thread are measured on one core.",
         "",
         line(_COLUMNS),
         line([":--", *["--:"] * (len(_COLUMNS) - 1)]),
@@ -52,6 +56,46 @@ def comparison(keys: Sequence[Key], rows: Rows, command: str) -> str:
     if found:
         lines += ["", f"![our speed over each peer's]({PLOT})"]
     return "\n".join([*lines, *_problems(keys, rows)])
+
+
+_PARTS = {
+    "winograd": "Winograd", "products": "products", "weights": "weights", "depthwise": "depthwise", "small": "small",
+    "rest": "rest",
+}  # fmt: skip
+
+
+def bounding(keys: Sequence[Key], rows: Rows) -> str:
+    """Where each tuned plan's time goes, by what bounds its kernels."""
+    lines = [
+        "## What bounds the tuned plans",
+        "",
+        "From the rows above: the share of the kernels' time, how many kernels, and in brackets what bounds them over "
+        "what they take. *Winograd*: the products of direct convolutions at the measured peak (above 100%: fewer are "
+        "done). *Products*: other kernels with sums over channels, at the peak. *Weights*: those that wait for weights "
+        "from memory, at the measured bandwidth. *Depthwise*: lone depthwise convolutions, at the peak, which they "
+        "cannot reach: each number that they read from a cache serves few products. *Small*: kernels that could take "
+        "less than 2 us, where waking the cores counts. *Rest*: no products. *Whole* = the model's median over the "
+        "sum of its kernels, which were timed in calm moments.",
+        "",
+        line(["model", "threads", *_PARTS.values(), "whole"]),
+        line([":--", *["--:"] * (len(_PARTS) + 2)]),
+    ]
+    for key in keys:
+        row = rows.get(key)
+        spent = (row or {}).get("parts")
+        if row is None or not spent:
+            lines.append(line([key[1], key[2], "not measured", *[""] * len(_PARTS)]))
+            continue
+        total, ours = sum(part["ms"] for part in spent.values()), milliseconds(row, "tuned")
+        cells = [_part(spent[kind], total) for kind in _PARTS]
+        lines.append(line([_marked(key[1], row), key[2], *cells, number(ours / total if ours else None)]))
+    return "\n".join(lines)
+
+
+def _part(part: Row, total: float) -> str:
+    if not part["blocks"]:
+        return "–"
+    return f"{part['ms'] / total:.0%} of {part['blocks']} ({part['bound_ms'] / part['ms']:.0%})"
 
 
 def bf16(keys: Sequence[Key], rows: Rows, command: str) -> str:
@@ -172,11 +216,20 @@ def _cells(key: Key, row: Row | None) -> list[str]:
         *head, *times,
         "–" if best is None else best[0],
         "–" if best is None else _interval(best[1]),
+        number(by_fastest(row)),
         "–" if default is None else f"{default[1]['median']:.2f}",
         "–" if ours is None else f"{row['bound_ms'] / ours:.0%}",
+        *_memory(row),
         number((row["tuning"] or {}).get("seconds"), 0),
         "–" if error is None else f"{error:.0e}",
     ]  # fmt: skip
+
+
+def _memory(row: Row) -> list[str]:
+    """Our peak in megabytes, and over ONNX Runtime's."""
+    held = {r["name"]: r.get("peak_memory_mb") for r in entries(row)}
+    ours, its = held.get("tuned"), held.get("onnxruntime")
+    return [number(ours, 0), number(ours / its if ours and its else None)]
 
 
 def _error(row: Row, name: str) -> str:
@@ -215,6 +268,8 @@ def _sums(keys: Sequence[Key], rows: Rows) -> list[str]:
             )
             if default:
                 text += f", of the defaults {geometric_mean([r['median'] for r in default]):.2f}"
+            if fastest := [x for row in mine if (x := by_fastest(row))]:
+                text += f"; by fastest calls {geometric_mean(fastest):.2f}"
             lines += ["", f"{text}."]
     return lines
 

@@ -18,8 +18,9 @@ import pytest
 from bench import tuning
 from bench.peers import ablation, built, measure, metaschedule, without
 from bench.peers.ablation import VARIANTS, Variant
+from bench.peers.bounding import bound, parts
 from bench.peers.engines import TorchModel
-from bench.peers.measure import bound, confined
+from bench.peers.measure import confined
 from tuner.errors import CandidateError, UserError
 from tuner.graph import zoo
 from tuner.graph.ir import Constant, Graph, Layer, Tensor
@@ -55,6 +56,31 @@ def test_the_bound_adds_up_layers_each_by_what_binds_it() -> None:
     small, large = SimpleNamespace(l3=100), SimpleNamespace(l3=1000)
     assert bound(graph, Roof(64.0, 32.0), large) == pytest.approx(1.0 + 8 / 64)  # type: ignore[arg-type]
     assert bound(graph, Roof(64.0, 32.0), small) == pytest.approx(128 / 32 + 32 / 32)  # type: ignore[arg-type]
+
+
+def test_a_plan_is_parted_by_what_bounds_its_blocks() -> None:
+    """The peak is 1e6 operations a second, memory 1e6 bytes: a product of 64 by 64 takes 8 ms, its weights 16."""
+    graph = Graph(
+        ("x",), ("s",),
+        (Layer("one", "MatMul", ("x", "w"), ("y",)), Layer("two", "Add", ("y", "b"), ("z",)),
+         Layer("three", "MatMul", ("z", "w"), ("r",)), Layer("four", "Softmax", ("r",), ("s",))),
+        {name: Tensor(name, (1, 64)) for name in "xyzrs"},
+        {"w": Constant("w", (64, 64)), "b": Constant("b", (64,))},
+    )  # fmt: skip
+    blocks = [
+        {"layers": ["one", "two"], "template": "dense", "ms": 20.0},
+        {"layers": ["three"], "template": "dense", "ms": 18.0},
+        {"layers": ["four"], "template": "softmax", "ms": 0.5}, {"layers": ["four"], "template": "view", "ms": None},
+    ]  # fmt: skip
+    roof = Roof(1e6, 1e6)
+    found = parts(blocks, graph, roof, SimpleNamespace(l3=100))  # type: ignore[arg-type]
+    assert (found["weights"]["blocks"], found["weights"]["ms"]) == (2, 38.0)
+    assert found["weights"]["bound_ms"] == pytest.approx(2 * 16.384 + 0.256)
+    assert found["rest"] == {"blocks": 1, "ms": 0.5, "bound_ms": pytest.approx(0.32)}
+    assert sum(part["blocks"] for part in found.values()) == 3
+    warm = parts(blocks, graph, roof, SimpleNamespace(l3=10**6))  # type: ignore[arg-type]
+    assert warm["products"]["blocks"] == 2 and warm["products"]["bound_ms"] == pytest.approx(2 * 8.192 + 0.064)
+    assert parts(blocks, graph, Roof(1e12, 1e12), SimpleNamespace(l3=100))["small"]["blocks"] == 3  # type: ignore[arg-type]
 
 
 def test_a_tuning_gives_its_report_or_says_why_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,8 +13,9 @@ import pytest
 from bench import peers as package
 from bench.peers import __main__ as command
 from bench.peers import ablation, models, tables
+from bench.peers.bounding import KINDS
 from bench.peers.plot import plot
-from bench.peers.rows import Key, best_peer, fill, key_of, named, read_rows
+from bench.peers.rows import Key, best_peer, by_fastest, fill, key_of, named, read_rows
 from tuner.errors import UserError
 
 MACHINE = {"cpu": "Some CPU", "toolchain": "tvm-0.27"}
@@ -26,7 +27,10 @@ def ratio(median: float, low: float, high: float) -> dict[str, Any]:
 
 
 def entry(name: str, ms: float | None, failure: str | None = None, precision: str = "fp32") -> dict[str, Any]:
-    return {"name": name, "median_ms": ms, "failure": failure, "precision": precision, "disturbed": 0}
+    return {
+        "name": name, "median_ms": ms, "failure": failure, "precision": precision, "disturbed": 0,
+        "min_ms": ms and 0.9 * ms, "peak_memory_mb": ms and {"tuned": 120.0}.get(name, 100.0),
+    }  # fmt: skip
 
 
 def row(model: str = "a", threads: int = 2, *, scale: float = 1.0, **others: Any) -> dict[str, Any]:
@@ -60,11 +64,31 @@ def test_the_best_peer_is_the_fastest_in_float32_that_is_not_ours() -> None:
 def test_a_line_has_times_ratio_share_of_the_roofline_and_tuning_time() -> None:
     found = comparison(row(), names="a")
     assert (
-        "| a | 2 | 5.00 | 8.00 | 7.00 | 6.00 | missing | – | 90.00 | openvino | 1.20 (1.10–1.30, 15) | 0.75 | 40% "
-        "| 321 | 2e-06 |"
+        "| a | 2 | 5.00 | 8.00 | 7.00 | 6.00 | missing | – | 90.00 | openvino | 1.20 (1.10–1.30, 15) | 1.20 "
+        "| 0.75 | 40% | 120 | 1.20 | 321 | 2e-06 |"
     ) in found
     assert "`cmd`, then `--render`; 2026-01-02, on Some CPU, tvm-0.27." in found
     assert f"- a (2 threads): torch: {MISSING}" in found
+
+
+def test_the_fastest_calls_are_compared_too() -> None:
+    calmer = row()
+    calmer["bench"]["rows"][3]["min_ms"] = 9.0  # OpenVINO's, now above ONNX Runtime's 6.3
+    assert by_fastest(row()) == pytest.approx(6.0 / 5.0) and by_fastest(calmer) == pytest.approx(6.3 / 4.5)
+    assert by_fastest({"error": "x"}) is None
+    found = comparison(row("a"), calmer | {"model": "b"}, names="ab")
+    assert any(line.endswith("; by fastest calls 1.30.") for line in found)
+
+
+def test_a_tuned_plans_time_is_told_by_what_bounds_it() -> None:
+    none = {"blocks": 0, "ms": 0.0, "bound_ms": 0.0}
+    spent = dict.fromkeys(KINDS, none) | {
+        "winograd": {"blocks": 3, "ms": 3.0, "bound_ms": 6.0}, "rest": {"blocks": 2, "ms": 1.0, "bound_ms": 0.1},
+    }  # fmt: skip
+    keys: list[Key] = [("peers", m, 2, 900.0) for m in "ab"]
+    found = tables.bounding(keys, {keys[0]: row(parts=spent)}).splitlines()
+    assert "| a | 2 | 75% of 3 (200%) | – | – | – | – | 25% of 2 (10%) | 1.25 |" in found
+    assert found[-1].startswith("| b | 2 | not measured |")
 
 
 def in_bf16(model: str, scale: float = 1.0, **others: Any) -> dict[str, Any]:
@@ -109,7 +133,8 @@ def test_a_sum_counts_only_intervals_that_are_on_one_side() -> None:
     rows = [row("a"), row("b", scale=0.5), row("c", scale=0.9), row("a", 1, ratios={})]
     assert (
         "2 threads: of 3 models the tuned plan is faster than the best float32 peer in 1 and slower in 1, the interval "
-        "being all on that side of 1; geometric mean 0.92, of the defaults 0.75."
+        "being all on that side of 1; geometric mean 0.92, of the defaults 0.75; by fastest "
+        "calls 1.20."
     ) in comparison(*rows, threads=(2, 1))
 
 

@@ -35,9 +35,10 @@ class Variant:
 
     meaning: str  # for the table
     options: tuple[str, ...] = ()  # of ``fusetune tune``; ALL in one stands for the number of threads
-    templates: tuple[str, ...] = ()  # taken out
+    templates: tuple[str, ...] = ()  # taken out, or parts of other kinds: see bench.peers.without
     graph_pass: str | None = None  # switched off
     searching: bool = True  # False: no budget
+    longer: float = 1.0  # times the budget, for one that asks more questions before it has an answer
 
 
 ALL = "ALL"
@@ -48,7 +49,11 @@ VARIANTS: Mapping[str, Variant] = {
         "elementwise layers in front of a 1x1 convolution by themselves", templates=("conv2d_prologue",)
     ),
     "chains": Variant("each convolution in a kernel of its own", templates=("conv_chain", "inverted_residual")),
-    "fusion": Variant("each layer its own block, on all cores", ("--strategy", "fixed-layers")),
+    "joins": Variant("concatenations are copied", templates=("joins",)),
+    "lanes": Variant("no blocks side by side", templates=("lanes",)),
+    "fusion": Variant(
+        "each layer its own block, on all cores; three times the budget", ("--strategy", "fixed-layers"), longer=3.0
+    ),
     "joint": Variant("greedy fusion, kernels searched", ("--strategy", "greedy")),
     "core choice": Variant("every block on all cores", ("--cores", ALL)),
     "search": Variant("greedy fusion, default knobs", ("--trials", "0"), searching=False),
@@ -78,7 +83,8 @@ def ablation_row(name: str, model: str, threads: int, seconds: float, rounds: in
         command = (
             (sys.executable, "-m", "bench.peers.without", ",".join(variant.templates)) if variant.templates else ()
         )
-        report = tune(path, artifact, database, [*_budget(seconds, variant.searching), *given], seconds, command)
+        budget = _budget(variant.longer * seconds, variant.searching)
+        report = tune(path, artifact, database, [*budget, *given], variant.longer * seconds, command)
         result = bench(path, {"tuned": folder / "full", name: artifact}, [], threads=threads, rounds=rounds)
     return row | {
         "tuning": summary(report), "bench": result.to_json(), "ratios": {"tuned": ratios_over(result, "tuned")},

@@ -21,13 +21,17 @@ from bench.peers.ablation import VARIANTS, Variant
 from bench.peers.bounding import bound, parts
 from bench.peers.engines import TorchModel
 from bench.peers.measure import confined
+from tuner import wholes
 from tuner.errors import CandidateError, UserError
 from tuner.graph import zoo
 from tuner.graph.ir import Constant, Graph, Layer, Tensor
+from tuner.graph.load import import_model
 from tuner.graph.passes.registry import NAMES
 from tuner.kernels import registry
 from tuner.measure.device import detect_cpu
 from tuner.measure.roof import Roof
+from tuner.plan import joins
+from tuner.search.fusion import greedy
 
 REPORT = {
     "seconds": {"total": 12.0, "deciding": 0.5}, "trials": {"measured": 3, "failed": 1},
@@ -171,9 +175,22 @@ def test_a_template_that_is_taken_out_serves_nobody(monkeypatch: pytest.MonkeyPa
         without.take_out(["nothing"])
 
 
+def test_parts_that_are_no_templates_are_taken_out_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(joins, "contiguous", joins.contiguous)
+    monkeypatch.setattr(wholes, "side_by_side", wholes.side_by_side)
+    monkeypatch.setattr(registry, "TEMPLATES", registry.TEMPLATES)
+    graph = import_model(zoo.write("squeezenet", tmp_path / "m.onnx")).graph
+    plan = greedy(graph, detect_cpu(), 1)
+    assert len(list(joins.free_blocks(graph, plan))) == 8  # its fire modules
+    without.take_out(["joins", "lanes"])
+    assert not list(joins.free_blocks(graph, greedy(graph, detect_cpu(), 1)))
+    assert wholes.side_by_side(plan, graph, {}, detect_cpu(), "l3", lambda _: True) is None
+
+
 def test_the_variants_cover_each_pass_and_name_templates_that_are() -> None:
     assert [v.removeprefix("pass ") for v in VARIANTS if v.startswith("pass ")] == list(NAMES)
-    assert {t for v in VARIANTS.values() for t in v.templates} <= {t.name for t in registry.TEMPLATES}
+    known = {t.name for t in registry.TEMPLATES} | without.PARTS.keys()
+    assert {t for v in VARIANTS.values() for t in v.templates} <= known
 
 
 def test_variants_begin_with_the_same_records_and_the_full_tuning_is_made_once(
@@ -201,7 +218,7 @@ def test_variants_begin_with_the_same_records_and_the_full_tuning_is_made_once(
     monkeypatch.setattr(ablation.models, "write", lambda _, path: path.write_text("m"))
     monkeypatch.setattr(ablation, "VARIANTS", {
         "winograd": VARIANTS["winograd"], "core choice": VARIANTS["core choice"], "search": VARIANTS["search"],
-        "none": Variant("nothing"), "idle": Variant("pass", ("--disable-pass", "it"), graph_pass="idle"),
+        "none": Variant("nothing", longer=3.0), "idle": Variant("pass", ("--disable-pass", "it"), graph_pass="idle"),
         "pass": Variant("pass", ("--disable-pass", "it"), graph_pass="it"),
     })  # fmt: skip
     monkeypatch.setattr(ablation, "makes_no_difference", lambda path, name: path.exists() and name == "idle")
@@ -213,7 +230,7 @@ def test_variants_begin_with_the_same_records_and_the_full_tuning_is_made_once(
         ("artifact", first, limited, ["winograd"]),
         ("artifact", first, [*limited, "--cores", "1"], []),
         ("artifact", first, ["--seed", "1", "--trials", "0"], []),
-        ("artifact", first, limited, []),
+        ("artifact", first, ["--seed", "1", "--seconds", "27"], []),
         ("artifact", first, [*limited, "--disable-pass", "it"], []),
     ]
     assert rows[4]["same"] and rows[4]["bench"] is None and "same" not in rows[5]

@@ -131,6 +131,11 @@ def comparisons(report: Mapping[str, Any]) -> list[Comparison]:
     return found
 
 
+def left_out(report: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """(name, reason) of the baselines that the job did not build; reports of old know of none."""
+    return [(NAMES.get(key, key), why) for key, why in report.get("left_out", {}).items()]
+
+
 def marks(unoptimised: float | None, onnxruntime: float | None, roofline: float | None = None) -> list[Mark]:
     """Lines to compare the best latency with; all in seconds."""
     known = (("unoptimised", "unoptimised", unoptimised), ("onnxruntime", "ONNX Runtime", onnxruntime),

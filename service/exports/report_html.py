@@ -86,6 +86,7 @@ def report_html(
             headline=facts.headline(report),
             style=Markup(_style()),  # noqa: S704 - our own style sheets
             comparisons=facts.comparisons(report),
+            left_out=facts.left_out(report),
             line=_drawn(steps(points, marks, end=report["seconds"]["total"])) if points else None,
             network=_drawn(draw(drawn, aspect=1.15).svg) if drawn else None,
             legend=legend(drawn) if drawn else [],

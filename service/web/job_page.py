@@ -162,6 +162,7 @@ def sections(web: Web, views: Any, job: Job, request: Request) -> dict[str, Any]
         "doing": doing(job),
         "left": left(job),
         "comparisons": facts.comparisons(report) if report else [],
+        "left_out": facts.left_out(report) if report else [],
         "picture": views.picture(job),
         "rows": views.rows(job) if report else [],
         "trust": facts.trust(report) if report else [],

@@ -51,6 +51,15 @@ class Page(HTMLParser):
         self.words.append(data)
 
 
+def test_the_report_says_why_a_baseline_was_not_built(report: dict[str, Any]) -> None:
+    assert "was not built" not in report_html(report)
+    report["left_out"] = {"unoptimised": "It runs on 1 core, and the core counts allowed are <4>."}
+    made = report_html(report)
+    assert "Unoptimised was not built. It runs on 1 core, and the core counts allowed are &lt;4&gt;." in made
+    del report["left_out"]  # as reports were before
+    assert "was not built" not in report_html(report)
+
+
 def test_the_report_is_one_file_without_scripts_or_requests(report: dict[str, Any], graph: dict[str, Any]) -> None:
     page = Page(report_html(report, graph=graph, curve=[[3.0, 5, 0.009], [20.0, 60, 0.0066]]))
     assert not {"script", "link", "img", "iframe", "object", "base"} & set(page.tags)

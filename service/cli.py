@@ -221,9 +221,9 @@ def _search_options(parser: argparse.ArgumentParser) -> None:
         help="joint (default), dlfusion, ...; on real devices also greedy; with options: tpe:plans=200",
     )
     parser.add_argument("--cores", type=_core_list, metavar="auto|1,2,4", help="core counts to consider per block")
-    parser.add_argument("--precision", default="fp32", metavar="P", help="fp32, bf16; fp16, tf32 on GPUs")
+    parser.add_argument("--precision", default="fp32", metavar="P", help="fp32, bf16, int8; fp16, tf32 on GPUs")
     parser.add_argument("--accuracy", type=_share, default=0.0, metavar="LIMIT",
-                        help="largest relative error of the whole model (default 1e-4; in bf16 2e-2)")  # fmt: skip
+                        help="largest relative error of the model (default 1e-4; in bf16 2e-2, int8 5e-2)")  # fmt: skip
     parser.add_argument("--plan", type=Path, metavar="PLAN.json", help="a hand-written plan instead of our own")
     parser.add_argument("--memory-limit", type=_bytes, metavar="BYTES",
                         help="that the tuned model's weights and buffers may take (e.g. 300M)")  # fmt: skip

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from tuner.errors import UserError
-from tuner.precision import check_precision
+from tuner.precision import check_features, check_precision
 from tuner.search.strategies.options import OPTIONS, check, parse
 from tuner.types import SIMULATED, Budget, Device, JobSpec
 
@@ -40,6 +40,8 @@ def checked(spec: JobSpec, device: Device | None = None) -> JobSpec:
         Plan.from_json(spec.plan)
     if device is not None:
         check_cores(spec.cores, device)
+        if device.kind == "cpu":
+            check_features(spec.precision, device.features)
     if spec.budget.trials is None and spec.budget.seconds is None:
         return replace(spec, budget=Budget(seconds=DEFAULT_SECONDS))
     return spec

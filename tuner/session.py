@@ -7,7 +7,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +30,13 @@ from tuner.measure.local import LocalRunner
 from tuner.measure.machine import MachineState, Reading
 from tuner.measure.models import Here, WholeModels
 from tuner.measure.options import MeasureOptions
+from tuner.measure.ranges import image_ranges
 from tuner.measure.rounding import Rounding, choose_layers
 from tuner.measure.runner import Runner
 from tuner.output import check_writable, install
 from tuner.plan.legality import validate
 from tuner.plan.plan import Plan
-from tuner.precision import BF16, DOT_FEATURE, FP32
+from tuner.precision import DOT_FEATURE, FP32, INT8, check_features
 from tuner.report import Outcome, make_report
 from tuner.residency import residency
 from tuner.search.courses import AsBegun, Course, Planned, course
@@ -94,7 +95,8 @@ class Session:
         self._foreseen: Foreseen | None = None  # of the tuned plan as a whole, before it was built
         self._replanning: Replanning | None = None  # with strategies that consider other plans than the one begun with
         self._inputs: list[dict[str, np.ndarray]] = []  # what whole models are run on
-        self._rounding: Rounding | None = None  # in bf16, what it costs this model
+        self._rounding: Rounding | None = None  # in bf16 or int8, what it costs this model
+        self._ranges: Mapping[str, np.ndarray] = {}  # in int8, of images
 
     @property
     def stopped(self) -> bool:
@@ -130,6 +132,7 @@ class Session:
     def _run(self, model: ImportedModel, scratch: Path) -> dict[str, Any]:
         comparing = self._comparing
         assert comparing is not None  # since run
+        model = self._calibrated(model, scratch)
         begun = self._plan(model, scratch)
         builds = Builds(model, self.device, scratch)
         wholes = self._wholes = Wholes(self.spec, self.device, model.graph, builds, comparing, self.clock, self._say)
@@ -165,7 +168,7 @@ class Session:
     def _plan(self, model: ImportedModel, scratch: Path) -> Planned:
         self._say(Stage.PLAN, f"fusing {len(model.graph.layers)} layers")
         cores = core_counts(self.spec.cores, self.device)
-        if self.spec.precision == BF16 and self.spec.plan is None:
+        if self.spec.precision != FP32 and self.spec.plan is None:
             self._rounding = self._round(model, scratch)
         if self.spec.plan is not None:
             plan = Plan.from_json(self.spec.plan)
@@ -181,20 +184,36 @@ class Session:
         )  # fmt: skip
         return Planned(plan, asked)
 
+    def _calibrated(self, model: ImportedModel, scratch: Path) -> ImportedModel:
+        """The model with the ranges of its images among its weights, where kernels in int8 need them."""
+        if self.spec.precision != INT8:
+            return model
+        check_features(INT8, self.device.features)
+        self._say(Stage.PLAN, "measuring the ranges of images")
+        with self._turn("the ranges of images"):
+            try:
+                self._ranges = image_ranges(model.graph, model.weights, self._inputs, self.device.cores, scratch)
+            except CandidateError as error:
+                raise InternalError(f"The ranges of images are not known: {error}", code="not-verified") from error
+        return replace(model, weights={**model.weights, **self._ranges})
+
     def _round(self, model: ImportedModel, scratch: Path) -> Rounding:
-        """Which layers may have rounded weights within the job's limit."""
-        self._say(Stage.PLAN, "measuring what bf16 costs in accuracy")
-        cores, limit = self.device.cores, self.spec.accuracy
-        with self._turn("what bf16 costs in accuracy"):
+        """Which layers may be rounded within the job's limit."""
+        precision, cores, limit = self.spec.precision, self.device.cores, self.spec.accuracy
+        what = f"what {precision} costs in accuracy"
+        self._say(Stage.PLAN, f"measuring {what}")
+        with self._turn(what):
             try:
                 found = choose_layers(
                     model.graph, model.weights, self._inputs, limit, cores, scratch,
-                    operands=DOT_FEATURE in self.device.features,
+                    operands=DOT_FEATURE in self.device.features, ranges=self._ranges if precision == INT8 else None,
                 )  # fmt: skip
             except CandidateError as error:
-                raise InternalError(f"What bf16 costs could not be measured: {error}", code="not-verified") from error
+                raise InternalError(
+                    f"What {precision} costs could not be measured: {error}", code="not-verified"
+                ) from error
         if found.kept:
-            text = f"{len(found.kept)} layers keep float32 weights: with all in bf16 the error is {found.every:.2g}"
+            text = f"{len(found.kept)} layers keep float32: with all in {precision} the error is {found.every:.2g}"
             self._say(Stage.PLAN, f"{text}, the limit {limit:g}")
         return found
 

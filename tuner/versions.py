@@ -18,6 +18,7 @@ TEMPLATES = {
     "conv2d_bf16": 1,
     "conv2d_dot": 2,
     "conv2d_grouped_dot": 1,
+    "conv2d_int8": 1,
     "conv2d_pool": 2,
     "conv2d_pool_bf16": 1,
     "conv2d_prologue": 1,

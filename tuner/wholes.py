@@ -18,7 +18,7 @@ from tuner.errors import InternalError, UserError
 from tuner.events import Stage
 from tuner.graph.ir import Graph
 from tuner.plan.plan import Plan
-from tuner.precision import BF16, ROUNDING
+from tuner.precision import FP32, ROUNDING
 from tuner.residency import residency
 from tuner.search.affording import affordable
 from tuner.search.courses import Planned
@@ -50,14 +50,14 @@ class Wholes:
     _checked: dict[str, Verification] = field(default_factory=dict)
 
     def build_default(self, begun: Planned) -> None:
-        """Build what the job begins with, in bf16 as exact as it has to be unless the plan was given.
+        """Build what the job begins with, in bf16 or int8 as exact as it has to be unless the plan was given.
 
         Raises UserError(code="memory-limit") when even that is too large.
         """
         for plan, without in self._renounced(begun.plan):
             made = defaults(plan, begun.asked, without)
             self.plans["default"], self.steps["default"] = made, self._build(made, "default")
-            if self.spec.precision != BF16 or self.spec.plan is not None:
+            if self.spec.precision == FP32 or self.spec.plan is not None:
                 break
             self._checked["default"] = self._verify("default")
             if self._checked["default"].passed:
@@ -132,8 +132,8 @@ class Wholes:
         """A plan with the best known kernels, built and verified; None if it is among ``plans`` or never exact enough.
 
         Rounding errors add up over a deep model; where they exceed the limit it does without Winograd kernels, and
-        before that without images and then weights in bf16. Where it takes too much memory some kernels give way to
-        lighter ones.
+        before that without images in bf16 and then kernels that round. Where it takes too much memory some kernels
+        give way to lighter ones.
         """
         known = {plan.hash for plan in self.plans.values()}
         for plan, without in self._renounced(planned.plan):
@@ -159,7 +159,7 @@ class Wholes:
 
     def _renounced(self, plan: Plan) -> list[tuple[Plan, tuple[str, ...]]]:
         """The plan, and others that are more and more exact, each with the templates that it does without."""
-        if self.spec.precision != BF16:
+        if self.spec.precision == FP32:
             return [(plan, ()), (plan, LESS_EXACT)]
         wide = widened(plan)
         stored = [(wide, ())] if wide.hash != plan.hash else []

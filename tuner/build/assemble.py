@@ -25,7 +25,7 @@ from tuner.build.program import Call, Foreign, Given, Join, Load, Program, Slice
 from tuner.graph.ir import Graph, Layer, Tensor
 from tuner.kernels.registry import template
 from tuner.plan.joins import joins
-from tuner.plan.layout import PLAIN, Pack, physical_shape, stored_type
+from tuner.plan.layout import PLAIN, Pack, physical_shape, source_of, stored_type
 from tuner.plan.plan import IMPORTED, VIEW, Block, Plan, Stage
 from tuner.plan.slices import SLICE, offset_of
 from tuner.plan.workload import Bound, workload_of
@@ -123,7 +123,7 @@ class _Assembler:
         kernel = self._compiled(candidate, part)
         for arg in kernel.args:
             if arg.role == "constant":
-                self._parameter(Parameter(bound.names[arg.name], kernel.packs.get(arg.name, Pack())), arg)
+                self._parameter(_constant_of(arg, bound, kernel), arg)
         return bound, kernel
 
     def _compiled(self, candidate: Candidate, part: bool = False) -> KernelObject:
@@ -226,9 +226,7 @@ class _Assembler:
         workload = bound.workload
         layouts = block_layouts(self.plan, block, bound)
         args = [
-            read[a.name] if a.role == "input" else self._load(
-                self._parameter(Parameter(bound.names[a.name], made.packs.get(a.name, Pack())))
-            )
+            read[a.name] if a.role == "input" else self._load(self._parameter(_constant_of(a, bound, made)))
             for a in made.args
             if a.role != "output"
         ]  # fmt: skip
@@ -327,6 +325,12 @@ def identity_workload(shape: tuple[int, ...]) -> Graph:
     """The workload of a pure layout change."""
     tensors = {n: Tensor(n, tuple(shape)) for n in ("i0", "t0")}
     return Graph(("i0",), ("t0",), (Layer("l0", "Identity", ("i0",), ("t0",)),), tensors, {})
+
+
+def _constant_of(arg: Any, bound: Bound, kernel: KernelObject) -> Parameter:
+    """What a constant of a block's kernel is in the model."""
+    source = source_of(arg.name, bound.workload.constants, bound.names)
+    return Parameter(source, kernel.packs.get(arg.name, Pack()))
 
 
 def _type(graph: Graph, name: str) -> Any:

@@ -20,7 +20,7 @@ _SPILLS = {
 }
 _END = re.compile(r"^\s*\.cfi_endproc", re.M)
 _FRAME = re.compile(r"^\s*movq\s+%rsp, %rbp", re.M)
-_PRODUCT = re.compile(r"^\s*v(?:fn?m(?:add|sub)\w*p[sd]|dpbf16ps)\b.*%zmm", re.M)
+_PRODUCT = re.compile(r"^\s*v(?:fn?m(?:add|sub)\w*p[sd]|dpbf16ps|pdpbusd)\b.*%zmm", re.M)
 _OTHER = re.compile(r"^\s*v(?:add|sub|mul)p[sd]\b.*%zmm", re.M)
 
 

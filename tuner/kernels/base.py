@@ -78,7 +78,8 @@ class KernelTemplate(ABC):
     ``version`` whenever ``build`` changes its code for the same arguments. A template may refuse in ``build`` with
     CandidateError; it never builds a wrong kernel. Where ``precision`` is "bf16" its kernels compute, in float32, with
     weights rounded to bfloat16 (``tuner.plan.bf16.weight_names`` says which), where it is "bf16-dot" what these weights
-    are multiplied with is rounded, too; they are held against that.
+    are multiplied with is rounded, too; they are held against that. "int8" is the same with what integers of 8 bits
+    stand for (``tuner.plan.int8``), on the grid of a range that is one of the kernel's constants.
     """
 
     name: str

@@ -238,10 +238,14 @@ class ConvBuilder:
             c = chan(c, lanes)
             if s.flat:
                 y, x = 0, self._column
-            value = acc(n, c.outer // oc_t, y, x, (c.outer % oc_t) * lanes + c.inner)
+            value = self.product_sum(acc(n, c.outer // oc_t, y, x, (c.outer % oc_t) * lanes + c.inner), c)
             return value if bias is None else value + self.body.read(bias, (c,))
 
         self.body.anchors[self.conv.outputs[0]] = read
+
+    def product_sum(self, value: Any, c: Chan) -> Any:
+        """The sum of products that an accumulator of channel ``c`` stands for."""
+        return value
 
     def output(self, acc: te.Tensor) -> te.Tensor:
         """The stage that writes the kernel's result."""

@@ -22,7 +22,7 @@ from tuner.kernels.conv_shape import ConvShape
 from tuner.kernels.conv_weights import groups_of, pack_weights
 from tuner.kernels.scheduling import module_of, parallelise, schedule_of
 from tuner.kernels.views import Chan
-from tuner.plan.layout import block_of, is_narrow
+from tuner.plan.layout import Pack, block_of, is_narrow
 from tuner.precision import BF16_DOT
 from tuner.types import Device
 
@@ -33,24 +33,35 @@ class Conv2dDot(Conv2d):
     name = "conv2d_dot"
     version = 2
     precision = BF16_DOT
+    each = 2  # channels whose products one instruction adds to a sum
 
     def accepts(self, workload: Graph, layouts: Layouts, device: Device) -> bool:
-        if not super().accepts(workload, layouts, device) or not dot.serves(workload, _conv(workload), device):
+        if not super().accepts(workload, layouts, device):
             return False
         conv = _conv(workload)
+        if not self.serves(workload, conv, device):
+            return False
         shape, block = ConvShape.of(workload, conv), block_of(layouts[conv.inputs[0]])
         if not shape.flat:
             return False
         window = groups_of(shape, device.lanes)
-        return window.in_blocks(block) and block % 2 == 0 if block else shape.groups == 1
+        return window.in_blocks(block) and block % self.each == 0 if block else shape.groups == 1
+
+    def serves(self, workload: Graph, conv: Layer, device: Device) -> bool:
+        """Whether the device has the instruction, and the convolution may be rounded for it."""
+        return dot.serves(workload, conv, device)
+
+    def in_place(self, shape: ConvShape, layout: str) -> bool:
+        """Whether an image is read where it lies."""
+        return reads_in_place(shape, layout)
 
     def space(self, workload: Graph, layouts: Layouts, device: Device) -> Space:
         shape = ConvShape.of(workload, _conv(workload))
         found = super().space(workload, layouts, device)
         layout = layouts[_conv(workload).inputs[0]]
-        own = shape.listed and not reads_in_place(shape, layout)
+        own = shape.listed and not self.in_place(shape, layout)
         knobs = {**found.knobs, "stream": [0], "order": [0, 1, *([_OWN] if own else [])]}
-        block = block_of(layout) or 2
+        block = block_of(layout) or self.each
 
         def fits(k: Knobs) -> bool:
             return dot.even(shape, k) and groups_of(shape, device.lanes * k["oc_t"]).in_blocks(block) and found.rule(k)
@@ -64,7 +75,7 @@ class Conv2dDot(Conv2d):
         return Space(knobs, {**first, "rows": rows}, fits)
 
     def build(self, workload: Graph, layouts: Layouts, knobs: Knobs, cores: int, device: Device) -> Kernel:
-        return _Builder(workload, layouts, knobs, device, self.precision).kernel(cores)
+        return DotBuilder(workload, layouts, knobs, device, self.precision).kernel(cores)
 
 
 def _conv(workload: Graph) -> Layer:
@@ -76,11 +87,14 @@ def reads_in_place(shape: ConvShape, layout: str) -> bool:
     return is_narrow(layout) and shape.in_place
 
 
-class _Builder(ConvBuilder):
-    """``conv2d``'s kernel with a rounded image, and the instruction in its innermost loops."""
+class DotBuilder(ConvBuilder):
+    """``conv2d``'s kernel with a rounded image, and an instruction for several products in its innermost loops."""
+
+    each = 2  # channels side by side, whose products one instruction adds to a sum
+    word = "uint32"  # holds so many where the image is packed
 
     def kernel(self, cores: int) -> Kernel:
-        in_place = reads_in_place(self.shape, self.body.input(self.conv.inputs[0]).layout)
+        in_place = self.in_place
         acc = self._products(self._lying if in_place else self._image())
         tensors, args = self.body.finish(self.output(acc))
         module = module_of(tensors)
@@ -88,59 +102,95 @@ class _Builder(ConvBuilder):
         self.schedule(sch, cores, padded=not in_place)
         return Kernel(module, sch, args, self.body.packs)
 
+    # what is multiplied ------------------------------------------------------------------------------------------
+
+    @property
+    def in_place(self) -> bool:
+        """Whether the image is read where it lies."""
+        return reads_in_place(self.shape, self.body.input(self.conv.inputs[0]).layout)
+
+    def element(self, index: Sequence[Any]) -> Any:
+        """The rounded image at a logical index, as it is multiplied."""
+        return self.body.input(self.conv.inputs[0]).bits(index)
+
+    def border(self) -> Any:
+        """What stands for zero in the rounded image."""
+        return tirx.const(0, "uint16")
+
+    def packed_border(self) -> Any:
+        return tirx.const(0, self.word)
+
+    def rounded_weights(self, shape: Sequence[int], pack: Pack) -> te.Tensor:
+        """Weights that ``pack`` turns into ``shape`` [..., channel, lane], as [..., channel / each, lane, each]."""
+        return dot.pair_weights(self.body, self.conv.inputs[1], shape, pack)
+
+    def widened(self, number: Any) -> Any:
+        """A rounded number as what products are of."""
+        return fast.from_bf16(number)
+
+    def part(self, word: Any, which: Any) -> Any:
+        """One of the numbers in a word of the packed image, widened."""
+        return dot.half(word, which)
+
+    instruction: dot.Instruction | None = None  # that for pairs of bfloat16
+
     # expressions -----------------------------------------------------------------------------------------------
 
     @property
     def _block(self) -> int:
-        """Channels side by side in the rounded image; even."""
-        return block_of(self.body.input(self.conv.inputs[0]).layout) or 2
+        """Channels of a block of the rounded image; a multiple of ``each``."""
+        return block_of(self.body.input(self.conv.inputs[0]).layout) or self.each
 
     @property
     def _packed(self) -> bool:
-        """Whether the image's pairs are copied as numbers of 32 bits, from the planes of two channels: row by row."""
+        """Whether the image is copied as numbers of 32 bits, from the planes of several channels: row by row."""
         return not block_of(self.body.input(self.conv.inputs[0]).layout) and not self.shape.listed
 
     def _lying(self, n: Any, c: Any, column: Any, i: Any, j: Any) -> Any:
         """The element that ``_image`` has there, where it lies."""
         p = self._pixel(column)
         return self.body.input(self.conv.inputs[0]).bits(
-            (n, Chan(c, i * 2 + j, self._block), p // self.shape.ow, p % self.shape.ow)
+            (n, Chan(c, i * self.each + j, self._block), p // self.shape.ow, p % self.shape.ow)
         )
 
     def _image(self) -> te.Tensor:
-        """The rounded image [n, channel block, column of the sums, pair, 2], or with rows, columns and a border."""
-        s, block, data = self.shape, self._block, self.body.input(self.conv.inputs[0])
+        """The rounded image [n, channel block, column of the sums, group, each], or with rows, columns and a border."""
+        s, block, each = self.shape, self._block, self.each
         blocks = -(-s.ic // block)
         if s.listed:
 
             def pixel(n: Any, c: Any, column: Any, i: Any, j: Any) -> Any:
-                channel, p = Chan(c, i * 2 + j, block), self._pixel(column)
-                return data.bits((n, channel, p // s.ow * s.stride[0], p % s.ow * s.stride[1]))
+                channel, p = Chan(c, i * each + j, block), self._pixel(column)
+                return self.element((n, channel, p // s.ow * s.stride[0], p % s.ow * s.stride[1]))
 
-            return te.compute((s.n, blocks, self._cols(), block // 2, 2), pixel, name="pad")
+            return te.compute((s.n, blocks, self._cols(), block // each, each), pixel, name="pad")
         top, left, _, _ = s.pads
         if self._packed:
 
             def packed(n: Any, c: Any, y: Any, x: Any) -> Any:
                 inside = tirx.all(y >= top, y < s.h + top, x >= left, x < s.w + left)
-                low, high = (data.bits((n, Chan(c, k, block), y - top, x - left)).astype("uint32") for k in (0, 1))
-                pair = low | (high << tirx.const(16, "uint32"))
-                return tirx.if_then_else(inside, pair, tirx.const(0, "uint32"))
+                numbers = [
+                    self.element((n, Chan(c, k, block), y - top, x - left)).astype(self.word) for k in range(each)
+                ]
+                together = numbers[0]
+                for k in range(1, each):
+                    together = together | (numbers[k] << tirx.const(32 // each * k, self.word))
+                return tirx.if_then_else(inside, together, self.packed_border())
 
             return te.compute((s.n, blocks, *s.reach), packed, name="pad")
 
         def bordered(n: Any, c: Any, y: Any, x: Any, i: Any, j: Any) -> Any:
             inside = tirx.all(y >= top, y < s.h + top, x >= left, x < s.w + left)
-            value = data.bits((n, Chan(c, i * 2 + j, block), y - top, x - left))
-            return tirx.if_then_else(inside, value, tirx.const(0, "uint16"))
+            value = self.element((n, Chan(c, i * each + j, block), y - top, x - left))
+            return tirx.if_then_else(inside, value, self.border())
 
-        return te.compute((s.n, blocks, *s.reach, block // 2, 2), bordered, name="pad")
+        return te.compute((s.n, blocks, *s.reach, block // each, each), bordered, name="pad")
 
     def _products(self, image: Callable[..., Any]) -> te.Tensor:
         s, ob, window, block = self.shape, self.ob, self.window, self._block
         shape, pack = pack_weights(s, ob, window, block)
-        weights = dot.pair_weights(self.body, self.conv.inputs[1], shape, pack)
-        extents = shape[1], s.kh, s.kw, shape[-2] // 2, 2
+        weights = self.rounded_weights(shape, pack)
+        extents = shape[1], s.kh, s.kw, shape[-2] // self.each, self.each
         axes = [te.reduce_axis((0, e), n) for e, n in zip(extents, _AXES, strict=True)]
         ico, kh, kw, icp, pair = axes
 
@@ -153,9 +203,9 @@ class _Builder(ConvBuilder):
                 y = p // s.ow * s.stride[0] + kh * s.dilation[0]
                 x = p % s.ow * s.stride[1] + kw * s.dilation[1]
                 if self._packed:
-                    return dot.half(image(n, c, y, x), pair) * fast.from_bf16(weights(o, ico, kh, kw, icp, i, pair))
+                    return self.part(image(n, c, y, x), pair) * self.widened(weights(o, ico, kh, kw, icp, i, pair))
                 value = image(n, c, y, x, icp, pair)
-            return fast.from_bf16(value) * fast.from_bf16(weights(o, ico, kh, kw, icp, i, pair))
+            return self.widened(value) * self.widened(weights(o, ico, kh, kw, icp, i, pair))
 
         dims = (s.n, -(-s.oc // ob), 1, self._cols(), ob)
         return te.compute(dims, lambda *p: te.sum(product(*p), axis=axes), name="acc")
@@ -179,7 +229,10 @@ class _Builder(ConvBuilder):
     def schedule_accumulation(self, sch: Any, acc: Any) -> None:
         *_, col, lane, ico, kh, kw, icp, pair = sch.get_loops(acc)
         taps = kw if self.shape.kw > 1 else None
-        dot.accumulate(sch, acc, (ico, kh, kw, icp), col, lane, pair, unrolled=taps, packed=self._packed)
+        dot.accumulate(
+            sch, acc, (ico, kh, kw, icp), col, lane, pair, unrolled=taps, packed=self._packed,
+            instruction=self.instruction,
+        )  # fmt: skip
 
 
 _AXES = ("ico", "kh", "kw", "icp", "pair")

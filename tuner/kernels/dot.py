@@ -9,8 +9,8 @@ there: operands go through as 32-bit integers, a pair each, into a function that
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -51,22 +51,37 @@ def even(shape: ConvShape, knobs: Knobs) -> bool:
     return -(-shape.oh * shape.ow // knobs["reg_n"]) % knobs["rows"] == 0
 
 
+@dataclass(frozen=True)
+class Instruction:
+    """One that adds products of a few numbers side by side to each of 16 sums."""
+
+    source: str  # text for LLVM
+    registered: Callable[[bool], str]  # whether the first operand is packed into words -> name of the tensor intrinsic
+
+
+def place(sch: Any, outermost: Any, lane: Any, instruction: Instruction, *, packed: bool = False) -> None:
+    """Replace loops ``lane`` (16 sums) and the one inside it (numbers side by side) by an instruction.
+
+    ``outermost``: a loop around all of it, to which the text for LLVM is tied.
+    """
+    sch.tensorize(lane, instruction.registered(packed))
+    sch.annotate(outermost, "pragma_import_llvm", instruction.source)
+
+
 def dot_pairs(sch: Any, outermost: Any, lane: Any, *, packed: bool = False) -> None:
-    """Replace loops ``lane`` (16 sums) and the one inside it (a pair) by the instruction.
+    """``place`` the instruction for pairs of bfloat16.
 
     The loops' block adds widened(a[pair]) * widened(b[lane, pair]) to sums in scope "local"; where a's pairs are
-    ``packed``, ``half(a[0], pair) * widened(b[lane, pair])``. ``outermost``: a loop around all of it, to which the text
-    for LLVM is tied.
+    ``packed``, ``half(a[0], pair) * widened(b[lane, pair])``.
     """
-    sch.tensorize(lane, _registered(packed))
-    sch.annotate(outermost, "pragma_import_llvm", SOURCE)
+    place(sch, outermost, lane, PAIRS, packed=packed)
 
 
 def accumulate(
     sch: Any, acc: Any, reductions: Sequence[Any], col: Any, lane: Any, pair: Any, *, unrolled: Any = None,
-    packed: bool = False,
+    packed: bool = False, instruction: Instruction | None = None,
 ) -> None:  # fmt: skip
-    """Sums of a register tile, columns x vectors, by the instruction.
+    """Sums of a register tile, columns x vectors, by an ``instruction``; if none is given, that for pairs of bfloat16.
 
     ``reductions``: loops over what is summed, outermost first; ``unrolled``: one of them that is to be no loop.
     """
@@ -81,7 +96,7 @@ def accumulate(
     for loop in (init_col, init_vector):
         sch.unroll(loop)
     sch.vectorize(init_lane)
-    dot_pairs(sch, sch.get_loops("out")[0], sch.get_loops("acc_update")[-2], packed=packed)
+    place(sch, sch.get_loops("out")[0], sch.get_loops("acc_update")[-2], instruction or PAIRS, packed=packed)
 
 
 def pair_weights(body: Body, name: str, shape: Sequence[int], pack: Pack) -> te.Tensor:
@@ -151,3 +166,6 @@ def _registered(packed: bool) -> str:
     name = "fusetune_dot_bf16_packed" if packed else "fusetune_dot_bf16"
     TensorIntrin.register(name, meaning, instruction, override=True)
     return name
+
+
+PAIRS = Instruction(SOURCE, _registered)

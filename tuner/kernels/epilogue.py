@@ -129,7 +129,8 @@ class Body:
     def constant(self, name: str, shape: Sequence[int], pack: Pack, dtype: str = "") -> te.Tensor:
         """A constant as this kernel wants it: ``pack`` turns the logical array into ``shape``.
 
-        ``dtype`` is what it is then; by default what it was.
+        ``dtype`` is what it is then; by default what it was. ``name`` may be one derived from another's
+        (``tuner.plan.layout.derived``).
         """
         if name not in self._constants:
             self.packs[name] = pack
@@ -193,6 +194,7 @@ class Body:
         out = self.workload.outputs[0]
         inputs = list(self.workload.inputs)
         constants = [n for n in self.workload.constants if n in self._constants]
+        constants += [n for n in self._constants if n not in self.workload.constants]  # derived ones
         tensors = [*(self.input(n).tensor for n in inputs), *(self._constants[n] for n in constants), output]
         args = (
             *(Arg(n, "input", _shape(self.input(n).tensor), str(self.input(n).tensor.dtype), self.input(n).layout)

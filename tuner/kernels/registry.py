@@ -11,6 +11,7 @@ from tuner.kernels.base import KernelTemplate, Layouts
 from tuner.kernels.conv2d import Conv2d, Conv2dBf16
 from tuner.kernels.conv2d_dot import Conv2dDot
 from tuner.kernels.conv2d_grouped_dot import Conv2dGroupedDot
+from tuner.kernels.conv2d_int8 import Conv2dInt8
 from tuner.kernels.conv2d_pool import Conv2dPool, Conv2dPoolBf16
 from tuner.kernels.conv2d_prologue import Conv2dPrologue, Conv2dPrologueDot
 from tuner.kernels.conv2d_rows import Conv2dRows
@@ -41,6 +42,7 @@ TEMPLATES: tuple[KernelTemplate, ...] = (
     Winograd(), Conv2dRows(),
     ConvChain(), InvertedResidual(), Conv2dPrologue(), Conv2dShuffle(),
     Conv2dBf16(), Conv2dPoolBf16(), DenseBf16(), Conv2dDot(), Conv2dPrologueDot(), Conv2dGroupedDot(),
+    Conv2dInt8(),
 )  # fmt: skip
 FALLBACK = Design()  # not asked with the others: it may take what they serve better in other layouts
 BY_NAME = {template.name: template for template in (*TEMPLATES, FALLBACK)}

@@ -22,9 +22,11 @@ from tuner.errors import CandidateError
 from tuner.graph.ir import Constant, Graph, Tensor
 from tuner.measure.operands import rounding_operands
 from tuner.measure.options import MeasureOptions
+from tuner.plan import int8
 from tuner.plan.bf16 import STEP, dotted_layers, rounded, weight_names
-from tuner.plan.layout import is_narrow
-from tuner.precision import BF16_DOT, FP32
+from tuner.plan.int8 import grid, quantised_layers
+from tuner.plan.layout import RANGE, derived, is_narrow
+from tuner.precision import BF16, BF16_DOT, FP32, INT8
 from tuner.types import Candidate
 
 _BLOCK = 1048573  # random numbers that are really drawn (4 MB); prime, so that repeats never line up with rows
@@ -99,7 +101,8 @@ def make_reference(
         to_onnx: (graph, arrays of its constants) -> onnx.ModelProto.
         threads: for ONNX Runtime.
         precision: of the kernels that are held against it. "bf16": weights that such kernels store so are rounded;
-            "bf16-dot": so is what they are multiplied with.
+            "bf16-dot": so is what they are multiplied with. "int8": both become what their integers stand for, on the
+            grid of the range that inputs were drawn with, which is kept as a constant.
         narrow: inputs that such kernels get as bfloat16; they are rounded.
 
     Raises:
@@ -110,19 +113,33 @@ def make_reference(
     folder.parent.mkdir(parents=True, exist_ok=True)
     building = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".new-"))
     try:
-        index = _layout([(t.name, t.shape, t.dtype) for t in types])
+        quantised = quantised_layers(workload) if precision == INT8 else []
+        ranges = {layer.inputs[0]: derived(layer.inputs[0], RANGE) for layer in quantised}
+        more = [(name, (2,), "float32") for name in ranges.values()]
+        index = _layout([*((t.name, t.shape, t.dtype) for t in types), *more])
         arrays = _map(building / "given.bin", index, "w+")
         rng = np.random.default_rng(seed)
         block = rng.standard_normal(_BLOCK, np.float32)
         for tensor in types:
             _draw(workload, tensor, arrays[tensor.name], rng, block)
-        if precision != FP32:
+        if precision in (BF16, BF16_DOT):
             for name in weight_names(workload):
                 arrays[name][...] = rounded(arrays[name])
         for name in narrow:
             arrays[name][...] = rounded(arrays[name])
-        operands = {x.outputs[0]: (0,) for x in dotted_layers(workload)} if precision == BF16_DOT else {}
-        outputs = _run(workload, arrays, lambda *given: rounding_operands(to_onnx(*given), operands), threads)
+        for name, place in ranges.items():
+            arrays[place][...] = arrays[name].min(), arrays[name].max()
+        grids = {name: grid(arrays[place]).tolist() for name, place in ranges.items()}
+        given = dict(arrays)
+        for layer in quantised:  # kernels make integers of the weights as drawn
+            given[layer.inputs[1]] = int8.quantised(arrays[layer.inputs[1]])
+        rounding = dotted_layers(workload) if precision == BF16_DOT else quantised
+        operands = {layer.outputs[0]: (0,) for layer in rounding}
+
+        def model(*of: Any) -> Any:
+            return rounding_operands(to_onnx(*of), operands, grids=grids)
+
+        outputs = _run(workload, given, model, threads)
         out_index = _layout([(n, a.shape, a.dtype.name) for n, a in outputs.items()])
         for name, array in _map(building / "outputs.bin", out_index, "w+").items():
             array[...] = outputs[name]

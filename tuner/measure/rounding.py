@@ -1,7 +1,8 @@
-"""What computing with bfloat16 costs a model in accuracy, before any kernel is built.
+"""What computing with bfloat16, or with 8-bit integers, costs a model in accuracy, before any kernel is built.
 
 Kernels in bf16 compute in float32 with rounded weights, those in bf16-dot round what they multiply these with as well,
-and images may lie in memory rounded. So does ONNX Runtime when it is given rounded weights and a model that rounds in
+and images may lie in memory rounded; kernels in int8 compute what float32 does with weights and images that integers
+stand for. So does ONNX Runtime when it is given rounded weights and a model that rounds in
 front of its layers: the error that a choice of layers makes is measured with it, in a process of its own, and layers
 are taken out of the choice, those with the largest effect first, until the error keeps within the job's limit. What
 the limit leaves after that goes to layers that read rounded images.
@@ -22,7 +23,10 @@ from tuner.graph.ir import Graph
 from tuner.measure.contest import Contestant, run_once
 from tuner.measure.contestants import Engine
 from tuner.measure.operands import rounding_operands
-from tuner.plan.bf16 import dotted_layers, rounded, weight_names, weights_of
+from tuner.measure.ranges import session_of
+from tuner.plan.bf16 import dotted_layers, rounded, weights_of
+from tuner.plan.int8 import grid, quantised, quantised_layers
+from tuner.plan.layout import RANGE, derived
 from tuner.plan.narrow import image_operands, narrow_tensors
 from tuner.search.lowering import computation
 
@@ -66,15 +70,16 @@ class RoundedModel(Engine):
 
     ``options["weights"]`` names them; an input besides the model's own, ``_CHOICE``, holds numbers in that list. Layers
     in ``options["operands"]`` (see ``rounding_operands``) round what they read where the input ``_SWITCH`` says so.
+    With ``options["grids"]`` all become what integers of 8 bits stand for, else bfloat16.
     """
 
     def load(self, inputs: Arrays) -> None:
         import onnx
-        import onnxruntime
 
         model = onnx.load(str(self.path))
-        names = list(self.options["weights"])
-        rounding_operands(model, self.options["operands"], _SWITCH)
+        names, grids = list(self.options["weights"]), self.options["grids"]
+        self._rounded = quantised if grids else rounded
+        rounding_operands(model, self.options["operands"], _SWITCH, grids)
         self._weights = {i.name: onnx.numpy_helper.to_array(i) for i in model.graph.initializer if i.name in names}
         others = [i for i in model.graph.initializer if i.name not in names]
         del model.graph.initializer[:]
@@ -83,17 +88,14 @@ class RoundedModel(Engine):
             array = self._weights[name]
             kind = onnx.helper.np_dtype_to_tensor_dtype(array.dtype)
             model.graph.input.append(onnx.helper.make_tensor_value_info(name, kind, array.shape))
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = self.threads
-        options.log_severity_level = 3
-        self._session = onnxruntime.InferenceSession(model.SerializeToString(), options, ["CPUExecutionProvider"])
+        self._session = session_of(model, self.threads)
         self._names = names
         self._used: tuple[frozenset[str], Arrays] = frozenset(), self._weights  # those rounded, all arrays
 
     def prepare(self, inputs: Arrays) -> Callable[[], Any]:
         chosen = frozenset(self._names[int(i)] for i in inputs[_CHOICE])
         if chosen != self._used[0]:
-            self._used = chosen, {n: rounded(a) if n in chosen else a for n, a in self._weights.items()}
+            self._used = chosen, {n: self._rounded(a) if n in chosen else a for n, a in self._weights.items()}
         fed = {n: a for n, a in inputs.items() if n != _CHOICE} | dict(self._used[1])
         return lambda: self._session.run(None, fed)
 
@@ -103,7 +105,7 @@ class RoundedModel(Engine):
 
 def choose_layers(
     graph: Graph, weights: Arrays, inputs: Sequence[Arrays], limit: float, threads: int, folder: Path,
-    *, operands: bool = False,
+    *, operands: bool = False, ranges: Arrays | None = None,
 ) -> Rounding:  # fmt: skip
     """Which layers' weights may be rounded so that the model keeps ``limit``.
 
@@ -113,14 +115,16 @@ def choose_layers(
         limit: on max|y-ref| / max|ref| of the whole model against float32.
         folder: for the model as a file.
         operands: convolutions round what they multiply with their weights, too, and images may be stored rounded.
+        ranges: of images (see ``tuner.measure.ranges``): the model is to compute in int8, and no image is stored so.
 
     Raises CandidateError (``contestant-failed``) when ONNX Runtime cannot run the model.
     """
-    if not any(weights_of(graph, layer) is not None for layer in graph.layers):
+    lowering = _bf16(graph, operands=operands) if ranges is None else _int8(graph, ranges)
+    if not lowering.layers:
         return Rounding(SHARE * limit, 0.0, 0.0, {}, frozenset(), ())
-    with _Runs(graph, weights, threads, folder, operands=operands) as runs:
+    with _Runs(graph, weights, threads, folder, lowering) as runs:
         found = _weights(runs, inputs, SHARE * limit)
-        return _images(runs, inputs, found) if operands else found
+        return _images(runs, inputs, found) if operands and ranges is None else found
 
 
 def _weights(runs: _Runs, inputs: Sequence[Arrays], allowed: float) -> Rounding:
@@ -199,17 +203,40 @@ def grouped(graph: Graph, layers: Collection[str]) -> dict[str, list[str]]:
     return found
 
 
+@dataclass(frozen=True)
+class _Lowering:
+    """What of a model may be rounded, and to what."""
+
+    layers: frozenset[str]  # that round their weights
+    dotted: Collection[str]  # those of them that round what they multiply these with, the first operand
+    places: Mapping[str, Sequence[int]]  # layer -> operands that it may round
+    grids: Mapping[str, Sequence[float]]  # in int8, of operands; else none
+
+
+def _bf16(graph: Graph, *, operands: bool) -> _Lowering:
+    layers = frozenset(x.id for x in graph.layers if weights_of(graph, x) is not None)
+    dotted = {x.id: (0,) for x in dotted_layers(graph)} if operands else {}
+    return _Lowering(layers, dotted, {**image_operands(graph), **dotted} if operands else {}, {})
+
+
+def _int8(graph: Graph, ranges: Arrays) -> _Lowering:
+    layers = quantised_layers(graph)
+    grids = {x.inputs[0]: grid(ranges[derived(x.inputs[0], RANGE)]).tolist() for x in layers}
+    found = {x.id: (0,) for x in layers}
+    return _Lowering(frozenset(found), found, found, grids)
+
+
 class _Runs:
     """The model as a file, and errors of choices of computations."""
 
     def __init__(
-        self, graph: Graph, weights: Arrays, threads: int, folder: Path, *, operands: bool
+        self, graph: Graph, weights: Arrays, threads: int, folder: Path, lowering: _Lowering
     ) -> None:  # fmt: skip
         self.graph, self._weights, self._threads, self._path = graph, weights, threads, folder / "rounding.onnx"
-        self.weighty = grouped(graph, {x.id for x in graph.layers if weights_of(graph, x) is not None})
-        self._names = weight_names(graph)
-        self._dotted = {x.id: (0,) for x in dotted_layers(graph)} if operands else {}
-        self._places = {**image_operands(graph), **self._dotted} if operands else {}  # layer -> operands that it rounds
+        self.weighty = grouped(graph, lowering.layers)
+        names = ((weights_of(graph, x), x.id) for x in graph.layers)
+        self._names = list(dict.fromkeys(c.name for c, i in names if c is not None and i in lowering.layers))
+        self._lowering, self._dotted, self._places = lowering, lowering.dotted, lowering.places
         self._computation = {i: computation(graph, graph.by_id[i]) for i in self._places}
 
     def __enter__(self) -> _Runs:
@@ -228,7 +255,7 @@ class _Runs:
         fed = [{**one, **switch} for switch in switches for one in inputs]
         kind = f"{RoundedModel.__module__}:{RoundedModel.__name__}"
         operands = {self.graph.by_id[i].outputs[0]: list(places) for i, places in self._places.items()}
-        options = {"weights": self._names, "operands": operands}
+        options = {"weights": self._names, "operands": operands, "grids": dict(self._lowering.grids)}
         model = Contestant("ONNX Runtime with rounded weights", kind, self._path, options)
         found = run_once(model, fed, self._threads)
         each = len(inputs)

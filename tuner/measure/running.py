@@ -26,7 +26,7 @@ from tuner.measure.options import MeasureOptions
 from tuner.measure.reference import Reference, load_reference, max_rel_error, unrounded_error
 from tuner.measure.timing import LoadMeter, Sample, Wanted, calls_per_sample, kept, take
 from tuner.plan import bf16
-from tuner.plan.layout import is_narrow, physical_shape, to_logical, to_physical
+from tuner.plan.layout import is_narrow, physical_shape, source_of, to_logical, to_physical
 from tuner.types import Device
 
 _SETS = 3  # of inputs and outputs: a model reads what was just written, into memory used shortly before that
@@ -136,9 +136,8 @@ class _Measurer:
         names = [a.name for a in binary.args if a.role == "constant"]
 
         def packed() -> list[np.ndarray]:
-            arrays = [
-                binary.packs[n](reference.constants[n]) if n in binary.packs else reference.constants[n] for n in names
-            ]
+            given = [reference.constants[source_of(n, reference.constants)] for n in names]
+            arrays = [binary.packs[n](a) if n in binary.packs else a for n, a in zip(names, given, strict=True)]
             for arg, array in zip((a for a in binary.args if a.role == "constant"), arrays, strict=True):
                 _check(arg, array)
             return arrays

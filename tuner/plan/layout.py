@@ -8,7 +8,7 @@ last channel block padded with zeros (or with whatever the activation makes of z
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -16,11 +16,13 @@ from typing import Any
 import numpy as np
 
 from tuner.errors import UserError
-from tuner.plan import bf16
+from tuner.plan import bf16, int8
 from tuner.plan.winograd import transform_weights
 
 PLAIN = "plain"
 _NARROW = "-bf16"  # behind the names of layouts of rounded numbers
+_OF = "#"  # in names of constants that are made of others
+RANGE = "range"  # of a tensor's numbers: (low, high), float32
 _BLOCKED = re.compile(rf"NCHW(\d+)c({_NARROW})?")
 
 
@@ -100,14 +102,38 @@ def to_logical(array: np.ndarray, layout: str, shape: tuple[int, ...]) -> np.nda
     return bf16.widened(logical) if is_narrow(layout) else logical
 
 
+_INT8: Mapping[str, Callable[[np.ndarray], np.ndarray]] = {
+    "int8": int8.codes, "int8-scales": int8.scales, "int8-sums": int8.sums, "int8-grid": int8.grid
+}  # fmt: skip
+
+
+def derived(name: str, what: str) -> str:
+    """Name of what is made of a constant, or of what is known of a tensor's numbers (its "range")."""
+    return f"{name}{_OF}{what}"
+
+
+def source_of(constant: str, constants: Collection[str], names: Mapping[str, str] | None = None) -> str:
+    """Name of the array that a kernel's constant is packed from: of a weight, or of a tensor's range.
+
+    Args:
+        constants: of the workload.
+        names: what the workload's names stand for in a model; by default themselves.
+    """
+    name = constant.partition(_OF)[0]
+    real = name if names is None else names[name]
+    return real if name in constants else derived(real, RANGE)
+
+
 @dataclass(frozen=True)
 class Pack:
     """How a constant is laid out for one kernel: numpy steps as data, applied once at build time.
 
     Each step is ("pad", widths) | ("reshape", shape) | ("transpose", axes) | ("take", axis, indices) | ("gather",
-    indices, shape) | ("winograd", m[, stride]) | ("bf16",), where gather reads the flat array at ``indices`` and writes
-    zero where the index is -1, winograd transforms weights for output tiles of m x m, and bf16 rounds to bfloat16 and
-    keeps its bits as uint16.
+    indices, shape) | ("winograd", m[, stride]) | ("bf16",) | ("int8",) | ("int8-scales",) | ("int8-sums",) |
+    ("int8-grid",), where gather reads the flat array at ``indices`` and writes zero where the index is -1, winograd
+    transforms weights for output tiles of m x m, and bf16 rounds to bfloat16 and keeps its bits as uint16. Of weights
+    of a convolution int8 makes 8-bit integers, int8-scales and int8-sums what they are multiples of and their sums, by
+    output channel; int8-grid makes of a tensor's range (low, high) the numbers that ``tuner.plan.int8.grid`` gives.
     """
 
     steps: tuple[tuple[Any, ...], ...] = ()
@@ -129,6 +155,8 @@ class Pack:
                 array = transform_weights(array, *args)
             elif name == "bf16":
                 array = bf16.stored(array)
+            elif name in _INT8:
+                array = _INT8[name](array)
             else:
                 raise UserError(f"Unknown packing step {name!r}.", code="bad-pack")
         return np.ascontiguousarray(array)

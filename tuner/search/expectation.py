@@ -45,12 +45,12 @@ class ConvFacts:
     bordered: bool = False  # zeros around the image
     flat: bool = False  # its pixels are tiled as one long row; see ConvShape.flat
     prepared: float = 0.0  # bytes of the image that are copied before all tasks
-    pairs: bool = False  # products of bfloat16, two at a time
+    each: int = 1  # products that one instruction adds to a sum: two of bfloat16, four of 8-bit integers
 
     @property
     def bytes(self) -> float:
         """Of each operand of a product."""
-        return 2.0 if self.pairs else 4.0
+        return 4.0 / self.each
 
     @property
     def image(self) -> float:

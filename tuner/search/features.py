@@ -19,7 +19,7 @@ from tuner.kernels.base import Space
 from tuner.kernels.conv_shape import ConvShape
 from tuner.plan.layout import PLAIN, element_bytes, is_narrow
 from tuner.plan.plan import DESIGN
-from tuner.precision import BF16_DOT, precision_of
+from tuner.precision import BF16_DOT, INT8, precision_of
 from tuner.search.chain import ChainFacts, TrioFacts
 from tuner.search.designed import DesignFacts
 from tuner.search.expectation import COUNTED, ConvFacts, conv_terms, peak, seconds_of
@@ -29,9 +29,10 @@ TEMPLATES = ("conv2d", "conv2d_pool", "depthwise", "dense", "matmul", "pool", "e
              "lrn", "softmax", "winograd", "layer_norm", "gather", "transpose", "conv_chain", "conv2d_bf16",
              "conv2d_pool_bf16", "dense_bf16", "conv2d_dot",
              "conv2d_prologue_dot", "conv2d_grouped_dot", "inverted_residual", "conv2d_shuffle",
-             "conv2d_rows", "design")  # fmt: skip
+             "conv2d_rows", "design", "conv2d_int8")  # fmt: skip
 KNOBS = ("oc_t", "reg_n", "reg_m", "rows", "order", "stream", "unroll", "m", "bh", "bw", "scheme", "parts", "oc_a",
          "reg_a", "oc_b", "reg_b", "oc_c", "reg_c", "space")  # fmt: skip
+_TOGETHER = {BF16_DOT: 2, INT8: 4}  # products that one instruction adds to a sum
 _BY_ROWS = ("conv2d_pool", "conv2d_rows")  # templates whose tasks are rows of the image
 _CHAINS: Mapping[str, Callable[[Graph, Device], ChainFacts | TrioFacts | None]] = {
     "conv_chain": ChainFacts.of, "inverted_residual": TrioFacts.of,
@@ -180,15 +181,16 @@ def _conv_facts(workload: Graph, template: str, layouts: Mapping[str, str]) -> C
     conv = _conv(workload)
     if conv is None:
         return None
-    pairs = precision_of(template) == BF16_DOT
+    each = _TOGETHER.get(precision_of(template), 1)
     s = replace(ConvShape.of(workload, conv), rows_kept=template.startswith(_BY_ROWS))
     layout = layouts.get(conv.inputs[0], PLAIN)
-    lies = conv.inputs[0] not in workload.inputs or (s.in_place and is_narrow(layout))  # nothing is copied beforehand
+    stored = each == _TOGETHER[BF16_DOT] and is_narrow(layout)
+    lies = conv.inputs[0] not in workload.inputs or (s.in_place and stored)  # nothing is copied beforehand
     rounded = 0.0 if lies else float(element_bytes(layout) * s.n * s.ic * s.h * s.w)
     return ConvFacts(
         ic=s.ic / s.groups, h=s.h, w=s.w, oc=s.oc, oh=s.oh, ow=s.ow, kh=s.kh, kw=s.kw, stride=s.stride[0],
         groups=s.groups, bordered=any(s.pads), flat=s.flat,
-        prepared=rounded if pairs else float(s.copied), pairs=pairs,
+        prepared=rounded if each > 1 else float(s.copied), each=each,
     )  # fmt: skip
 
 

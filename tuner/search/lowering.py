@@ -1,4 +1,4 @@
-"""Which blocks of a job in bf16 may store their weights so, and which begin that way before anything is measured."""
+"""Which blocks of a job in bf16 or int8 may compute so, and which begin that way before anything is measured."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tuner.plan import layout
 from tuner.plan.bf16 import weights_of
 from tuner.plan.plan import Plan
 from tuner.plan.workload import workload_of
-from tuner.precision import BF16, DOTTED, FP32, LOWERED, allowed_in, precision_of
+from tuner.precision import BF16, FP32, INT8, LOWERED, allowed_in, precision_of, twins_of
 
 FEW = 16  # results per output channel up to which streaming the weights decides how long a layer takes
 
@@ -23,7 +23,7 @@ def computation(graph: Graph, layer: Layer) -> str:
 
 
 def precision_for(workload: Graph, precision: str, exact: Collection[str]) -> str:
-    """What a block of a job in ``precision`` may use; ``exact``: computations whose weights stay float32."""
+    """What a block of a job in ``precision`` may use; ``exact``: computations that stay in float32."""
     if precision == FP32 or not exact:
         return precision
     weighty = (x for x in workload.layers if weights_of(workload, x) is not None)
@@ -50,7 +50,7 @@ def twin(workload: Graph, planned: str, served: Collection[str]) -> str | None:
     """The template that a block begins with until anything is measured, where one that rounds is faster at sight.
 
     ``planned``: its template in float32; ``served``: those that may be used. Products of bfloat16 take half the time
-    everywhere; weights that are widened before use pay where streaming them decides.
+    everywhere, and of 8-bit integers a quarter; weights that are widened before use pay where streaming them decides.
     """
     if dotted := _dotted(planned, served):
         return dotted
@@ -58,8 +58,8 @@ def twin(workload: Graph, planned: str, served: Collection[str]) -> str | None:
 
 
 def _dotted(planned: str, served: Collection[str]) -> str | None:
-    """A template's twin that multiplies bfloat16, of those that may be used."""
-    return next((name for name in DOTTED.get(planned, ()) if name in served), None)
+    """A template's twin that multiplies numbers of fewer bits, of those that may be used."""
+    return next((name for name in twins_of(planned) if name in served), None)
 
 
 def widened(plan: Plan) -> Plan:
@@ -82,8 +82,10 @@ def check_plan(plan: Plan, precision: str) -> None:
             )  # fmt: skip
     for block in plan.blocks:
         if precision_of(block.template) not in allowed_in(precision):
+            needed = INT8 if precision_of(block.template) == INT8 else BF16
+            what = "8-bit integers" if needed == INT8 else "bfloat16"
             raise UserError(
-                f"The plan rounds weights of block {'+'.join(block.layers)} to bfloat16 "
+                f"The plan rounds weights of block {'+'.join(block.layers)} to {what} "
                 f"(template {block.template}), and the job is in {precision}.",
-                code="bad-plan", hint=f"Ask for --precision {BF16}, or change the template.",
+                code="bad-plan", hint=f"Ask for --precision {needed}, or change the template.",
             )  # fmt: skip

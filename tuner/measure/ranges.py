@@ -11,37 +11,39 @@ import numpy as np
 from tuner.graph.ir import Graph
 from tuner.measure.contest import Contestant, run_once
 from tuner.measure.contestants import Engine
-from tuner.plan.int8 import grid, on_grid, quantised_layers
+from tuner.plan.int8 import quantised_layers
 from tuner.plan.layout import RANGE, derived
 
-SHARES = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3)  # of a range, to which outliers may be cut
+_ENDS = {"ReduceMin": "low", "ReduceMax": "high"}
 
 Arrays = Mapping[str, np.ndarray]
 
 
 class RangedModel(Engine):
-    """ONNX Runtime on a model whose outputs are, instead, the best range (low, high) of each of some tensors.
+    """ONNX Runtime on a model whose outputs are, instead, the lowest and the highest number of some of its tensors.
 
-    ``options["tensors"]`` names them. Of the ranges that are a tensor's own or a share of it, the best is that on whose
-    grid of 255 steps the tensor has the least mean squared error.
+    ``options["tensors"]`` names them. Outputs are by tensor, ``[2]`` float32.
     """
 
     def load(self, inputs: Arrays) -> None:
         import onnx
+        from onnx import helper
 
         model = onnx.load(str(self.path))
-        kind = onnx.TensorProto.FLOAT
         del model.graph.output[:]
-        for name in self.options["tensors"]:
-            model.graph.output.append(onnx.helper.make_tensor_value_info(name, kind, None))
+        for number, name in enumerate(self.options["tensors"]):
+            for op, end in _ENDS.items():
+                made = f"fusetune.{end}.{number}"
+                model.graph.node.append(helper.make_node(op, [name], [made], keepdims=0))
+                model.graph.output.append(helper.make_tensor_value_info(made, onnx.TensorProto.FLOAT, []))
         self._session = session_of(model, self.threads)
 
     def prepare(self, inputs: Arrays) -> Callable[[], Any]:
         return lambda: self._session.run(None, dict(inputs))
 
     def outputs(self, result: Any) -> dict[str, np.ndarray]:
-        tensors = zip(self._session.get_outputs(), result, strict=True)
-        return {output.name: best_range(array) for output, array in tensors}
+        ends = np.asarray(result, np.float32).reshape(-1, 2)
+        return dict(zip(self.options["tensors"], ends, strict=True))
 
 
 def session_of(model: Any, threads: int) -> Any:
@@ -54,25 +56,12 @@ def session_of(model: Any, threads: int) -> Any:
     return onnxruntime.InferenceSession(model.SerializeToString(), options, ["CPUExecutionProvider"])
 
 
-def best_range(array: np.ndarray) -> np.ndarray:
-    """``(low, high)`` float32 of the grid in int8 on which the array's mean squared error is least."""
-    own = np.asarray([min(0.0, float(array.min())), max(0.0, float(array.max()))], np.float32)
-    if not np.isfinite(own).all():
-        return own
-
-    def error(limits: np.ndarray) -> float:
-        off = (on_grid(array, grid(limits)) - array).reshape(-1)
-        return float(off @ off)
-
-    return min((own * np.float32(share) for share in SHARES), key=error)
-
-
 def image_ranges(
     graph: Graph, weights: Arrays, inputs: Sequence[Arrays], threads: int, folder: Path
 ) -> dict[str, np.ndarray]:  # fmt: skip
     """Ranges of all images that convolutions in int8 may read, as ``derived(tensor, RANGE)`` -> float32 (low, high).
 
-    Of several sets of inputs the widest counts.
+    Over all sets of inputs.
 
     Args:
         graph, weights: the cleaned model.
@@ -93,5 +82,5 @@ def image_ranges(
     finally:
         for each in path.parent.glob(f"{path.name}*"):
             each.unlink()
-    lows, highs = ({n: pick(each[n][k] for each in found) for n in tensors} for k, pick in ((0, min), (1, max)))
-    return {derived(n, RANGE): np.asarray([lows[n], highs[n]], np.float32) for n in tensors}
+    ends = {n: np.asarray([each[n] for each in found]) for n in tensors}
+    return {derived(n, RANGE): np.asarray([e[:, 0].min(), e[:, 1].max()], np.float32) for n, e in ends.items()}

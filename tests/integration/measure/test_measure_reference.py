@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 import os
 from pathlib import Path
 
@@ -20,7 +21,9 @@ from tuner.measure.reference import (
     reference_name,
     unrounded_error,
 )
-from tuner.plan.bf16 import rounded
+from tuner.plan import int8
+from tuner.plan.bf16 import OPSET, rounded
+from tuner.plan.layout import RANGE, derived
 
 pytestmark = pytest.mark.alone
 
@@ -67,6 +70,23 @@ def test_in_bf16_the_reference_is_of_rounded_weights(tmp_path: Path, channels: i
     assert np.array_equal(lowered.inputs["i0"], exact.inputs["i0"])
     assert np.array_equal(lowered.constants["c0"], rounded(exact.constants["c0"]))
     assert 1e-4 < max_rel_error(lowered.outputs["t0"], exact.outputs["t0"]) < 2e-2
+
+
+@pytest.mark.parametrize("channels", [4, 192])
+def test_in_int8_the_reference_is_of_what_integers_stand_for(tmp_path: Path, channels: int) -> None:
+    made = replace(conv(channels), opset=OPSET)
+    exact = make_reference(made, 0, tmp_path / "a", to_onnx)
+    found = make_reference(made, 0, tmp_path / "b", to_onnx, precision="int8")
+    image, weights = exact.inputs["i0"], exact.constants["c0"]
+    assert np.array_equal(found.inputs["i0"], image) and np.array_equal(found.constants["c0"], weights)
+    limits = found.constants[derived("i0", RANGE)]
+    assert limits.tolist() == [image.min(), image.max()] and derived("i0", RANGE) not in found.inputs
+    windows = np.lib.stride_tricks.sliding_window_view(
+        int8.on_grid(image, int8.grid(limits))[0].astype(np.float64), (3, 3), axis=(1, 2)
+    )
+    truth = np.einsum("chwij,ocij->ohw", windows, int8.quantised(weights).astype(np.float64), optimize=True)[None]
+    assert max_rel_error(found.outputs["t0"], truth) < 1e-5
+    assert 1e-3 < max_rel_error(found.outputs["t0"], exact.outputs["t0"]) < 5e-2
 
 
 def test_inputs_that_kernels_get_rounded_are_rounded(tmp_path: Path) -> None:

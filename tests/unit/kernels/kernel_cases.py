@@ -17,10 +17,13 @@ from tuner.kernels.base import Kernel, KernelTemplate
 from tuner.kernels.registry import BY_NAME
 from tuner.measure.device import cpu_features
 from tuner.measure.reference import max_rel_error, unrounded_error
+from tuner.plan import int8
 from tuner.plan.bf16 import dotted_layers, rounded, stored, weight_names, widened
-from tuner.plan.layout import PLAIN, block_of, blocked, is_narrow, to_logical, to_physical
+from tuner.plan.layout import (
+    PLAIN, RANGE, block_of, blocked, derived, is_narrow, source_of, to_logical, to_physical,
+)  # fmt: skip
 from tuner.plan.workload import workload_of
-from tuner.precision import BF16_DOT, DOT_FEATURE, FP32, precision_of
+from tuner.precision import BF16, BF16_DOT, DOT_FEATURE, INT8, INT8_FEATURE, precision_of
 from tuner.types import Device
 
 TOLERANCE = 1e-5  # max|y - ref| / max|ref| in float32
@@ -35,17 +38,21 @@ def device(lanes: int, registers: int, mcpu: str) -> Device:
 
 DEVICES = {"v2": device(4, 16, "x86-64-v2"), "v3": device(8, 16, "x86-64-v3"), "v4": device(16, 32, "x86-64-v4")}
 DOT = {"dot": replace(device(16, 32, "cooperlake"), features=(DOT_FEATURE,))}  # it multiplies bfloat16
+VNNI = {"vnni": replace(device(16, 32, "cascadelake"), features=(INT8_FEATURE,))}  # 8-bit integers
 
 
 def machines_of(template: str) -> dict[str, Device]:
     """By name, those that a template is tested on."""
-    return DOT if precision_of(template) == BF16_DOT else DEVICES
+    return {BF16_DOT: DOT, INT8: VNNI}.get(precision_of(template), DEVICES)
 
 
 def runs_here(machine: Device) -> bool:
     """Whether this processor executes the machine's code."""
     wide = {"avx512f", "avx512bw", "avx512dq", "avx512vl"}
-    needed = {"x86-64-v2": set(), "x86-64-v3": {"avx2", "fma"}, "x86-64-v4": wide, "cooperlake": {*wide, DOT_FEATURE}}
+    needed = {
+        "x86-64-v2": set(), "x86-64-v3": {"avx2", "fma"}, "x86-64-v4": wide, "cooperlake": {*wide, DOT_FEATURE},
+        "cascadelake": {*wide, INT8_FEATURE},
+    }  # fmt: skip
     return needed[machine.mcpu] <= set(cpu_features())
 
 
@@ -634,7 +641,7 @@ GENERATORS: Mapping[str, Callable[[np.random.Generator, Device], Case]] = {
     "conv_chain": conv_chain_case, "inverted_residual": accepted("inverted_residual", inverted_residual_case),
     "layer_norm": layer_norm_case, "gather": gather_case, "transpose": transpose_case,
     "conv2d_bf16": not_depthwise(conv2d_case), "conv2d_pool_bf16": conv2d_pool_case, "dense_bf16": dense_case,
-    "conv2d_dot": accepted("conv2d_dot", conv2d_case), "slice": slice_case, "conv2d_prologue": conv2d_prologue_case,
+    "conv2d_dot": accepted("conv2d_dot", conv2d_case), "conv2d_int8": accepted("conv2d_int8", conv2d_case), "slice": slice_case, "conv2d_prologue": conv2d_prologue_case,
     "conv2d_prologue_dot": conv2d_prologue_case,
     "conv2d_grouped_dot": accepted("conv2d_grouped_dot", conv2d_grouped_case),
     "conv2d_rows": accepted("conv2d_rows", conv2d_case),
@@ -684,7 +691,7 @@ def call(kernel: Kernel, function: Any, case: Case, inputs: Mapping[str, np.ndar
         if arg.role == "input":
             array = inputs[arg.name]
         elif arg.role == "constant":
-            raw = case.values[arg.name]
+            raw = given(case, source_of(arg.name, case.workload.constants))
             array = kernel.packs[arg.name](raw) if arg.name in kernel.packs else raw
         else:
             array = np.full(arg.shape, np.nan, np.float32)
@@ -696,14 +703,39 @@ def call(kernel: Kernel, function: Any, case: Case, inputs: Mapping[str, np.ndar
     return buffers[-1].numpy()
 
 
+def given(case: Case, source: str) -> np.ndarray:
+    """What a kernel's constant is made of: a constant's numbers, or the range of an input's."""
+    if source in case.workload.constants:
+        return case.values[source]
+    numbers = next(array for name, array in case.values.items() if derived(name, RANGE) == source)
+    return np.array([numbers.min(), numbers.max()], np.float32)
+
+
 def meant(case: Case, precision: str) -> dict[str, np.ndarray]:
     """The numbers that kernels in this precision compute with: in bf16, weights rounded to the nearest.
 
-    And images that are stored so.
+    And images that are stored so. In int8, weights that integers stand for.
     """
-    lowered = weight_names(case.workload) if precision != FP32 else []
+    lowered = weight_names(case.workload) if precision in {BF16, BF16_DOT} else []
     lowered += [name for name in case.workload.inputs if is_narrow(case.layouts[name])]
-    return {**case.values, **{n: rounded(case.values[n]) for n in lowered}}
+    quantised = [x.inputs[1] for x in int8.quantised_layers(case.workload)] if precision == INT8 else []
+    return {
+        **case.values, **{n: rounded(case.values[n]) for n in lowered},
+        **{n: int8.quantised(case.values[n]) for n in quantised},
+    }  # fmt: skip
+
+
+def rounding(case: Case, precision: str) -> dict[str, Callable[[np.ndarray], np.ndarray]]:
+    """Layers whose images kernels in this precision round, and how."""
+
+    def on_grid(image: str) -> Callable[[np.ndarray], np.ndarray]:
+        numbers = int8.grid(given(case, derived(image, RANGE)))
+        return lambda a: int8.on_grid(a.astype(np.float32), numbers).astype(np.float64)
+
+    if precision == INT8:
+        return {x.id: on_grid(x.inputs[0]) for x in int8.quantised_layers(case.workload)}
+    dotted = dotted_layers(case.workload) if precision == BF16_DOT else []
+    return {x.id: lambda a: rounded(a.astype(np.float32)).astype(np.float64) for x in dotted}
 
 
 def check(maker: KernelTemplate, case: Case, machine: Device, *, extra: int = 2) -> None:
@@ -724,9 +756,7 @@ def check(maker: KernelTemplate, case: Case, machine: Device, *, extra: int = 2)
     with tvm.target.Target(machine.target()) as target:
         library = tvm.compile(tvm.IRModule(functions), target=target)
     inputs = physical_inputs(case)
-    dotted = dotted_layers(case.workload) if maker.precision == BF16_DOT else []
-    operands = {x.id: lambda a: rounded(a.astype(np.float32)).astype(np.float64) for x in dotted}
-    expected = reference.run(case.workload, meant(case, maker.precision), operands)
+    expected = reference.run(case.workload, meant(case, maker.precision), rounding(case, maker.precision))
     out = case.workload.outputs[0]
     for i, (kernel, (knobs, cores)) in enumerate(zip(kernels, chosen, strict=True)):
         held = call(kernel, library[f"k{i}"], case, inputs)

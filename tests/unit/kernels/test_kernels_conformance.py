@@ -8,7 +8,7 @@ import pytest
 from kernel_cases import GENERATORS, check, generate, machines_of, runs_here
 
 from tuner.kernels.registry import TEMPLATES, serving
-from tuner.precision import BF16
+from tuner.precision import PRECISIONS, allowed_in
 from tuner.types import Device
 
 SEEDS = 20
@@ -39,7 +39,9 @@ def test_every_template_that_accepts_a_case_is_asked(name: str) -> None:
         for seed in range(20):
             case = generate(name, machine, seed)
             accepting = [t for t in TEMPLATES if t.accepts(case.workload, case.layouts, machine)]
-            assert accepting == list(serving(case.workload, case.layouts, machine, BF16))
+            for precision in PRECISIONS:
+                allowed = [t for t in accepting if t.precision in allowed_in(precision)]
+                assert allowed == list(serving(case.workload, case.layouts, machine, precision))
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ from tuner.graph.ir import Constant, Graph, Layer, Tensor, freeze_attrs
 from tuner.kernels.dot import LANES
 from tuner.plan.bf16 import OPSET
 from tuner.plan.plan import Plan
-from tuner.precision import BF16, DOT_FEATURE, FP32, LOWERED, precision_of
+from tuner.precision import BF16, DOT_FEATURE, FP32, INT8, INT8_FEATURE, LOWERED, precision_of
 from tuner.search.fusion import greedy
 from tuner.search.lowering import computation
 from tuner.search.questions import Asked, answered, defaults, distinct, questions
@@ -88,6 +88,24 @@ def test_without_measurements_layers_bound_by_their_weights_are_in_bf16() -> Non
     assert next(answered(plan, found, tuple(LOWERED.values())).blocks).template == "dense"
     plan, found = asked(DENSE, FP32)
     assert next(defaults(plan, found).blocks).template == "dense"
+
+
+def test_jobs_in_int8_choose_between_integers_and_float32() -> None:
+    device = replace(DEVICE, lanes=LANES, features=(*DEVICE.features, DOT_FEATURE, INT8_FEATURE))
+    graph = replace(GRAPH, opset=OPSET)
+    plan = greedy(graph, device, max(CORES))
+    kernels = {}
+    for precision in (FP32, BF16, INT8):
+        found = questions(plan, graph, device, cores=CORES, precision=precision, seed=0, residency="cache")
+        kernels[precision] = {c.record_key: c.precision for c in candidates(found)}
+        begun = {b.template for b in defaults(plan, found).blocks if "conv" in b.template}
+        assert (begun == {"conv2d_int8"}) == (precision == INT8)
+    assert set(kernels[INT8].values()) == {FP32, INT8}
+    assert {k for k, p in kernels[INT8].items() if p == FP32} == kernels[FP32].keys()
+    assert not {k for k, p in kernels[INT8].items() if p == INT8} & kernels[BF16].keys()
+    exact = frozenset(computation(graph, x) for x in graph.layers)
+    found = questions(plan, graph, device, cores=CORES, precision=INT8, seed=0, residency="cache", exact=exact)
+    assert {c.precision for c in candidates(found)} == {FP32}
 
 
 def test_a_grouped_convolution_begins_with_products_of_bfloat16_whether_its_groups_fill_blocks_or_cut_through() -> None:

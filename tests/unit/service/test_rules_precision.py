@@ -13,19 +13,44 @@ from service.exports.facts import trust
 from service.rules import checked
 from service.web.repeat import _body
 from tuner.errors import UserError
-from tuner.types import JobSpec
+from tuner.gpu.precision import check_precision as check_on_gpu
+from tuner.gpu.spec import spec_of
+from tuner.types import Device, JobSpec
 
 REPORT = Path(__file__).parents[2] / "data" / "squeezenet_report.json"
 ROUNDING = {"allowed": 0.015, "error_of_all": 0.03, "error": 0.01, "effects": {"a": 0.028}, "kept_fp32": ["a", "b"]}
 
 
-def test_cpus_know_two_precisions_and_simulated_devices_one() -> None:
-    assert checked(JobSpec("ab", precision="bf16")).precision == "bf16"
-    for device, precision in (("cpu", "fp16"), ("cpu", "tf32"), ("cpu", "int2"), ("sim:mlu100", "bf16")):
+def test_cpus_know_three_precisions_and_simulated_devices_one() -> None:
+    for known in ("bf16", "int8"):
+        assert checked(JobSpec("ab", precision=known)).precision == known
+    for device, precision in (
+        ("cpu", "fp16"), ("cpu", "tf32"), ("cpu", "int2"), ("sim:mlu100", "bf16"), ("sim:mlu100", "int8"),
+    ):  # fmt: skip
         with pytest.raises(UserError) as refused:
             checked(JobSpec("ab", device=device, precision=precision))
         assert refused.value.code == "bad-precision" and "fp32" in str(refused.value.hint)
         assert ("build-only" in str(refused.value.hint)) == (precision in {"fp16", "tf32"})
+
+
+def test_int8_needs_a_cpu_with_the_instruction() -> None:
+    for features, able in (((), False), (("avx512_vnni",), True)):
+        device = Device("cpu", "cpu", "m", "m", features, 4, 16, 32, 1 << 15, 1 << 20, 1 << 23, 1 << 33)
+        for precision in ("fp32", "bf16"):
+            assert checked(JobSpec("ab", precision=precision), device).precision == precision
+        if able:
+            assert checked(JobSpec("ab", precision="int8"), device).accuracy == 5e-2
+            continue
+        with pytest.raises(UserError, match="avx512_vnni") as refused:
+            checked(JobSpec("ab", precision="int8"), device)
+        assert refused.value.code == "bad-precision" and "bf16" in str(refused.value.hint)
+
+
+def test_gpus_refuse_int8() -> None:
+    device = Device("gpu", "cuda", "m", "sm_90", (), 132, 32, 255, 1 << 15, 1 << 25, 1 << 25, 1 << 36)
+    with pytest.raises(UserError) as refused:
+        check_on_gpu("int8", spec_of(device))
+    assert refused.value.code == "bad-precision"
 
 
 def test_each_precision_has_its_usual_limit() -> None:

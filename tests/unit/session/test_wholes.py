@@ -1,4 +1,4 @@
-"""What a job in bf16 builds until it is exact enough: images in float32 first, then weights."""
+"""What a job in bf16 or int8 builds until it is exact enough: images in float32 first, then weights."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tuner.graph.ir import Graph
 from tuner.plan.layout import is_narrow
 from tuner.plan.narrow import image_operands, narrow_tensors
 from tuner.plan.plan import Plan
-from tuner.precision import BF16, DOT_FEATURE, FP32, ROUNDING
+from tuner.precision import BF16, DOT_FEATURE, FP32, INT8, INT8_FEATURE, ROUNDING
 from tuner.search.courses import Planned
 from tuner.search.fusion import greedy
 from tuner.search.questions import questions
@@ -28,7 +28,7 @@ from tuner.search.sidebyside import SideBySide
 from tuner.types import JobSpec
 from tuner.wholes import Wholes
 
-MACHINE = replace(DEVICE, lanes=16, registers=32, features=(DOT_FEATURE,))
+MACHINE = replace(DEVICE, lanes=16, registers=32, features=(DOT_FEATURE, INT8_FEATURE))
 GRAPH = replace(residual(), opset=20)
 
 
@@ -85,6 +85,14 @@ def test_a_default_plan_that_is_not_exact_enough_gives_up_images_and_then_weight
     made.build_default(begun())
     assert [kind(plan) for plan in built.plans] == kinds
     assert made.plans["default"] is built.plans[-1] and made.verified("default").passed
+
+
+@pytest.mark.parametrize(("inexact", "lowered"), [(0, [True]), (1, [True, False]), (9, [True, False, False])])
+def test_in_int8_convolutions_of_integers_are_given_up(inexact: int, lowered: list[bool]) -> None:
+    built = Built(inexact)
+    wholes(built, JobSpec("m", precision=INT8)).build_default(begun(INT8))
+    assert [kind(plan) for plan in built.plans] == [(False, each) for each in lowered]
+    assert {b.template for b in built.plans[0].blocks} & set(ROUNDING) == {"conv2d_int8"}
 
 
 def test_a_plan_found_does_the_same_and_is_not_built_twice() -> None:

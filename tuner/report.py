@@ -58,7 +58,7 @@ class Outcome:
     toolchain: str
     protocol: str
     blocks: Figures | None = None  # of the model of blocks, where other plans than the one begun with were searched
-    rounding: Rounding | None = None  # in bf16: what it costs, and which layers cannot afford it
+    rounding: Rounding | None = None  # in bf16 or int8: what it costs, and which layers cannot afford it
     left_out: Mapping[str, str] = field(default_factory=dict)  # baselines that were not built -> why
     beside: SideBySide | None = None  # the plan found with blocks side by side, where that should pay ...
     over_in_turn: Ratio | None = None  # ... and the latency of the plan found over that one's

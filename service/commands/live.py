@@ -13,7 +13,7 @@ from rich.table import Table
 
 from service.interval import interval_words
 from tuner import events
-from tuner.precision import BF16, BF16_DOT
+from tuner.precision import BF16, BF16_DOT, INT8
 from tuner.types import Budget
 
 HEAVIEST = 15  # blocks in the closing table
@@ -130,12 +130,16 @@ def _checked(report: Mapping[str, Any]) -> str:
 
 
 def _lowered(report: Mapping[str, Any]) -> str:
-    """What a job in bf16 computes so, and at what price."""
-    lowered, dotted = (sum(b["precision"] == name for b in report["blocks"]) for name in (BF16, BF16_DOT))
+    """What a job in bf16 or int8 computes so, and at what price."""
+    lowered, dotted, integer = (
+        sum(b["precision"] == name for b in report["blocks"]) for name in (BF16, BF16_DOT, INT8)
+    )
     kept, every = len(report["rounding"]["kept_fp32"]), report["rounding"]["error_of_all"]
     top1 = report["verification"]["top1"]
     text = f"Weights of {lowered} {'block is' if lowered == 1 else 'blocks are'} stored in bf16"
-    if dotted:
+    if report["precision"] == INT8:
+        text = f"{integer} {'block multiplies' if integer == 1 else 'blocks multiply'} 8-bit integers"
+    elif dotted:
         text = (
             f"{dotted} {'block multiplies' if dotted == 1 else 'blocks multiply'} bfloat16, weights of {lowered} more "
             "are stored so"

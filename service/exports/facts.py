@@ -11,7 +11,7 @@ from service.exports.drawing.boxes import Box, Network
 from service.exports.drawing.lines import Mark
 from service.interval import interval_words
 from service.web.units import error, ms, speedup
-from tuner.precision import BF16, BF16_DOT
+from tuner.precision import FP32
 from tuner.types import Purpose
 
 NAMES = {  # of the contestants, in the order in which they are compared
@@ -264,9 +264,9 @@ def trust(report: Mapping[str, Any]) -> list[tuple[str, str, str]]:
 
 
 def _lowered(report: Mapping[str, Any]) -> tuple[str, str, str]:
-    """What a job in bf16 computes so, and at what price."""
+    """What a job in bf16 or int8 computes so, and at what price."""
     rounding, blocks = report["rounding"], [b for b in report["blocks"] if b["template"] != "view"]
-    lowered = sum(b["precision"] in (BF16, BF16_DOT) for b in blocks)
+    lowered = sum(b["precision"] != FP32 for b in blocks)
     every, kept = rounding["error_of_all"], len(rounding["kept_fp32"])
     note = f"rounding all weights makes an error of {error(every)}" if every is not None else "no error can be told"
     if kept:
@@ -274,7 +274,7 @@ def _lowered(report: Mapping[str, Any]) -> tuple[str, str, str]:
     value = f"{lowered} of {len(blocks)} blocks"
     if stored := rounding.get("stored_bf16"):  # none in reports of earlier versions
         value += f", {stored} of {rounding['images']} images"
-    return "In bf16", value, note
+    return f"In {report['precision']}", value, note
 
 
 def time_spent(report: Mapping[str, Any]) -> list[tuple[str, float]]:

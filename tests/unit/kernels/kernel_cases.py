@@ -20,7 +20,15 @@ from tuner.measure.reference import max_rel_error, unrounded_error
 from tuner.plan import int8
 from tuner.plan.bf16 import dotted_layers, rounded, stored, weight_names, widened
 from tuner.plan.layout import (
-    PLAIN, RANGE, block_of, blocked, derived, is_narrow, source_of, to_logical, to_physical,
+    PLAIN,
+    RANGE,
+    block_of,
+    blocked,
+    derived,
+    is_narrow,
+    source_of,
+    to_logical,
+    to_physical,
 )  # fmt: skip
 from tuner.plan.workload import workload_of
 from tuner.precision import BF16, BF16_DOT, DOT_FEATURE, INT8, INT8_FEATURE, precision_of
@@ -641,7 +649,8 @@ GENERATORS: Mapping[str, Callable[[np.random.Generator, Device], Case]] = {
     "conv_chain": conv_chain_case, "inverted_residual": accepted("inverted_residual", inverted_residual_case),
     "layer_norm": layer_norm_case, "gather": gather_case, "transpose": transpose_case,
     "conv2d_bf16": not_depthwise(conv2d_case), "conv2d_pool_bf16": conv2d_pool_case, "dense_bf16": dense_case,
-    "conv2d_dot": accepted("conv2d_dot", conv2d_case), "conv2d_int8": accepted("conv2d_int8", conv2d_case), "slice": slice_case, "conv2d_prologue": conv2d_prologue_case,
+    "conv2d_dot": accepted("conv2d_dot", conv2d_case), "slice": slice_case, "conv2d_prologue": conv2d_prologue_case,
+    "conv2d_int8": accepted("conv2d_int8", conv2d_case),
     "conv2d_prologue_dot": conv2d_prologue_case,
     "conv2d_grouped_dot": accepted("conv2d_grouped_dot", conv2d_grouped_case),
     "conv2d_rows": accepted("conv2d_rows", conv2d_case),

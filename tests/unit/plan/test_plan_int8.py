@@ -19,7 +19,8 @@ from tuner.precision import BF16, FP32, INT8
 from tuner.search.lowering import check_plan, computation, precision_for
 
 RNG = np.random.default_rng(0)
-WEIGHTS = RNG.standard_normal((24, 32, 3, 3)).astype(np.float32) * RNG.uniform(0.01, 5, (24, 1, 1, 1)).astype(np.float32)
+WEIGHTS = (RNG.standard_normal((24, 32, 3, 3)) * RNG.uniform(0.01, 5, (24, 1, 1, 1))).astype(np.float32)
+ODD = [(0.0, 0.0), (-np.inf, 1.0), (np.nan, 1.0), (0.0, 3e38), (-3e38, 3e38), (0.0, 1e-45)]
 
 
 @pytest.mark.parametrize("limits", [(-1.5, 3.0), (0.0, 6.0), (-4.0, 0.0), (2.0, 3.0), (-3.0, -2.0), (-1e-3, 1e4)])
@@ -35,7 +36,7 @@ def test_a_grid_reaches_from_the_lowest_to_the_highest_number_and_holds_zero(lim
     assert steps.tolist() == [first, last, last]
 
 
-@pytest.mark.parametrize("limits", [(0.0, 0.0), (-np.inf, 1.0), (np.nan, 1.0), (0.0, 3e38), (-3e38, 3e38), (0.0, 1e-45)])
+@pytest.mark.parametrize("limits", ODD)
 def test_grids_of_odd_ranges_are_finite(limits: tuple[float, float]) -> None:
     assert np.isfinite(int8.grid(np.array(limits, np.float32))).all()
 
@@ -51,7 +52,8 @@ def test_weights_are_at_most_one_step_off_and_most_of_them_half_a_step() -> None
     codes = int8.codes(WEIGHTS)
     assert codes.dtype == np.int8 and codes.min() >= -127
     assert (np.abs(codes.astype(int)).reshape(24, -1).max(axis=1) == 127).all()
-    assert np.array_equal(int8.sums(WEIGHTS), codes.reshape(24, -1).sum(axis=1)) and int8.sums(WEIGHTS).dtype == np.int32
+    assert np.array_equal(int8.sums(WEIGHTS), codes.reshape(24, -1).sum(axis=1))
+    assert int8.sums(WEIGHTS).dtype == np.int32
 
 
 @pytest.mark.parametrize("shape", [(24, 32, 3, 3), (16, 300, 1, 1), (7, 3, 7, 7), (4, 1, 1, 1)])

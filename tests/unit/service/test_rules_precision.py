@@ -73,7 +73,7 @@ def test_a_job_is_repeated_with_what_is_not_as_usual() -> None:
 def test_a_report_says_what_bf16_costs() -> None:
     report: dict[str, Any] = json.loads(REPORT.read_text())
     assert not {"In bf16", "Top-1 class"} & {what for what, *_ in trust(report)}
-    report["rounding"] = ROUNDING
+    report |= {"rounding": ROUNDING, "precision": "bf16"}
     report["verification"] |= {"top1": {"agree": 2, "of": 3}}
     report["blocks"] = [b | {"precision": "fp32"} for b in report["blocks"]]
     report["blocks"][0]["precision"] = "bf16"

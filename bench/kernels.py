@@ -6,7 +6,8 @@ this machine's peak, and how often ONNX Runtime's time for the same layers holds
 call each, and the fastest call counts, so that neighbours disturb little; caches are as in a running model, because the
 other blocks run in between. What was built stays in ``--out``; ``--against`` takes such a folder of an earlier run and
 lets its default kernels take part as "before". With ``--precision bf16`` the same kernels with weights in bfloat16 take
-part in the same turns, and the row says how often the fastest in float32 holds the fastest in bf16.
+part in the same turns, and the row says how often the fastest in float32 holds the fastest in bf16; with ``--precision
+int8`` so do those of 8-bit integers.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from bench.kernel_turns import Contestant, take_turns
 from tuner.errors import CandidateError
 from tuner.graph.costs import layer_cost
 from tuner.graph.ir import Graph
-from tuner.precision import BF16, FP32, LOWERED, PRECISIONS
+from tuner.precision import BF16, FP32, INT8, LOWERED, PRECISIONS, QUANTISED
 from tuner.types import Candidate, Device
 
 MODELS = ("resnet50", "squeezenet", "bvlc_alexnet", "inception_v1", "shufflenet", "mobilenetv2")
@@ -74,7 +75,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=40, help="turns of each contestant")
     parser.add_argument("--out", type=Path, default=Path("out/kernels"))
     parser.add_argument("--against", type=Path, help="the --out of an earlier run")
-    parser.add_argument("--precision", choices=PRECISIONS, default=FP32, help="bf16: beside float32, not in its place")
+    parser.add_argument(
+        "--precision", choices=PRECISIONS, default=FP32, help="bf16, int8: beside float32, not in its place"
+    )
     options = parser.parse_args(arguments)
     os.environ["TVM_NUM_THREADS"] = str(options.cores)  # before TVM is loaded: it would count cores its own way
     from tuner.measure.device import detect_cpu
@@ -85,9 +88,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(f"peak {roof.flops / 1e9:.0f} GFLOP/s, memory {roof.bandwidth / 1e9:.1f} GB/s, cores {options.cores}")
     cases = [c for c in _cases(options.models.split(","), options.out, device) if _wanted(c, options.only)]
     fields = [_field(case, device, options.out, options.tries, options.against) for case in cases]
-    if options.precision == BF16:
+    if options.precision != FP32:
         for case, field in zip(cases, fields, strict=True):
-            field += _lowered(case, device, options.out, options.tries)
+            field += _lowered(case, device, options.out, options.tries, options.precision)
     for case, best in zip(cases, take_turns(fields, options.rounds, options.cores), strict=True):
         print(_line(case, best, roof.flops, roof.bandwidth), flush=True)
     return 0
@@ -144,15 +147,20 @@ def _field(case: Case, device: Device, out: Path, tries: int, against: Path | No
     return [*field, Contestant("onnxruntime", None, case.workload)]
 
 
-def _lowered(case: Case, device: Device, out: Path, tries: int) -> list[Contestant]:
-    """The block's kernels with weights in bfloat16, their names begun with "bf16"; none where it has no such twin."""
+def _lowered(case: Case, device: Device, out: Path, tries: int, precision: str) -> list[Contestant]:
+    """The block's kernels with weights in bfloat16, or of 8-bit integers, their names begun with the precision.
+
+    None where it has no such twin.
+    """
     from tuner.kernels.registry import template
 
-    twin = LOWERED.get(case.template)
-    if twin is None or not template(twin).accepts(case.workload, case.layouts, device):
+    twins = QUANTISED.get(case.template, ()) if precision == INT8 else (LOWERED.get(case.template),)
+    serving = (t for t in twins if t is not None and template(t).accepts(case.workload, case.layouts, device))
+    twin = next(serving, None)
+    if twin is None:
         return []
     found = _kernels(replace(case, template=twin), device, out, tries)
-    return [replace(each, name=f"{BF16} {each.name}") for each in found]
+    return [replace(each, name=f"{precision} {each.name}") for each in found]
 
 
 def _kernels(case: Case, device: Device, out: Path, tries: int) -> list[Contestant]:
@@ -213,7 +221,7 @@ def _line(case: Case, best: Mapping[str, float], flops: float, bandwidth: float)
     def share(seconds: float) -> str:
         return f"{work / seconds / 1e9:6.1f} {unit} {work / seconds / most:4.0%}"
 
-    lowered = {name: s for name, s in best.items() if name.startswith(BF16)}
+    lowered = {name: s for name, s in best.items() if name.startswith((BF16, INT8))}
     ours = {name: s for name, s in best.items() if name not in ("onnxruntime", "before") and name not in lowered}
     cells = [f"{case.model[:10]:10} {case.about:52}"]
     if "default" in best:
@@ -227,7 +235,9 @@ def _line(case: Case, best: Mapping[str, float], flops: float, bandwidth: float)
         cells.append(f"best {share(ours[name])} {name}")
     if lowered and ours:
         name = min(lowered, key=lambda n: lowered[n])
-        cells.append(f"fp32/bf16 {min(ours.values()) / lowered[name]:.2f} ({lowered[name] * 1e6:.1f} us, {name})")
+        cells.append(
+            f"fp32/{name.split()[0]} {min(ours.values()) / lowered[name]:.2f} ({lowered[name] * 1e6:.1f} us, {name})"
+        )
     return "  ".join(cells)
 
 

@@ -4,9 +4,10 @@ A row at a time is written to OUT/peers.jsonl; what has a row is not measured ag
 in OUT/built: ``--tune-only`` tunes beforehand, and ``--again`` times the same libraries in a calmer hour.
 
 ``--metaschedule`` measures TVM's own tuner with the same budget on three models, ``--bf16`` convolutional models in
-bf16 against OpenVINO, and ``--ablation`` what each part of ours is worth on four models. ``--render`` writes the
-section of its mode into RESULTS.md, from the rows with these seconds, and the comparison's plot beside it; the rows are
-then kept in rows.jsonl.gz beside this file, so that those of other days need not be at hand.
+bf16 against OpenVINO, ``--int8`` in int8 against what ONNX Runtime's tools quantise, and ``--ablation`` what each part
+of ours is worth on four models. ``--render`` writes the section of its mode into RESULTS.md, from the rows with these
+seconds, and the comparison's plot beside it; the rows are then kept in rows.jsonl.gz beside this file, so that those of
+other days need not be at hand.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from pathlib import Path
 
 from bench.lines import keep
 from bench.peers import ablation, models, tables
-from bench.peers.measure import FLOAT32, bf16_row, build_for_peers, metaschedule_row, peers_row
+from bench.peers.measure import FLOAT32, bf16_row, build_for_peers, int8_row, metaschedule_row, peers_row
 from bench.peers.plot import plot
 from bench.peers.rows import Key, Row, Rows, fill, read_rows
 from bench.sections import RESULTS, write_section
@@ -64,6 +65,8 @@ def wanted(options: argparse.Namespace) -> list[Key]:
         return [("metaschedule", m, max(options.threads), seconds) for m in options.models or METASCHEDULE]
     if options.bf16:
         return [("bf16", m, max(options.threads), seconds) for m in options.models or models.CONVOLUTIONAL]
+    if options.int8:
+        return [("int8", m, max(options.threads), seconds) for m in options.models or models.CONVOLUTIONAL]
     return [("peers", m, t, seconds) for t in options.threads for m in options.models or models.MODELS]
 
 
@@ -77,6 +80,8 @@ def measure(key: Key, options: argparse.Namespace) -> Row:
         return metaschedule_row(model, threads, seconds, options.rounds, options.out)
     if mode == "bf16":
         return bf16_row(model, threads, seconds, options.rounds, options.out)
+    if mode == "int8":
+        return int8_row(model, threads, seconds, options.rounds, options.out)
     return peers_row(model, threads, seconds, options.rounds, options.out, options.peers)
 
 
@@ -99,6 +104,10 @@ def render(options: argparse.Namespace, rows: Rows, path: Path) -> None:
     if options.bf16:
         asked = f"`python -m bench.peers --bf16 {given}`"
         write_section("peers:bf16", tables.bf16(keys, rows, asked), path)
+        return
+    if options.int8:
+        asked = f"`python -m bench.peers --int8 {given}`"
+        write_section("peers:int8", tables.int8(keys, rows, asked), path)
         return
     among = "" if options.peers == EVERY else f" --peers {','.join(options.peers)}"
     write_section("peers", tables.comparison(keys, rows, f"`python -m bench.peers {given}{among}`"), path)
@@ -125,10 +134,13 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     mode = parser.add_mutually_exclusive_group()
     mode.add_argument("--metaschedule", action="store_true", help="TVM's own tuner with the same budget")
     mode.add_argument("--bf16", action="store_true", help="convolutional models in bf16, against OpenVINO")
+    mode.add_argument("--int8", action="store_true", help="convolutional models in int8, against ONNX Runtime's")
     mode.add_argument("--ablation", action="store_true", help="what each part of the tuner is worth")
     parser.add_argument("--render", action="store_true", help="measure nothing; write the mode's rows into RESULTS.md")
     options = parser.parse_args(arguments)
-    if options.tune_only and (options.ablation or options.metaschedule or options.bf16 or options.render):
+    if options.tune_only and (
+        options.ablation or options.metaschedule or options.bf16 or options.int8 or options.render
+    ):
         parser.error("--tune-only is for the comparison alone")
     if unknown := [m for m in options.models or () if m not in models.MODELS]:
         parser.error(f"there is no model {unknown[0]!r}; known are: {', '.join(models.MODELS)}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -15,18 +15,20 @@ from typing import Any
 from bench.peers import metaschedule
 from bench.peers.bounding import bound, parts
 from bench.peers.built import Built, build, write_model
+from bench.peers.quantised import quantise
 from bench.peers.sidebyside import BenchReport, bench
 from tuner.errors import UserError
 from tuner.graph.load import import_model
 from tuner.graph.passes.registry import SLICING
+from tuner.inputs import Inputs
 from tuner.measure.contest import Contestant, ratio
 from tuner.measure.device import detect_cpu
 from tuner.measure.roof import Roof, measure_roof
-from tuner.precision import ACCURACY
+from tuner.precision import ACCURACY, check_features
 from tuner.types import Device
 
 FLOAT32 = ("onnxruntime", "openvino", "torch", "torch-compile", "tvm")
-BF16 = "openvino-bf16"
+BF16, INT8 = "openvino-bf16", "onnxruntime-int8"
 _REFERENCE = "onnxruntime"  # what errors are told against
 _ROUNDING = ("images", "stored_bf16", "kept_fp32")  # what is kept of a report
 _BF16_FEATURES = {"avx512_bf16", "amx_bf16"}  # without them bf16 is emulated, which nobody would use
@@ -77,16 +79,44 @@ def bf16_row(model: str, threads: int, seconds: float, rounds: int, out: Path) -
         if not _BF16_FEATURES & set(device.features):
             raise UserError("This processor has no bf16 arithmetic: it would be emulated.", code="no-bf16")
         path = write_model(model, _folder(out, "bf16", model, threads, seconds))
-        peers = (_REFERENCE, BF16)
-        theirs = bench(path, {}, peers, threads=threads, rounds=1, precision="bf16")[BF16].max_rel_error
-        limit = max(ACCURACY["bf16"], theirs or 0.0)
-        options = ["--seconds", f"{seconds:g}", "--precision", "bf16", "--accuracy", f"{limit:g}"]
-        made = build(path, {"tuned": options}, seconds)
-        report = bench(path, made.artifacts, peers, threads=threads, rounds=rounds, precision="bf16")
-        tuned = made.artifacts.get("tuned")
-        stored = None if tuned is None else json.loads((tuned / "report.json").read_text())["rounding"]
-    over = None if tuned is None else ratio(report.result, "tuned", BF16)
-    return row | {
+        found = _lowered("bf16", BF16, path, threads, seconds, rounds, peers=(_REFERENCE, BF16))
+    return row | found
+
+
+def int8_row(model: str, threads: int, seconds: float, rounds: int, out: Path) -> dict[str, Any]:
+    """The same in int8, against the model as ONNX Runtime's tools quantise it with the inputs that ours calibrates on.
+
+    Raises UserError (``bad-precision``) on a processor without AVX512-VNNI.
+    """
+    row: dict[str, Any] = {**_head("int8", model, threads, seconds), "rounds": rounds}
+    with confined(threads) as device:
+        check_features("int8", device.features)
+        path = write_model(model, _folder(out, "int8", model, threads, seconds))
+        inputs = Inputs(import_model(path).graph, {}).sets
+        quantised = quantise(path, path.parent / "quantised.onnx", inputs)
+        peer = Contestant(INT8, _REFERENCE, quantised, {"precision": "int8"})
+        found = _lowered("int8", INT8, path, threads, seconds, rounds, peers=(_REFERENCE,), others=(peer,))
+    return row | found
+
+
+def _lowered(
+    precision: str, against: str, path: Path, threads: int, seconds: float, rounds: int,
+    *, peers: Sequence[str], others: Sequence[Contestant] = (),
+) -> dict[str, Any]:  # fmt: skip
+    """The rest of such a row; ``against``: the one of ``peers`` or ``others`` that computes in the precision."""
+
+    def measured(artifacts: Mapping[str, Path], rounds: int) -> BenchReport:
+        return bench(path, artifacts, peers, threads=threads, rounds=rounds, precision=precision, others=others)
+
+    theirs = measured({}, 1)[against].max_rel_error
+    limit = max(ACCURACY[precision], theirs or 0.0)
+    options = ["--seconds", f"{seconds:g}", "--precision", precision, "--accuracy", f"{limit:g}"]
+    made = build(path, {"tuned": options}, seconds)
+    report = measured(made.artifacts, rounds)
+    tuned = made.artifacts.get("tuned")
+    stored = None if tuned is None else json.loads((tuned / "report.json").read_text())["rounding"]
+    over = None if tuned is None else ratio(report.result, "tuned", against)
+    return {
         "tuning": made.tunings.get("tuned"), "limit": limit, "bench": report.to_json(),
         "ratio": None if over is None else asdict(over), "error": "; ".join(made.problems) or None,
         "rounding": None if stored is None else {name: stored[name] for name in _ROUNDING},

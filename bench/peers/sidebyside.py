@@ -24,6 +24,7 @@ from tuner.graph.ir import Graph
 from tuner.graph.load import import_model
 from tuner.measure.contest import Contestant, ContestResult, Ratio, Standing, TurnOptions, contest, ratio
 from tuner.measure.device import devices, toolchain
+from tuner.precision import PRECISIONS
 
 PEERS = ("onnxruntime", "openvino", "openvino-bf16", "torch", "torch-compile", "tvm")
 _REFERENCE = "onnxruntime"  # whose outputs the others are compared with
@@ -130,12 +131,12 @@ def bench(
         peers: of PEERS; one that is not installed becomes a row that says so.
         threads: that each may use; None = the cores of this device.
         rounds: turns of each.
-        precision: "fp32" or "bf16", for peers that can; the others stay in fp32, without a ratio.
+        precision: "fp32", "bf16", or "int8", for peers that can; the others stay in fp32, without a ratio.
         seconds: no round is begun after so many.
         shapes: input name -> shape, for inputs with symbolic dimensions.
         options: how a turn is taken; None = as usual.
         torch_factory: "package.module:function" that makes the model as a torch.nn.Module; None = from the ONNX file.
-        others: further contestants, in float32.
+        others: further contestants, in float32 unless their options name a ``precision``.
         seed: of the random inputs and the order of turns.
 
     Raises:
@@ -143,8 +144,9 @@ def bench(
     """
     if unknown := [p for p in peers if p not in PEERS]:
         raise UserError(f"There is no peer {unknown[0]!r}; known are: {', '.join(PEERS)}.", code="unknown-peer")
-    if precision not in ("fp32", "bf16"):
-        raise UserError(f"There is no precision {precision!r}; known are: fp32, bf16.", code="unknown-precision")
+    if precision not in PRECISIONS:
+        known = ", ".join(PRECISIONS)
+        raise UserError(f"There is no precision {precision!r}; known are: {known}.", code="unknown-precision")
     device = devices("cpu")
     threads = threads or device.cores
     graph = import_model(model, shapes=shapes).graph
@@ -200,7 +202,7 @@ def _peer(name: str, model: Path, precision: str, torch_factory: str | None) -> 
     if name == "torch" and torch_factory is not None:
         return Contestant(name, "torch", model, {"factory": torch_factory})
     kinds: Mapping[str, tuple[str, dict[str, Any]]] = {
-        "openvino": ("openvino", {"precision": precision}),
+        "openvino": ("openvino", {"precision": "bf16" if precision == "bf16" else "fp32"}),
         "openvino-bf16": ("openvino", {"precision": "bf16"}),
         "torch": (_TORCH, {}),
         "torch-compile": (_TORCH, {"compile": True}),

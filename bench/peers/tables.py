@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from bench.peers.measure import BF16, FLOAT32
+from bench.peers.measure import BF16, FLOAT32, INT8
 from bench.peers.rows import (
     Key,
     Row,
@@ -100,20 +100,36 @@ def _part(part: Row, total: float) -> str:
 
 def bf16(keys: Sequence[Key], rows: Rows, command: str) -> str:
     """Ours in bf16 against OpenVINO in bf16, a line per key."""
+    return _lowered("bf16", BF16, "OpenVINO", "", keys, rows, command)
+
+
+def int8(keys: Sequence[Key], rows: Rows, command: str) -> str:
+    """Ours in int8 against what ONNX Runtime's tools quantise, a line per key."""
+    how = (
+        " The peer is the model as `onnxruntime.quantization` quantises it statically: QDQ, uint8 and int8 per "
+        "channel, all operators that it knows but Softmax, ranges from the inputs that ours are measured on."
+    )
+    return _lowered("int8", INT8, "ONNX Runtime", how, keys, rows, command)
+
+
+def _lowered(
+    precision: str, peer: str, who: str, how: str, keys: Sequence[Key], rows: Rows, command: str
+) -> str:  # fmt: skip
+    """Ours in a precision against ``who``, the contestant ``peer``, in the same."""
     found = [rows[key] for key in keys if rows.get(key, {}).get("bench")]
     ratios = [row["ratio"] for row in found if row["ratio"]]
     lines = [
-        "## In bf16",
+        f"## In {precision}",
         "",
         circumstances(command, found),
         "",
-        "Tuned with `--precision bf16`; the *limit* on the error is the usual one, or what OpenVINO's own error in "
-        "bf16 is on that model if that is larger. Errors are max|y - ref| / max|ref| against ONNX Runtime in "
-        "float32, the final softmax looked through. *x* = OpenVINO's latency over ours, paired within rounds, with "
+        f"Tuned with `--precision {precision}`; the *limit* on the error is the usual one, or what {who}'s own error "
+        f"in {precision} is on that model if that is larger. Errors are max|y - ref| / max|ref| against ONNX Runtime "
+        f"in float32, the final softmax looked through. *x* = {who}'s latency over ours, paired within rounds, with "
         "the paired 95% interval. *stored* = images between layers that may lie in memory as bfloat16, of all; "
-        "*float32* = layers that keep float32 for the limit's sake.",
+        f"*float32* = layers that keep float32 for the limit's sake.{how}",
         "",
-        "| model | threads | tuned ms | openvino-bf16 ms | x (95%, rounds) | onnxruntime ms, float32 | limit "
+        f"| model | threads | tuned ms | {peer} ms | x (95%, rounds) | onnxruntime ms, float32 | limit "
         "| our error | its error | stored | float32 | tuning s |",
         "|:--|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
     ]
@@ -123,8 +139,8 @@ def bf16(keys: Sequence[Key], rows: Rows, command: str) -> str:
         if row is not None and row.get("bench"):
             rounding = row["rounding"] or {"stored_bf16": "–", "images": "–", "kept_fp32": ()}
             cells = [
-                _time(row, "tuned"), _time(row, BF16), _interval(row["ratio"]), _time(row, "onnxruntime"),
-                f"{row['limit']:.0e}", _error(row, "tuned"), _error(row, BF16),
+                _time(row, "tuned"), _time(row, peer), _interval(row["ratio"]), _time(row, "onnxruntime"),
+                f"{row['limit']:.0e}", _error(row, "tuned"), _error(row, peer),
                 f"{rounding['stored_bf16']} of {rounding['images']}", f"{len(rounding['kept_fp32'])}",
                 number((row["tuning"] or {}).get("seconds"), 0),
             ]  # fmt: skip

@@ -21,12 +21,14 @@ from bench.peers.ablation import VARIANTS, Variant
 from bench.peers.bounding import bound, parts
 from bench.peers.engines import TorchModel
 from bench.peers.measure import confined
+from bench.peers.quantised import quantise
 from tuner import wholes
 from tuner.errors import CandidateError, UserError
 from tuner.graph import zoo
 from tuner.graph.ir import Constant, Graph, Layer, Tensor
 from tuner.graph.load import import_model
 from tuner.graph.passes.registry import NAMES
+from tuner.inputs import Inputs
 from tuner.kernels import registry
 from tuner.measure.device import detect_cpu
 from tuner.measure.roof import Roof
@@ -164,6 +166,51 @@ def test_what_was_tuned_is_kept_for_who_measures_again(tmp_path: Path, monkeypat
     monkeypatch.setattr(built, "ENGINE", "newer kernels")
     built.build(path, {"tuned": ["--seconds", "8"]}, 9.0)
     assert asked[2:] == [("tuned", ["--seconds", "8"]), ("default", ["--bad"]), ("tuned", ["--seconds", "8"])]
+
+
+def test_in_int8_the_peer_is_quantised_with_the_inputs_that_ours_are_measured_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is held to the same limit, and takes part under its own name and precision."""
+    asked: list[Any] = []
+
+    def bench(path: Path, artifacts: Any, peers: Any, **more: Any) -> Any:
+        asked.append((peers, more["precision"], [(c.name, c.kind, c.options) for c in more["others"]]))
+        return (
+            SimpleNamespace(result=None, to_json=dict, __getitem__=None)
+            if artifacts
+            else {"onnxruntime-int8": SimpleNamespace(max_rel_error=0.2)}
+        )
+
+    def build(path: Path, wanted: Any, *_: Any) -> Any:
+        asked.append(wanted["tuned"])
+        (tmp_path / "report.json").write_text(json.dumps({"rounding": dict.fromkeys(measure._ROUNDING, 0)}))
+        return SimpleNamespace(artifacts={"tuned": tmp_path}, tunings={"tuned": {}}, problems=[])
+
+    monkeypatch.setattr(measure, "bench", bench)
+    monkeypatch.setattr(measure, "build", build)
+    monkeypatch.setattr(measure, "ratio", lambda *_: None)
+    monkeypatch.setattr(measure, "check_features", lambda *_: None)
+    monkeypatch.setattr(measure, "quantise", lambda _, out, inputs: asked.append(len(inputs)) or out)
+    row = measure.int8_row("squeezenet", 1, 9.0, 3, tmp_path)
+    others = [("onnxruntime-int8", "onnxruntime", {"precision": "int8"})]
+    assert asked[0] == 3 and asked[1] == asked[3] == (("onnxruntime",), "int8", others)
+    assert asked[2] == ["--seconds", "9", "--precision", "int8", "--accuracy", "0.2"]
+    assert row["mode"] == "int8" and row["limit"] == 0.2 and row["error"] is None
+
+
+def test_a_model_quantised_by_onnxruntimes_tools_runs_and_is_near(tmp_path: Path) -> None:
+    import onnxruntime
+
+    path = zoo.write("squeezenet", tmp_path / "m.onnx")
+    inputs = Inputs(import_model(path).graph, {}).sets
+    sessions = [
+        onnxruntime.InferenceSession(str(p), providers=["CPUExecutionProvider"])
+        for p in (path, quantise(path, tmp_path / "q.onnx", inputs))
+    ]
+    exact, near = (session.run(None, dict(inputs[0]))[0] for session in sessions)
+    assert near.shape == exact.shape and 0 < abs(near - exact).max() < 0.5 * abs(exact).max()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["m.onnx", "q.onnx"]
 
 
 def test_a_template_that_is_taken_out_serves_nobody(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -118,6 +118,16 @@ def test_the_table_in_bf16_says_at_which_error_who_is_faster() -> None:
     assert len({line.count("|") for line in found if line.startswith("|")}) == 1
 
 
+def test_the_table_in_int8_is_the_same_against_another_peer() -> None:
+    row = in_bf16("a")
+    entries = [e | ({"name": "onnxruntime-int8"} if e["name"] == "openvino-bf16" else {}) for e in row["bench"]["rows"]]
+    rounding = {"images": 0, "stored_bf16": 0, "kept_fp32": []}
+    row |= {"mode": "int8", "bench": row["bench"] | {"rows": entries}, "rounding": rounding}
+    found = tables.int8([("int8", "a", 2, 900.0)], {key_of(row): row}, "`cmd`").splitlines()
+    assert found[0] == "## In int8" and any("onnxruntime.quantization" in line for line in found)
+    assert ("| a | 2 | 2.00 | 3.00 | 1.50 (1.40–1.60, 15) | 7.00 | 4e-02 | 5e-03 | 4e-02 | 0 of 0 | 0 | 321 |") in found
+
+
 def test_what_is_missing_or_failed_is_marked_not_left_out() -> None:
     failed = {**named(("peers", "b", 2, 900.0)), "error": "UserError: first\nand last"}
     found = comparison(row(), failed)

@@ -15,7 +15,9 @@ _COMPILERS = ("cc", "gcc", "clang")
 _DEBUG = re.compile(r"^\s*\.(?:file\s+\d|loc\s).*$", re.M)  # line numbers: Debian's assembler cannot read LLVM's form
 _LABEL = re.compile(r"^\.?\w+:", re.M)
 _SPILLS = {
-    stack: re.compile(rf"^\s*v?mov[au]p[sd]\b.*(?:%zmm\d+, .*\({stack}\)|\({stack}\), %zmm\d+)", re.M)
+    stack: re.compile(
+        rf"^\s*v?mov(?:[au]p[sd]|dq[au](?:32|64))\b.*(?:%zmm\d+, .*\({stack}\)|\({stack}\), %zmm\d+)", re.M
+    )
     for stack in ("%rsp", "%r[sb]p")
 }
 _END = re.compile(r"^\s*\.cfi_endproc", re.M)

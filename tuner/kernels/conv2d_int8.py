@@ -9,13 +9,14 @@ the image, which are arguments of the kernel: it is the same for all models.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from tvm import te, tirx
 
 from tuner.graph.ir import Graph, Layer
 from tuner.kernels import quads
-from tuner.kernels.base import Kernel, Knobs, Layouts
+from tuner.kernels.base import Kernel, Knobs, Layouts, Space
 from tuner.kernels.conv2d_dot import Conv2dDot, DotBuilder
 from tuner.kernels.conv_shape import ConvShape
 from tuner.kernels.stepping import to_uint8
@@ -23,6 +24,8 @@ from tuner.kernels.views import Chan, flat
 from tuner.plan.layout import Pack, derived
 from tuner.precision import INT8
 from tuner.types import Device
+
+_OPERANDS = 8  # registers for what is multiplied: unlike those of bfloat16, images are no operands from memory
 
 
 class Conv2dInt8(Conv2dDot):
@@ -36,6 +39,9 @@ class Conv2dInt8(Conv2dDot):
 
     def in_place(self, shape: ConvShape, layout: str) -> bool:
         return False
+
+    def space(self, workload: Graph, layouts: Layouts, device: Device) -> Space:
+        return super().space(workload, layouts, replace(device, registers=device.registers - _OPERANDS))
 
     def build(self, workload: Graph, layouts: Layouts, knobs: Knobs, cores: int, device: Device) -> Kernel:
         return _Builder(workload, layouts, knobs, device, self.precision).kernel(cores)

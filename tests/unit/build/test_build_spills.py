@@ -19,6 +19,12 @@ def test_moves_between_products_count() -> None:
     assert spills(f"{FRAME}.LBB0_1:\n{PRODUCTS}{MOVES}.LBB0_2:\n{PRODUCTS}{MOVES}") == 4
 
 
+def test_sums_of_integers_that_wait_count_as_well() -> None:
+    products = "\tvpdpbusd\t%zmm1, %zmm2, %zmm3\n" * 3
+    moves = "\tvmovdqa64\t%zmm3, 64(%rsp)\n\tvmovdqu64\t-128(%rbp), %zmm7\n\tvmovdqu64\t(%rax), %zmm7\n"
+    assert spills(f"{FRAME}.LBB0_1:\n{products}{moves}") == 2
+
+
 def test_the_frame_pointer_is_the_stack_only_where_a_frame_begins_at_it() -> None:
     loop = f".LBB0_1:\n{PRODUCTS}{MOVES}"
     assert spills(f"kernel:\n{loop}") == 1  # the other move is of weights, whose address the register holds

@@ -13,7 +13,7 @@ from tuner.build.compile import pipeline
 from tuner.build.verify import Verification, compare, softmax_outputs
 from tuner.errors import CandidateError, InternalError
 from tuner.gpu.bundle_run import arguments, relative_error
-from tuner.gpu.emulate import emulate
+from tuner.gpu.emulate import emptied, emulate
 from tuner.gpu.explore import Scheduled
 from tuner.gpu.host import host
 from tuner.gpu.lower import Lowered, Task
@@ -57,7 +57,8 @@ def check_schedule(
 
     Raises CandidateError (``wrong``) when it computes something else.
     """
-    if scheduled.looked.counts.operations > most:
+    counts = scheduled.looked.counts
+    if counts.operations + counts.blocks * emptied(scheduled.function) > most:
         return None
     shape, dtype = task.args[-1]
     try:

@@ -21,10 +21,12 @@ from tuner.build.artifact import write_manifest, write_parameters
 from tuner.errors import InternalError
 from tuner.events import Progress, Stage, Watch, silent
 from tuner.gpu.bundle import Bundle, Results, read_results, write_cubins
+from tuner.gpu.chains import Chain, find_chains
 from tuner.gpu.choosing import Choosing, Relay, Terms
+from tuner.gpu.covering import Settled, settled
 from tuner.gpu.crew import Crew, Order
 from tuner.gpu.cuda import Built, build_model, marked, target_of, with_defaults
-from tuner.gpu.explore import DEFAULT, DESIGN, VERSION, ranked
+from tuner.gpu.explore import CHAIN, DEFAULT, DESIGN, VERSION, ranked
 from tuner.gpu.exploring import Exploring, Line
 from tuner.gpu.host import host
 from tuner.gpu.lower import Lowered, Task, lower, with_more
@@ -37,7 +39,7 @@ from tuner.gpu.roof import GpuRoof
 from tuner.gpu.siblings import merge_siblings
 from tuner.gpu.spec import GpuSpec, spec_of
 from tuner.graph.load import ImportedModel, import_model
-from tuner.graph.passes.registry import SLICING
+from tuner.graph.passes.registry import CHAINING, SLICING
 from tuner.measure.device import toolchain
 from tuner.output import check_writable, install
 from tuner.store import NoStore, TrialStore
@@ -110,10 +112,14 @@ class BuildOnly:
             graph, weights = merge_siblings(graph, weights, spec, self.spec.precision)
         lowered = lower(graph, weights, target, self.spec.precision)
         self._slowness = max(1.0, (time.monotonic() - began) / max(1e-3, time.process_time() - worked))
-        lines = [Line(task, work / str(k)) for k, task in enumerate(lowered.tasks)]
+        chains: tuple[Chain, ...] = ()
+        if not set(CHAINING) & set(self.spec.disabled_passes):
+            chains = find_chains(lowered, spec)
+        tasks = (*lowered.tasks, *(chain.task for chain in chains))
+        lines = [Line(task, work / str(k)) for k, task in enumerate(tasks)]
         for line in lines:
             line.task.save(line.path)
-        known, reused = self._known(brought, lowered.tasks)
+        known, reused = self._known(brought, tasks)
 
         ranker, bundle = Ranker(spec, self.spec.seed), Bundle(folder / "bundle", self.spec.seed)
         exploring = self._exploring(crew, lines, lowered, model, known, work)
@@ -127,21 +133,24 @@ class BuildOnly:
                 f"The lowered model differs from the reference by {error:.2g} (limit {limit:g}).", code="wrong-result"
             )
         for line in lines:
-            bundle.add_task(line.task, line.output())
+            if not line.task.parts or bundle.holds(line.task):
+                bundle.add_task(line.task, line.output())
         tools = f"{toolchain()}+{compiler.name}"
         facts = {"name": model.name, "sha256": model.sha256}
         bundle.finish(facts, self.device, self.device.mcpu, tools, self.spec.precision)
         self._say(Stage.BUILD, "compiling the whole model", self._share())
-        built, planned = self._assemble(lowered, choosing, target, compiler, folder)
+        final = settled(lowered, chains, choosing.chosen)
+        built, planned = self._assemble(final, choosing, target, compiler, folder)
         trials = [*known.trials, *choosing.trials]
         report = build_report(
-            self.spec, model, self.device, tools, choosing.chosen, trials, known, verification,
+            self.spec, model, self.device, tools, final.chosen, trials, known, verification,
             explored=sum(len(line.seen) for line in lines), refused=sum(line.refused for line in lines),
             bundled=len(bundle),
             learned=ranker.learned, seconds=time.monotonic() - self._began, reused=reused, planned=planned,
+            chains=final.to_json(),
             unexplored={line.task.name: line.why for line in lines if line.why is not None},
         )  # fmt: skip
-        self._write(folder, model, lowered, built, planned, report, facts | {"toolchain": tools}, trials)
+        self._write(folder, model, final.lowered, built, planned, report, facts | {"toolchain": tools}, trials)
         return report
 
     # stages -------------------------------------------------------------------------------------------------------
@@ -150,7 +159,8 @@ class BuildOnly:
         """What was measured of these tasks: now brought, and kept; and how many of them were kept already."""
         keys = {
             Candidate({}, task.hash, {}, template, VERSION, {}, cores, self.spec.precision).record_key
-            for task in tasks for template in (DEFAULT, DESIGN) for cores in (self.device.cores, *self._fewer)
+            for task in tasks for template in ((CHAIN,) if task.parts else (DEFAULT, DESIGN))
+            for cores in (self.device.cores, *self._fewer)
         }  # fmt: skip
         kept = {trial.candidate.key: trial for trial in self.store.known(keys)}
         new = [t for t in brought.trials if (k := kept.get(t.candidate.key)) is None or k.samples != t.samples]
@@ -171,7 +181,7 @@ class BuildOnly:
         verify = Order({"order": "verify", "folder": str(work / "lowered"), "graph": model.graph.to_json(),
                         "model": str(self.model.resolve()), "limit": limit})  # fmt: skip
         again = {line.task.hash: [t.candidate for t in known.of(line.task.hash) if t.failure is None
-                                  and t.candidate.template == DESIGN] for line in lines}  # fmt: skip
+                                  and t.candidate.template != DEFAULT] for line in lines}  # fmt: skip
         return Exploring(
             lines, verify, again, points=0 if self.spec.budget.trials == 0 else POINTS,
             seed=[self.spec.seed, len(known.trials)],  # each round looks elsewhere
@@ -195,14 +205,15 @@ class BuildOnly:
                         lambda what: self._say(Stage.BUILD, what, self._share()))  # fmt: skip
 
     def _assemble(
-        self, lowered: Lowered, choosing: Choosing, target: Any, compiler: Compiler, folder: Path
+        self, final: Settled, choosing: Choosing, target: Any, compiler: Compiler, folder: Path
     ) -> tuple[Built, Planned]:  # fmt: skip
         functions = {
             symbol: marked(tvm.ir.load_json(text), chosen.built.way if chosen.built else 0)
-            for chosen, text in zip(choosing.chosen, choosing.functions(), strict=True)
+            for chosen, text in ((each, choosing.function(each)) for each in final.chosen)
             for symbol in chosen.task.symbols
         }
-        planned = plan_model(lowered, choosing.chosen, functions, self._fewer, self._gpu)
+        lowered = final.lowered
+        planned = plan_model(lowered, final.chosen, functions, self._fewer, self._gpu)
         module = with_defaults(with_more(lowered.scheduled(functions), planned.limited), target)
         threads = host().cores
         return build_model(module, target, folder / "model.so", self.device.mcpu, compiler, threads), planned

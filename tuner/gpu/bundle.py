@@ -43,6 +43,10 @@ class Bundle:
     def __len__(self) -> int:
         return len(self._candidates)
 
+    def holds(self, task: Task) -> bool:
+        """Whether there are candidates of a task."""
+        return any(candidate["task"] == task.hash for candidate in self._candidates)
+
     def add_task(self, task: Task, expected: np.ndarray | None) -> None:
         """Take a task, with its output for ``arguments(task.args, seed)`` if that is known."""
         entry = {"hash": task.hash, "name": task.name, "calls": task.calls, "args": [list(a) for a in task.args]}

@@ -15,7 +15,7 @@ from tuner.gpu.crew import Order
 from tuner.gpu.cubins import SUFFIX
 from tuner.gpu.cuda import Built
 from tuner.gpu.estimate import occupied
-from tuner.gpu.explore import DEFAULT, DESIGN, Seen
+from tuner.gpu.explore import DEFAULT, Seen
 from tuner.gpu.exploring import Exploring, Line, Say
 from tuner.gpu.nvcc import Cubin
 from tuner.gpu.reporting import Chosen
@@ -79,17 +79,22 @@ class Choosing:
 
     @property
     def chosen(self) -> list[Chosen]:
-        return [state.chosen or self._unbuilt(state) for state in self._states]
-
-    def functions(self) -> list[str]:
-        """The scheduled functions of what was chosen, as JSON."""
+        """Of each task one, and of each chain of which one was built."""
         return [
-            (self._function(state.chosen.seen) if state.chosen else state.line.default).read_text()
+            state.chosen or self._unbuilt(state)
             for state in self._states
+            if state.chosen is not None or not state.line.task.parts
         ]
 
+    def function(self, chosen: Chosen) -> str:
+        """The scheduled function of what was chosen, as JSON."""
+        line = next(state.line for state in self._states if state.line.task.hash == chosen.task.hash)
+        return (self._function(chosen.seen) if chosen.built else line.default).read_text()
+
     def next(self) -> Order | None:
-        left = self._terms.seconds_left([s.seconds for s in self._states for _ in s.line.task.symbols])
+        left = self._terms.seconds_left(
+            [s.seconds for s in self._states if not s.line.task.parts for _ in s.line.task.symbols]
+        )
         if left <= 0:
             return None
         for state, seen, expected, check in self._candidates():
@@ -191,7 +196,7 @@ class Choosing:
             for digest, facts in answer["cubins"].items()
         }
         built = Built(self._bundle.library(seen), cubins, answer["way"])
-        if built.spills > self._terms.spills and seen.candidate.template == DESIGN:
+        if built.spills > self._terms.spills and seen.candidate.template != DEFAULT:
             self._fail(seen, FailureKind.REJECTED, f"A thread spills {built.spills} bytes of registers.")
             return None
         return built

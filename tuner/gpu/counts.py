@@ -128,6 +128,8 @@ class _Counter:
         if scope.startswith(_ACCUMULATORS):
             self._sums[_TENSOR] += operations
         for source in _loads(store.value):
+            if not source.shape:
+                continue  # a single number: all threads read it, and keep it
             self._move(str(source.scope()), place.times * _bytes(source))
         self._move(scope, place.times * size)
         if scope.startswith(SHARED):

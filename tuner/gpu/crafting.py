@@ -59,8 +59,10 @@ class _Shop:
 
     def explore(self, request: Mapping[str, Any]) -> dict[str, Any]:
         explorer = self._explorer(request["task"], request["spaces"])
-        made = [explorer.default()]
-        Path(request["default"]).write_text(tvm.ir.save_json(made[0].function))
+        made = []
+        if not explorer.task.parts:  # a chain has its parts to fall back on
+            made.append(explorer.default())
+            Path(request["default"]).write_text(tvm.ir.save_json(made[0].function))
         for known in request["known"]:
             with suppress(CandidateError):
                 made.append(explorer.remake(Candidate.from_json(known)))

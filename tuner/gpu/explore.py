@@ -11,10 +11,13 @@ import numpy as np
 import tvm
 from tvm.s_tir import ScheduleError
 
+from tuner.designs.chain import ChainSpace
 from tuner.designs.context import TENSOR_CORES, TF32
 from tuner.designs.epilogue import joined
+from tuner.designs.shared import shared_bytes
 from tuner.designs.space import DesignSpace, design_spaces
 from tuner.errors import CandidateError
+from tuner.gpu.chain_estimate import promising
 from tuner.gpu.counts import Counts, counts_of
 from tuner.gpu.cuda import with_defaults
 from tuner.gpu.estimate import resident_blocks
@@ -22,10 +25,10 @@ from tuner.gpu.lower import Task
 from tuner.gpu.persistent import limited
 from tuner.gpu.precision import FP32, rules_of, tensor_peak
 from tuner.gpu.ranking import Looked
-from tuner.gpu.spec import GpuSpec
+from tuner.gpu.spec import SHARED, THREADS, GpuSpec
 from tuner.types import Candidate
 
-DEFAULT, DESIGN = "dlight", "metaschedule"  # templates
+DEFAULT, DESIGN, CHAIN = "dlight", "metaschedule", "chain"  # templates
 SPACE = "space"  # the knob that names the design space
 VERSION = 1
 _TENSORISING = (TENSOR_CORES, TF32)
@@ -72,10 +75,13 @@ class Explorer:
     ) -> None:  # fmt: skip
         self.task, self._precision = task, precision
         self._target, self._spec = target, spec
-        self._rules = rules or rules_of(precision)
+        self._rules = rules or rules_of(FP32 if task.parts else precision)
         self.refused = 0  # points that MetaSchedule would not have
-        self.spaces: tuple[DesignSpace, ...] = ()
+        self.spaces: tuple[DesignSpace | ChainSpace, ...] = ()
         self.why: str | None = None  # there is no design space, and the default alone
+        if task.parts:
+            self.spaces = (ChainSpace(task.module, SHARED, THREADS),) if spaces else ()
+            return
         if spaces and self._rules in _TENSORISING:
             module = joined(task.module)
             for seed in range(1, SEEDS + 1):  # where tiles need padding, some that TVM draws at first do not work
@@ -108,7 +114,8 @@ class Explorer:
         if number not in range(len(self.spaces)):
             raise CandidateError(f"The task has no design space {number}.", code="rejected")
         space = self.spaces[number]
-        inner = {name: value for name, value in knobs.items() if name != SPACE}
+        template = CHAIN if self.task.parts else DESIGN
+        inner = self._inner(knobs)
         if inner.keys() != space.parameters.keys() or not all(
             0 <= value < len(space.parameters[name].values) for name, value in inner.items()
         ):
@@ -117,7 +124,7 @@ class Explorer:
         function, plain = design.schedule.mod["main"], None
         if self._rules in _TENSORISING:
             plain = space.apply(inner, tensorise=False).schedule.mod["main"]
-        return self._scheduled(DESIGN, {SPACE: number, **design.knobs}, function, plain, cores)
+        return self._scheduled(template, {SPACE: number, **design.knobs}, function, plain, cores)
 
     def remake(self, candidate: Candidate) -> Scheduled:
         """What a candidate names, made again. Raises CandidateError (``rejected``)."""
@@ -129,7 +136,11 @@ class Explorer:
         """About ``count`` different points, equally many of each space, until ``time.monotonic()`` is ``until``."""
         seen = set()
         share = -(-count // max(1, len(self.spaces)))
-        drawn = [space.draw(share, random) for space in self.spaces]
+        drawn = [
+            promising(space, share, random, self._spec, self.task.compulsory)
+            if isinstance(space, ChainSpace) else space.draw(share, random)
+            for space in self.spaces
+        ]  # fmt: skip
         for turn in range(share):
             for number, points in enumerate(drawn):
                 if turn >= len(points):
@@ -145,16 +156,21 @@ class Explorer:
                     seen.add(made.key)
                     yield made
 
+    @staticmethod
+    def _inner(knobs: Mapping[str, int]) -> dict[str, int]:
+        return {name: value for name, value in knobs.items() if name != SPACE}
+
     def _scheduled(
         self, template: str, knobs: Mapping[str, int], function: Any, plain: Any = None, cores: int | None = None
     ) -> Scheduled:
         task, cores = self.task, cores or self._spec.sms
-        counts = counts_of(function if plain is None else plain)
+        shared = shared_bytes(function) if template == CHAIN else None  # whose copies do not tell
+        counts = _counted(function if plain is None else plain, shared)
         if cores < self._spec.sms:
             blocks = cores * max(1, resident_blocks(counts, self._spec))
             function = limited(function, blocks)
             plain = None if plain is None else limited(plain, blocks)
-            counts = counts_of(function if plain is None else plain)
+            counts = _counted(function if plain is None else plain, shared)
         candidate = Candidate(
             workload={"function": task.name}, workload_hash=task.hash, layouts={}, template=template,
             template_version=VERSION, knobs=dict(knobs), cores=cores, precision=self._precision,
@@ -162,6 +178,11 @@ class Explorer:
         peak = tensor_peak(self._precision, self._spec)
         looked = Looked.at(counts, replace(self._spec, sms=cores), task.compulsory, peak)
         return Scheduled(candidate, looked, function, plain)
+
+
+def _counted(function: Any, shared: int | None) -> Counts:
+    counts = counts_of(function)
+    return counts if shared is None else replace(counts, shared=shared)
 
 
 def ranked(candidates: Sequence[Seen], seconds: np.ndarray) -> list[tuple[float, Seen]]:

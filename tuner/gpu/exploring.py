@@ -73,7 +73,7 @@ class Exploring:
                    "known": [candidate.to_json() for candidate in known.get(line.task.hash, ())]})
             for number, (path, line) in enumerate(self._lines.items())
         ]  # fmt: skip
-        explore.sort(key=lambda order: -self._line(order).task.weight)
+        explore.sort(key=lambda order: (bool(self._line(order).task.parts), -self._line(order).task.weight))
         self._waiting = deque([verify, *explore])
         self._coming = len(explore)  # tasks whose candidates are not here yet
         self._unexplored = len(explore)
@@ -113,6 +113,9 @@ class Exploring:
         if answer is not None:
             line.seen = [Seen.from_json(each) for each in answer["seen"]]
             line.refused, line.why = answer["refused"], line.why or answer["why"]
+            self._coming -= 1
+        elif line.task.parts:  # it stays apart, then
+            line.why = _why(outcome)
             self._coming -= 1
         elif order.request["spaces"]:  # MetaSchedule ended the process, perhaps: the default needs none of it
             line.why = _why(outcome)

@@ -48,6 +48,7 @@ class Task:
     symbols: tuple[str, ...]  # its names in the model
     module: Any  # IRModule with the function as "main"
     calls: int  # how often the model calls it
+    parts: tuple[str, ...] = ()  # hashes of the tasks that it does at once, where it is a chain that the model may get
 
     @property
     def name(self) -> str:
@@ -65,12 +66,12 @@ class Task:
 
     def save(self, path: Path) -> None:
         """Write it for another process."""
-        path.write_text(json.dumps([self.symbols, self.calls, tvm.ir.save_json(self.module)]))
+        path.write_text(json.dumps([self.symbols, self.calls, self.parts, tvm.ir.save_json(self.module)]))
 
     @staticmethod
     def load(path: Path) -> Task:
-        symbols, calls, module = json.loads(path.read_text())
-        return Task(tuple(symbols), tvm.ir.load_json(module), calls)
+        symbols, calls, parts, module = json.loads(path.read_text())
+        return Task(tuple(symbols), tvm.ir.load_json(module), calls, tuple(parts))
 
     @cached_property
     def weight(self) -> float:

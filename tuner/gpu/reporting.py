@@ -42,6 +42,7 @@ class Chosen:
     built: Built | None  # None: time was out, and the whole model's build alone compiled it
     trial: Trial | None = None  # of an earlier round
     fewer: Mapping[int, float] = field(default_factory=dict)  # number of SMs -> seconds of it measured on so many
+    names: tuple[str, ...] = ()  # of the functions that a chain does at once
 
     def to_json(self) -> dict[str, Any]:
         candidate, counts = self.seen.candidate, self.seen.looked.counts
@@ -49,7 +50,7 @@ class Chosen:
         cubins = self.built.cubins.values() if self.built else ()
         return {
             "function": self.task.name,
-            "layers": [self.task.name],  # a kernel of TVM's: which layers of the model it fuses nobody keeps
+            "layers": list(self.names or [self.task.name]),  # TVM's functions: which layers they fuse nobody keeps
             "layouts": {},
             "workload": self.task.hash,
             "calls": self.task.calls,
@@ -74,11 +75,12 @@ def build_report(
     spec: JobSpec, model: ImportedModel, device: Device, toolchain: str, chosen: Sequence[Chosen],
     trials: Sequence[Trial], known: Results, verification: Verification, *, explored: int, refused: int, bundled: int,
     learned: int, seconds: float, unexplored: Mapping[str, str], reused: int, planned: Planned,
+    chains: Mapping[str, Any],
 ) -> dict[str, Any]:  # fmt: skip
     """The report as JSON values.
 
     ``known`` is what earlier rounds measured, ``trials`` that and what failed here, ``unexplored`` why there was no
-    design space, by name of the task.
+    design space, by name of the task; ``chains`` what came of them.
     """
     whole = sum(c.predicted * c.task.calls for c in chosen) or 1.0
     blocks = [c.to_json() | {"share": c.predicted * c.task.calls / whole} for c in chosen]
@@ -96,6 +98,7 @@ def build_report(
         "predicted_ms": sum(c.predicted * c.task.calls for c in chosen) * 1e3,
         "plan": planned.plan.hash if planned.plan else None,
         "launches": _launches(planned),
+        "chains": dict(chains),
         "ranking": {"explored": explored, "refused": refused, "learned_from": learned, "bundled": bundled},
         "cost_model": None,  # how well times were foreseen: the ranking says on how many it rests
         "unexplored": dict(unexplored),

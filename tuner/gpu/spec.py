@@ -15,6 +15,8 @@ from tuner.types import Device
 CUDA = "cuda"  # Device.kind of all of them
 WARP = 32  # threads
 REGISTERS = 65536  # of an SM, 32 bits each
+SHARED = 48 << 10  # B of shared memory that a block of threads gets without asking for more
+THREADS = 1024  # of a block
 FP32_LANES = {"sm_80": 64, "sm_86": 128, "sm_89": 128, "sm_90": 128}  # float32 multiply-adds of an SM a cycle
 
 

@@ -24,12 +24,12 @@ DESCRIPTIONS: dict[str, str] = {
 }
 NAMES: tuple[str, ...] = tuple(DESCRIPTIONS)
 SLICING = ("merge-siblings",)  # their Slices cost nothing only where our memory plan lays them out: on CPUs
+CHAINING = ("fuse-chains",)  # no cleaning, but switched off in the same way: tuner.gpu.chains
 
 
 def check_names(names: Collection[str]) -> None:
     """UserError when one of ``names`` is no pass."""
     for name in names:
-        if name not in DESCRIPTIONS:
-            raise UserError(
-                f"There is no cleaning pass '{name}'.", code="unknown-pass", hint=f"Passes: {', '.join(NAMES)}."
-            )
+        if name not in (*NAMES, *CHAINING):
+            known = ", ".join((*NAMES, *CHAINING))
+            raise UserError(f"There is no cleaning pass '{name}'.", code="unknown-pass", hint=f"Passes: {known}.")

@@ -39,5 +39,8 @@ def write_network(path: Path) -> Path:
     return path
 
 
-def job(trials: int | None = None, seconds: float | None = None) -> JobSpec:
-    return JobSpec(model="", device="rtx3090", strategy="metaschedule", budget=Budget(trials, seconds))
+def job(trials: int | None = None, seconds: float | None = None, chains: bool = False) -> JobSpec:
+    """Without ``chains`` the network's convolutions stay tasks of their own."""
+    off = () if chains else ("fuse-chains",)
+    budget = Budget(trials, seconds)
+    return JobSpec(model="", device="rtx3090", strategy="metaschedule", budget=budget, disabled_passes=off)

@@ -1,4 +1,4 @@
-"""The CUDA C of a tf32 kernel run on the CPU, its tensor cores played from the PTX ISA."""
+"""The CUDA C of a kernel run on the CPU, a thread for each of its own; tensor cores are played from the PTX ISA."""
 
 from __future__ import annotations
 
@@ -27,8 +27,9 @@ def run(
     source: str, function: Any, inputs: Sequence[np.ndarray], shape: tuple[int, ...], folder: Path
 ) -> np.ndarray:  # fmt: skip
     """The output of a kernel, whose code TVM wrote for the scheduled ``function``; NaN where nothing was written."""
-    start = source.index("__forceinline__ __device__")
+    start = min(source.index(word) for word in ("__forceinline__ __device__", 'extern "C"') if word in source)
     kernel = _SHARED.sub(r"uchar* \1 = shared_memory;", _OWN.sub("", source[start:]))
+    kernel = kernel.replace("__shared__ alignas(64)", "alignas(64) static")  # one block at a time
     assert "asm" not in kernel
     extents = _extents(function)
     grid, block = (_dim(extents, name) for name in ("blockIdx", "threadIdx"))

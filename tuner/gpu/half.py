@@ -9,6 +9,8 @@ import numpy as np
 import tvm
 from tvm import relax
 
+from tuner.gpu.elementary import elementary
+
 MAIN, TRANSFORM = "main", "main_transform_params"
 _LAYOUTS = {"relax.nn.conv2d": ["NHWC", "OHWI"]}
 
@@ -27,6 +29,7 @@ def channels_last(module: Any, parameters: Sequence[np.ndarray]) -> tuple[Any, t
 
 
 def _ahead(module: Any, parameters: Sequence[np.ndarray], *passes: Any) -> tuple[Any, tuple[np.ndarray, ...]]:
+    module = elementary(module)
     module = tvm.transform.Sequential([
         relax.transform.DecomposeOpsForInference(),
         relax.transform.ConvertLayout(_LAYOUTS),

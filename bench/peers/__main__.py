@@ -86,7 +86,7 @@ def measure(key: Key, options: argparse.Namespace) -> Row:
 
 
 def render(options: argparse.Namespace, rows: Rows, path: Path) -> None:
-    """Write the asked mode's section into ``path``; with the comparison goes the plot of its rows on all threads."""
+    """Write the asked mode's section into ``path``; the comparison has some for each number of threads, with a plot."""
     given = f"--seconds {options.seconds:g} --rounds {options.rounds}"
     options.models, most = None, max(options.threads)
     keys = wanted(options)
@@ -110,13 +110,15 @@ def render(options: argparse.Namespace, rows: Rows, path: Path) -> None:
         write_section("peers:int8", tables.int8(keys, rows, asked), path)
         return
     among = "" if options.peers == EVERY else f" --peers {','.join(options.peers)}"
-    write_section("peers", tables.comparison(keys, rows, f"`python -m bench.peers {given}{among}`"), path)
-    write_section("peers:bounds", tables.bounding([key for key in keys if key[2] == most], rows), path)
-    drawn = {key[1]: rows[key] for key in keys if key[2] == most and rows.get(key, {}).get("ratios")}
-    if drawn:
-        picture = path.parent / tables.PLOT
-        picture.parent.mkdir(exist_ok=True)
-        picture.write_text(plot(drawn))
+    for threads in options.threads:
+        asked = f"`python -m bench.peers --threads {threads} {given}{among}`"
+        mine = [key for key in keys if key[2] == threads]
+        write_section(f"peers:{threads}", tables.comparison(mine, rows, threads, asked), path)
+        write_section(f"peers:{threads}:bounds", tables.bounding(mine, rows, threads), path)
+        if drawn := {key[1]: rows[key] for key in mine if rows.get(key, {}).get("ratios")}:
+            picture = path.parent / tables.plot_of(threads)
+            picture.parent.mkdir(exist_ok=True)
+            picture.write_text(plot(drawn))
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:

@@ -35,7 +35,7 @@ class Variant:
 
     meaning: str  # for the table
     options: tuple[str, ...] = ()  # of ``fusetune tune``; ALL in one stands for the number of threads
-    templates: tuple[str, ...] = ()  # taken out, or parts of other kinds: see bench.peers.without
+    without: tuple[str, ...] = ()  # parts: see bench.peers.without
     graph_pass: str | None = None  # switched off
     searching: bool = True  # False: no budget
     longer: float = 1.0  # times the budget, for one that asks more questions before it has an answer
@@ -43,14 +43,14 @@ class Variant:
 
 ALL = "ALL"
 VARIANTS: Mapping[str, Variant] = {
-    "winograd": Variant("all convolutions are direct ones", templates=("winograd",)),
-    "conv2d_pool": Variant("no convolution and its pooling in one kernel", templates=("conv2d_pool",)),
+    "winograd": Variant("all convolutions are direct ones", without=("winograd",)),
+    "conv2d_pool": Variant("no convolution and its pooling in one kernel", without=("conv2d_pool",)),
     "conv2d_prologue": Variant(
-        "elementwise layers in front of a 1x1 convolution by themselves", templates=("conv2d_prologue",)
+        "elementwise layers in front of a 1x1 convolution by themselves", without=("conv2d_prologue",)
     ),
-    "chains": Variant("each convolution in a kernel of its own", templates=("conv_chain", "inverted_residual")),
-    "joins": Variant("concatenations are copied", templates=("joins",)),
-    "lanes": Variant("no blocks side by side", templates=("lanes",)),
+    "chains": Variant("each convolution in a kernel of its own", without=("conv_chain", "inverted_residual")),
+    "joins": Variant("concatenations are copied", without=("joins",)),
+    "lanes": Variant("no blocks side by side", without=("lanes",)),
     "fusion": Variant(
         "each layer its own block, on all cores; three times the budget", ("--strategy", "fixed-layers"), longer=3.0
     ),
@@ -80,9 +80,7 @@ def ablation_row(name: str, model: str, threads: int, seconds: float, rounds: in
         database, artifact = Path(scratch) / "records.db", Path(scratch) / "artifact"
         _copy(folder / "records.db", database)
         given = [str(threads) if option == ALL else option for option in variant.options]
-        command = (
-            (sys.executable, "-m", "bench.peers.without", ",".join(variant.templates)) if variant.templates else ()
-        )
+        command = (sys.executable, "-m", "bench.peers.without", ",".join(variant.without)) if variant.without else ()
         budget = _budget(variant.longer * seconds, variant.searching)
         report = tune(path, artifact, database, [*budget, *given], variant.longer * seconds, command)
         result = bench(path, {"tuned": folder / "full", name: artifact}, [], threads=threads, rounds=rounds)

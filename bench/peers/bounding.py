@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,7 @@ from tuner.measure.roof import Roof
 from tuner.types import Device
 
 KINDS = ("winograd", "products", "weights", "depthwise", "small", "rest")
+_LOOKS_UP = frozenset({"Gather", "GatherElements", "GatherND", "Slice"})  # a part of what they are given
 _SMALL = 2e-6  # seconds; below, waking the cores and their meeting again take longer than the work
 
 
@@ -27,7 +29,8 @@ def bound(graph: Graph, roof: Roof, device: Device) -> float:
     """Seconds below which nobody gets who does each layer's operations as they are written.
 
     A layer takes at least as long as its operations at the peak, and, in a model whose weights do not fit into the
-    last-level cache, as reading its weights from memory. Data between layers may stay in caches and counts nothing.
+    last-level cache, as reading its weights from memory: of a table that it looks up in, as much as it takes. Data
+    between layers may stay in caches and counts nothing.
     Winograd's algorithm, which does fewer operations, may go below.
     """
     return sum(max(b.operations, b.weights) for b in _bounds(graph, roof, device).values())
@@ -71,11 +74,7 @@ def _kind(template: str, least: _Bound, multiplies: bool) -> str:
 
 
 def _multiplies(graph: Graph, name: str) -> bool:
-    return layer_cost(graph, _layer(graph, name)).macs > 0
-
-
-def _layer(graph: Graph, name: str) -> Layer:
-    return next(layer for layer in graph.layers if layer.id == name)
+    return layer_cost(graph, graph.by_id[name]).macs > 0
 
 
 def _bounds(graph: Graph, roof: Roof, device: Device) -> dict[str, _Bound]:
@@ -83,7 +82,12 @@ def _bounds(graph: Graph, roof: Roof, device: Device) -> dict[str, _Bound]:
     cold = sum(constant.bytes for constant in graph.constants.values()) > device.l3
     found = {}
     for layer in graph.layers:
-        weights = sum(graph.constants[n].bytes for n in set(layer.inputs) if n in graph.constants)
-        operations = layer_cost(graph, layer).ops / roof.flops
-        found[layer.id] = _Bound(operations, weights / roof.bandwidth if cold else 0.0)
+        cost = layer_cost(graph, layer)
+        found[layer.id] = _Bound(cost.ops / roof.flops, _weights(graph, layer) / roof.bandwidth if cold else 0.0)
     return found
+
+
+def _weights(graph: Graph, layer: Layer) -> int:
+    """Bytes of constants that a layer reads."""
+    most = layer_cost(graph, layer).bytes_written if layer.op in _LOOKS_UP else math.inf
+    return sum(int(min(graph.constants[n].bytes, most)) for n in set(layer.inputs) if n in graph.constants)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from bench.peers.bounding import KINDS
 from bench.peers.measure import BF16, FLOAT32, INT8
 from bench.peers.rows import (
     Key,
@@ -22,18 +23,22 @@ from bench.peers.rows import (
 from bench.results import disturbed
 
 _COLUMNS = (
-    "model", "threads", "tuned ms", "default ms", *(f"{name} ms" for name in FLOAT32), "best float32 peer",
+    "model", "tuned ms", "default ms", *(f"{name} ms" for name in FLOAT32), "best float32 peer",
     "tuned x over it (95%, rounds)", "by fastest calls", "default x over it", "of the roofline", "MB", "of its MB",
     "tuning s", "error",
 )  # fmt: skip
-PLOT = "peers/peers.svg"
 
 
-def comparison(keys: Sequence[Key], rows: Rows, command: str) -> str:
-    """A line per key, those without a row marked; then what it adds up to for each number of threads."""
+def plot_of(threads: int) -> str:
+    """Where the comparison's plot lies, beside RESULTS.md."""
+    return f"peers/peers-{threads}.svg"
+
+
+def comparison(keys: Sequence[Key], rows: Rows, threads: int, command: str) -> str:
+    """A line per key, all on so many threads, those without a row marked; then what it adds up to."""
     found = [rows[key] for key in keys if rows.get(key, {}).get("bench")]
     lines = [
-        "## Side by side with other libraries",
+        f"## Side by side with other libraries, {_threads(threads)}",
         "",
         circumstances(command, found),
         "",
@@ -51,23 +56,17 @@ def comparison(keys: Sequence[Key], rows: Rows, command: str) -> str:
         line(_COLUMNS),
         line([":--", *["--:"] * (len(_COLUMNS) - 1)]),
         *(line(_cells(key, rows.get(key))) for key in keys),
-        *(_sums(keys, rows) if found else ()),
+        *(_sums(found) if found else ()),
     ]
     if found:
-        lines += ["", f"![our speed over each peer's]({PLOT})"]
+        lines += ["", f"![our speed over each peer's]({plot_of(threads)})"]
     return "\n".join([*lines, *_problems(keys, rows)])
 
 
-_PARTS = {
-    "winograd": "Winograd", "products": "products", "weights": "weights", "depthwise": "depthwise", "small": "small",
-    "rest": "rest",
-}  # fmt: skip
-
-
-def bounding(keys: Sequence[Key], rows: Rows) -> str:
+def bounding(keys: Sequence[Key], rows: Rows, threads: int) -> str:
     """Where each tuned plan's time goes, by what bounds its kernels."""
     lines = [
-        "## What bounds the tuned plans",
+        f"## What bounds the tuned plans, {_threads(threads)}",
         "",
         "From the rows above: the share of the kernels' time, how many kernels, and in brackets what bounds them over "
         "what they take. *Winograd*: the products of direct convolutions at the measured peak (above 100%: fewer are "
@@ -77,18 +76,18 @@ def bounding(keys: Sequence[Key], rows: Rows) -> str:
         "less than 2 us, where waking the cores counts. *Rest*: no products. *Whole* = the model's median over the "
         "sum of its kernels, which were timed in calm moments.",
         "",
-        line(["model", "threads", *_PARTS.values(), "whole"]),
-        line([":--", *["--:"] * (len(_PARTS) + 2)]),
+        line(["model", *KINDS, "whole"]),
+        line([":--", *["--:"] * (len(KINDS) + 1)]),
     ]
     for key in keys:
         row = rows.get(key)
         spent = (row or {}).get("parts")
         if row is None or not spent:
-            lines.append(line([key[1], key[2], "not measured", *[""] * len(_PARTS)]))
+            lines.append(line([key[1], "not measured", *[""] * len(KINDS)]))
             continue
         total, ours = sum(part["ms"] for part in spent.values()), milliseconds(row, "tuned")
-        cells = [_part(spent[kind], total) for kind in _PARTS]
-        lines.append(line([_marked(key[1], row), key[2], *cells, number(ours / total if ours else None)]))
+        cells = [_part(spent[kind], total) for kind in KINDS]
+        lines.append(line([_marked(key[1], row), *cells, number(ours / total if ours else None)]))
     return "\n".join(lines)
 
 
@@ -221,9 +220,9 @@ def _marked(text: str, row: Row | None) -> str:
 
 
 def _cells(key: Key, row: Row | None) -> list[str]:
-    head = [_marked(key[1], row), str(key[2])]
+    head = [_marked(key[1], row)]
     if row is None or not row.get("bench"):
-        return [*head, "not measured" if row is None else "failed", *[""] * (len(_COLUMNS) - 3)]
+        return [*head, "not measured" if row is None else "failed", *[""] * (len(_COLUMNS) - 2)]
     times = [_time(row, name) for name in ("tuned", "default", *FLOAT32)]
     best, default = best_peer(row), best_peer(row, "default")
     ours = milliseconds(row, "tuned")
@@ -271,23 +270,24 @@ def _interval(ratio: Row | None, rounds: bool = True) -> str:
     return f"{ratio['median']:.2f} ({ratio['low']:.2f}–{ratio['high']:.2f}{pairs})"
 
 
-def _sums(keys: Sequence[Key], rows: Rows) -> list[str]:
-    lines = []
-    for threads in sorted({key[2] for key in keys}):
-        mine = [rows[key] for key in keys if key[2] == threads and key in rows]
-        tuned, default = ([b[1] for b in (best_peer(r, ours) for r in mine) if b] for ours in ("tuned", "default"))
-        if tuned:
-            text = (
-                f"{threads} threads: of {len(tuned)} models the tuned plan is faster than the best float32 peer in "
-                f"{sum(r['low'] > 1 for r in tuned)} and slower in {sum(r['high'] < 1 for r in tuned)}, the interval "
-                f"being all on that side of 1; geometric mean {geometric_mean([r['median'] for r in tuned]):.2f}"
-            )
-            if default:
-                text += f", of the defaults {geometric_mean([r['median'] for r in default]):.2f}"
-            if fastest := [x for row in mine if (x := by_fastest(row))]:
-                text += f"; by fastest calls {geometric_mean(fastest):.2f}"
-            lines += ["", f"{text}."]
-    return lines
+def _sums(found: Sequence[Row]) -> list[str]:
+    tuned, default = ([b[1] for b in (best_peer(r, ours) for r in found) if b] for ours in ("tuned", "default"))
+    if not tuned:
+        return []
+    text = (
+        f"Of {len(tuned)} models the tuned plan is faster than the best float32 peer in "
+        f"{sum(r['low'] > 1 for r in tuned)} and slower in {sum(r['high'] < 1 for r in tuned)}, the interval "
+        f"being all on that side of 1; geometric mean {geometric_mean([r['median'] for r in tuned]):.2f}"
+    )
+    if default:
+        text += f", of the defaults {geometric_mean([r['median'] for r in default]):.2f}"
+    if fastest := [x for row in found if (x := by_fastest(row))]:
+        text += f"; by fastest calls {geometric_mean(fastest):.2f}"
+    return ["", f"{text}."]
+
+
+def _threads(count: int) -> str:
+    return f"{count} {'thread' if count == 1 else 'threads'}"
 
 
 def _problems(keys: Sequence[Key], rows: Rows) -> list[str]:

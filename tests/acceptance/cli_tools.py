@@ -50,6 +50,32 @@ class Done:
         return json.loads(self.out)
 
 
+def assert_refused(done: Done, folder: Path, out: str, *words: str) -> None:
+    """That a command said in one error what is wrong, in these words, and wrote nothing."""
+    assert done.code == 2 and "Traceback" not in done.err
+    assert all(word in " ".join(done.err.split()) for word in words), done.err
+    assert not (folder / out).exists()
+
+
+def assert_runs(folder: Path, artifact: str) -> None:
+    """That an artifact runs, and that all its results are finite."""
+    done = fusetune(folder, "run", artifact, "--output", "out.npz")
+    assert done.code == 0, done.err
+    with np.load(folder / "out.npz") as arrays:
+        assert arrays.files and all(np.isfinite(arrays[name]).all() for name in arrays)
+
+
+def assert_tight(folder: Path, precision: str, accuracy: str) -> None:
+    """That ``net.onnx``, tuned in ``precision`` to this accuracy, keeps it, by layers that keep float32."""
+    done = fusetune(folder, "tune", "net.onnx", "--precision", precision, "--trials", 0, "--no-baselines",
+                    "--accuracy", accuracy, "--out", "tight", "--db", f"sqlite:///{folder}/db")  # fmt: skip
+    assert done.code == 0, done.err
+    report, limit = json.loads((folder / "tight" / "report.json").read_text()), float(accuracy)
+    assert report["verification"]["limit"] == limit and report["verification"]["passed"]
+    assert report["rounding"]["error_of_all"] > limit >= report["rounding"]["error"]
+    assert report["rounding"]["kept_fp32"] and "keep float32" in done.out
+
+
 def environment(home: Path) -> dict[str, str]:
     """The tests' environment with a home of its own, so that no user's database is touched."""
     paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]

@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
-from cli_tools import conv_net, fusetune, here
+from cli_tools import assert_refused, assert_runs, assert_tight, conv_net, fusetune, here
 
 from tuner.measure.device import cpu_features
 from tuner.precision import DOT_FEATURE, ROUNDING, precision_of
@@ -40,21 +39,12 @@ def test_a_whole_model_says_what_bf16_costs(home: Path) -> None:
     tried = [json.loads(line)["candidate"] for line in (home / "out" / "trials.jsonl").read_text().splitlines()]
     assert all(c["precision"] == precision_of(c["template"]) for c in tried)
     assert {c["template"] for c in tried} & set(ROUNDING)
-    ran = fusetune(home, "run", "out", "--output", "out.npz")
-    assert ran.code == 0, ran.err
-    with np.load(home / "out.npz") as arrays:
-        assert all(np.isfinite(arrays[name]).all() for name in arrays)
+    assert_runs(home, "out")
 
 
 @pytest.mark.slow
 def test_layers_that_the_limit_forbids_keep_float32(home: Path) -> None:
-    done = fusetune(home, "tune", "net.onnx", "--precision", "bf16", "--trials", 0, "--no-baselines", "--accuracy",
-                    "1e-4", "--out", "tight", "--db", f"sqlite:///{home}/db")  # fmt: skip
-    assert done.code == 0, done.err
-    report = json.loads((home / "tight" / "report.json").read_text())
-    assert report["verification"]["limit"] == 1e-4 and report["verification"]["passed"]
-    assert report["rounding"]["error_of_all"] > 1e-4 >= report["rounding"]["error"] and report["rounding"]["kept_fp32"]
-    assert "keep float32" in done.out
+    assert_tight(home, "bf16", "1e-4")
 
 
 @pytest.mark.parametrize(
@@ -69,9 +59,7 @@ def test_layers_that_the_limit_forbids_keep_float32(home: Path) -> None:
 )
 def test_what_is_not_supported_is_one_clear_error(home: Path, options: tuple[str, ...], words: tuple[str, ...]) -> None:
     done = here(home, "tune", "net.onnx", *options, "--out", "no")
-    assert done.code == 2 and "Traceback" not in done.err
-    assert all(word in " ".join(done.err.split()) for word in words), done.err
-    assert not (home / "no").exists()
+    assert_refused(done, home, "no", *words)
 
 
 @pytest.mark.slow
@@ -79,4 +67,4 @@ def test_a_plan_in_bf16_is_refused_in_another_precision(home: Path) -> None:
     plan = here(home, "plan", "net.onnx", "--json").out
     (home / "plan.json").write_text(plan.replace('"template": "dense"', '"template": "dense_bf16"'))
     done = fusetune(home, "tune", "net.onnx", "--plan", "plan.json", "--trials", 0, "--out", "no")
-    assert done.code == 2 and "--precision bf16" in done.err
+    assert_refused(done, home, "no", "--precision bf16")

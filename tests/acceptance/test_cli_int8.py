@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
-from cli_tools import conv_net, fusetune, here
+from cli_tools import assert_refused, assert_runs, assert_tight, conv_net, fusetune, here
 
 from tuner.measure.device import cpu_features
 from tuner.precision import INT8_FEATURE, precision_of
@@ -41,10 +40,7 @@ def test_a_whole_model_says_what_int8_costs(home: Path) -> None:
     assert sum(p["dtype"] == "int8" for p in parameters) == integers
     tried = [json.loads(line)["candidate"] for line in (home / "out" / "trials.jsonl").read_text().splitlines()]
     assert {c["precision"] for c in tried} <= {"fp32", "int8"} and any(c["template"] == "conv2d_int8" for c in tried)
-    ran = fusetune(home, "run", "out", "--output", "out.npz")
-    assert ran.code == 0, ran.err
-    with np.load(home / "out.npz") as arrays:
-        assert all(np.isfinite(arrays[name]).all() for name in arrays)
+    assert_runs(home, "out")
 
 
 @needs_vnni
@@ -58,31 +54,22 @@ def test_a_plan_by_hand_is_calibrated_too_and_all_kernels_are_integers(home: Pat
     assert sum(b["precision"] == "int8" for b in report["blocks"]) == 3 and report["verification"]["passed"]
     assert 1e-4 < report["verification"]["max_rel_error"] < 5e-2 and report["rounding"] is None
     refused = fusetune(home, "tune", "net.onnx", "--plan", "plan.json", "--trials", 0, "--out", "no")
-    assert refused.code == 2 and "--precision int8" in refused.err
+    assert_refused(refused, home, "no", "--precision int8")
 
 
 @needs_vnni
 @pytest.mark.slow
 def test_layers_that_the_limit_forbids_keep_float32(home: Path) -> None:
-    done = fusetune(home, "tune", "net.onnx", "--precision", "int8", "--trials", 0, "--no-baselines", "--accuracy",
-                    "5e-4", "--out", "tight", "--db", f"sqlite:///{home}/db")  # fmt: skip
-    assert done.code == 0, done.err
-    report = json.loads((home / "tight" / "report.json").read_text())
-    assert report["verification"]["limit"] == 5e-4 and report["verification"]["passed"]
-    assert report["rounding"]["error_of_all"] > 5e-4 >= report["rounding"]["error"] and report["rounding"]["kept_fp32"]
-    assert "keep float32" in done.out
+    assert_tight(home, "int8", "5e-4")
 
 
 def test_what_is_not_supported_is_one_clear_error(home: Path) -> None:
     done = here(home, "tune", "net.onnx", "--precision", "int8", "--device", "sim:mlu100", "--out", "no")
-    assert done.code == 2 and "Traceback" not in done.err
-    assert all(word in " ".join(done.err.split()) for word in ("int8", "simulated", "fp32")), done.err
-    assert not (home / "no").exists()
+    assert_refused(done, home, "no", "int8", "simulated", "fp32")
 
 
 @needs_vnni
 def test_a_processor_without_the_instruction_is_one_clear_error(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tuner.precision.INT8_FEATURE", "none_such")
     done = here(home, "tune", "net.onnx", "--precision", "int8", "--trials", 0, "--out", "no")
-    assert done.code == 2 and "Traceback" not in done.err and "AVX512-VNNI" in " ".join(done.err.split()), done.err
-    assert not (home / "no").exists()
+    assert_refused(done, home, "no", "AVX512-VNNI")

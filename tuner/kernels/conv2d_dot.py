@@ -14,15 +14,14 @@ from typing import Any
 from tvm import te, tirx
 
 from tuner.graph.ir import Graph, Layer
-from tuner.kernels import dot
-from tuner.kernels import math as fast
+from tuner.kernels import dot, pairs
 from tuner.kernels.base import Kernel, Knobs, Layouts, Space
 from tuner.kernels.conv2d import Conv2d, ConvBuilder
 from tuner.kernels.conv_shape import ConvShape
 from tuner.kernels.conv_weights import groups_of, pack_weights
 from tuner.kernels.scheduling import module_of, parallelise, schedule_of
 from tuner.kernels.views import Chan
-from tuner.plan.layout import Pack, block_of, is_narrow
+from tuner.plan.layout import block_of, is_narrow
 from tuner.precision import BF16_DOT
 from tuner.types import Device
 
@@ -33,7 +32,7 @@ class Conv2dDot(Conv2d):
     name = "conv2d_dot"
     version = 2
     precision = BF16_DOT
-    each = 2  # channels whose products one instruction adds to a sum
+    instruction = pairs.PAIRS
 
     def accepts(self, workload: Graph, layouts: Layouts, device: Device) -> bool:
         if not super().accepts(workload, layouts, device):
@@ -45,11 +44,11 @@ class Conv2dDot(Conv2d):
         if not shape.flat:
             return False
         window = groups_of(shape, device.lanes)
-        return window.in_blocks(block) and block % self.each == 0 if block else shape.groups == 1
+        return window.in_blocks(block) and block % self.instruction.each == 0 if block else shape.groups == 1
 
     def serves(self, workload: Graph, conv: Layer, device: Device) -> bool:
         """Whether the device has the instruction, and the convolution may be rounded for it."""
-        return dot.serves(workload, conv, device)
+        return pairs.serves(workload, conv, device)
 
     def in_place(self, shape: ConvShape, layout: str) -> bool:
         """Whether an image is read where it lies."""
@@ -61,7 +60,7 @@ class Conv2dDot(Conv2d):
         layout = layouts[_conv(workload).inputs[0]]
         own = shape.listed and not self.in_place(shape, layout)
         knobs = {**found.knobs, "stream": [0], "order": [0, 1, *([_OWN] if own else [])]}
-        block = block_of(layout) or self.each
+        block = block_of(layout) or self.instruction.each
 
         def fits(k: Knobs) -> bool:
             return dot.even(shape, k) and groups_of(shape, device.lanes * k["oc_t"]).in_blocks(block) and found.rule(k)
@@ -90,8 +89,7 @@ def reads_in_place(shape: ConvShape, layout: str) -> bool:
 class DotBuilder(ConvBuilder):
     """``conv2d``'s kernel with a rounded image, and an instruction for several products in its innermost loops."""
 
-    each = 2  # channels side by side, whose products one instruction adds to a sum
-    word = "uint32"  # holds so many where the image is packed
+    instruction = pairs.PAIRS
 
     def kernel(self, cores: int) -> Kernel:
         in_place = self.in_place
@@ -115,31 +113,14 @@ class DotBuilder(ConvBuilder):
 
     def border(self) -> Any:
         """What stands for zero in the rounded image."""
-        return tirx.const(0, "uint16")
-
-    def packed_border(self) -> Any:
-        return tirx.const(0, self.word)
-
-    def rounded_weights(self, shape: Sequence[int], pack: Pack) -> te.Tensor:
-        """Weights that ``pack`` turns into ``shape`` [..., channel, lane], as [..., channel / each, lane, each]."""
-        return dot.pair_weights(self.body, self.conv.inputs[1], shape, pack)
-
-    def widened(self, number: Any) -> Any:
-        """A rounded number as what products are of."""
-        return fast.from_bf16(number)
-
-    def part(self, word: Any, which: Any) -> Any:
-        """One of the numbers in a word of the packed image, widened."""
-        return dot.half(word, which)
-
-    instruction: dot.Instruction | None = None  # that for pairs of bfloat16
+        return tirx.const(0, self.instruction.left)
 
     # expressions -----------------------------------------------------------------------------------------------
 
     @property
     def _block(self) -> int:
-        """Channels of a block of the rounded image; a multiple of ``each``."""
-        return block_of(self.body.input(self.conv.inputs[0]).layout) or self.each
+        """Channels of a block of the rounded image; a multiple of those that lie side by side."""
+        return block_of(self.body.input(self.conv.inputs[0]).layout) or self.instruction.each
 
     @property
     def _packed(self) -> bool:
@@ -150,12 +131,12 @@ class DotBuilder(ConvBuilder):
         """The element that ``_image`` has there, where it lies."""
         p = self._pixel(column)
         return self.body.input(self.conv.inputs[0]).bits(
-            (n, Chan(c, i * self.each + j, self._block), p // self.shape.ow, p % self.shape.ow)
+            (n, Chan(c, i * self.instruction.each + j, self._block), p // self.shape.ow, p % self.shape.ow)
         )
 
     def _image(self) -> te.Tensor:
         """The rounded image [n, channel block, column of the sums, group, each], or with rows, columns and a border."""
-        s, block, each = self.shape, self._block, self.each
+        s, block, each = self.shape, self._block, self.instruction.each
         blocks = -(-s.ic // block)
         if s.listed:
 
@@ -169,13 +150,9 @@ class DotBuilder(ConvBuilder):
 
             def packed(n: Any, c: Any, y: Any, x: Any) -> Any:
                 inside = tirx.all(y >= top, y < s.h + top, x >= left, x < s.w + left)
-                numbers = [
-                    self.element((n, Chan(c, k, block), y - top, x - left)).astype(self.word) for k in range(each)
-                ]
-                together = numbers[0]
-                for k in range(1, each):
-                    together = together | (numbers[k] << tirx.const(32 // each * k, self.word))
-                return tirx.if_then_else(inside, together, self.packed_border())
+                numbers = [self.element((n, Chan(c, k, block), y - top, x - left)) for k in range(each)]
+                border = self.instruction.packed([self.border()] * each)
+                return tirx.if_then_else(inside, self.instruction.packed(numbers), border)
 
             return te.compute((s.n, blocks, *s.reach), packed, name="pad")
 
@@ -187,25 +164,22 @@ class DotBuilder(ConvBuilder):
         return te.compute((s.n, blocks, *s.reach, block // each, each), bordered, name="pad")
 
     def _products(self, image: Callable[..., Any]) -> te.Tensor:
-        s, ob, window, block = self.shape, self.ob, self.window, self._block
+        s, ob, window, block, by = self.shape, self.ob, self.window, self._block, self.instruction
         shape, pack = pack_weights(s, ob, window, block)
-        weights = self.rounded_weights(shape, pack)
-        extents = shape[1], s.kh, s.kw, shape[-2] // self.each, self.each
+        weights = by.weights(self.body, self.conv.inputs[1], shape, pack)
+        extents = shape[1], s.kh, s.kw, shape[-2] // by.each, by.each
         axes = [te.reduce_axis((0, e), n) for e, n in zip(extents, _AXES, strict=True)]
         ico, kh, kw, icp, pair = axes
 
         def product(n: Any, o: Any, _: Any, x: Any, i: Any) -> Any:
-            c = window.first(o) // block + ico
+            c, weight = window.first(o) // block + ico, by.widened(weights(o, ico, kh, kw, icp, i, pair))
             if s.listed:
-                value = image(n, c, x, icp, pair)
-            else:
-                p = self._pixel(x)
-                y = p // s.ow * s.stride[0] + kh * s.dilation[0]
-                x = p % s.ow * s.stride[1] + kw * s.dilation[1]
-                if self._packed:
-                    return self.part(image(n, c, y, x), pair) * self.widened(weights(o, ico, kh, kw, icp, i, pair))
-                value = image(n, c, y, x, icp, pair)
-            return self.widened(value) * self.widened(weights(o, ico, kh, kw, icp, i, pair))
+                return by.widened(image(n, c, x, icp, pair)) * weight
+            p = self._pixel(x)
+            y = p // s.ow * s.stride[0] + kh * s.dilation[0]
+            x = p % s.ow * s.stride[1] + kw * s.dilation[1]
+            value = by.part(image(n, c, y, x), pair) if self._packed else by.widened(image(n, c, y, x, icp, pair))
+            return value * weight
 
         dims = (s.n, -(-s.oc // ob), 1, self._cols(), ob)
         return te.compute(dims, lambda *p: te.sum(product(*p), axis=axes), name="acc")
@@ -230,9 +204,8 @@ class DotBuilder(ConvBuilder):
         *_, col, lane, ico, kh, kw, icp, pair = sch.get_loops(acc)
         taps = kw if self.shape.kw > 1 else None
         dot.accumulate(
-            sch, acc, (ico, kh, kw, icp), col, lane, pair, unrolled=taps, packed=self._packed,
-            instruction=self.instruction,
-        )  # fmt: skip
+            sch, acc, self.instruction, (ico, kh, kw, icp), col, lane, pair, unrolled=taps, packed=self._packed
+        )
 
 
 _AXES = ("ico", "kh", "kw", "icp", "pair")

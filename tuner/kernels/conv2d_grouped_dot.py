@@ -14,8 +14,7 @@ from typing import Any
 from tvm import te
 
 from tuner.graph.ir import Graph, Layer
-from tuner.kernels import dot
-from tuner.kernels import math as fast
+from tuner.kernels import dot, pairs
 from tuner.kernels.base import Kernel, Knobs, Layouts, Space
 from tuner.kernels.conv2d import Conv2d, ConvBuilder, tile_widths
 from tuner.kernels.conv_shape import ConvShape
@@ -35,7 +34,7 @@ class Conv2dGroupedDot(Conv2d):
     precision = BF16_DOT
 
     def accepts(self, workload: Graph, layouts: Layouts, device: Device) -> bool:
-        if not super().accepts(workload, layouts, device) or not dot.serves(workload, _conv(workload), device):
+        if not super().accepts(workload, layouts, device) or not pairs.serves(workload, _conv(workload), device):
             return False
         conv = _conv(workload)
         shape, block = ConvShape.of(workload, conv), block_of(layouts[conv.inputs[0]])
@@ -122,13 +121,14 @@ class _Builder(ConvBuilder):
     def _products(self, pixels: te.Tensor) -> te.Tensor:
         """The sums [n, group, column, channel of the group's vectors]."""
         s, v, half, ob = self.shape, self.vectors, self.device.lanes // 2, self.ob
-        weights = dot.pair_weights(self.body, self.conv.inputs[1], *v.pack(self.knobs["oc_t"]))
+        weights = pairs.PAIRS.weights(self.body, self.conv.inputs[1], *v.pack(self.knobs["oc_t"]))
+        widened = pairs.PAIRS.widened
         icp, pair = te.reduce_axis((0, v.group_ic // 2), "icp"), te.reduce_axis((0, 2), "pair")
 
         def product(n: Any, g: Any, x: Any, i: Any) -> Any:
             both = g * (v.group_ic // 2) + icp
-            value = fast.from_bf16(pixels(n, x, both // half, both % half, pair))
-            return te.sum(value * fast.from_bf16(weights(g, i // ob, icp, i % ob, pair)), axis=[icp, pair])
+            value = widened(pixels(n, x, both // half, both % half, pair))
+            return te.sum(value * widened(weights(g, i // ob, icp, i % ob, pair)), axis=[icp, pair])
 
         return te.compute((s.n, s.groups, self._cols(), v.count * self.device.lanes), product, name="acc")
 
@@ -166,7 +166,7 @@ class _Builder(ConvBuilder):
         for loop in (ci, lane, sch.fuse(*sch.get_loops(pad)[-2:])):
             sch.vectorize(loop)
         *_, col, lane, icp, pair = sch.get_loops(acc)
-        dot.accumulate(sch, acc, (icp,), col, lane, pair)
+        dot.accumulate(sch, acc, pairs.PAIRS, (icp,), col, lane, pair)
         sch.transform_layout(
             sums, ("write", 0), lambda n, g, p, i: (n, p, g * size + i),
             assume_injective_transform=True,  # what reaches into the next group is overwritten by it

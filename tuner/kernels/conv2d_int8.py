@@ -32,7 +32,7 @@ class Conv2dInt8(Conv2dDot):
     name = "conv2d_int8"
     version = 1
     precision = INT8
-    each = quads.EACH
+    instruction = quads.QUADS
 
     def serves(self, workload: Graph, conv: Layer, device: Device) -> bool:
         return quads.serves(workload, conv, device)
@@ -50,7 +50,6 @@ class Conv2dInt8(Conv2dDot):
 class _Builder(DotBuilder):
     """``conv2d_dot``'s kernel with integers for bfloat16, and their sums scaled."""
 
-    each = quads.EACH
     in_place = False
     instruction = quads.QUADS
 
@@ -71,18 +70,6 @@ class _Builder(DotBuilder):
 
     def border(self) -> Any:
         return (tirx.const(0, "float32") - self._grid(2)).astype("uint8")
-
-    def packed_border(self) -> Any:
-        return self.border().astype(self.word) * tirx.const(0x01010101, self.word)
-
-    def rounded_weights(self, shape: Sequence[int], pack: Pack) -> te.Tensor:
-        return quads.quad_weights(self.body, self.conv.inputs[1], shape, pack)
-
-    def widened(self, number: Any) -> Any:
-        return number.astype("int32")
-
-    def part(self, word: Any, which: Any) -> Any:
-        return quads.part(word, which)
 
     def product_sum(self, value: Any, c: Chan) -> Any:
         steps = value + self._grid(2).astype("int32") * self._by_channel("sums", "int32", c)

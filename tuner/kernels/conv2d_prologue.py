@@ -12,7 +12,7 @@ from typing import Any
 from tvm import te
 
 from tuner.graph.ir import Graph, Layer
-from tuner.kernels import dot
+from tuner.kernels import dot, pairs
 from tuner.kernels import math as fast
 from tuner.kernels.base import Kernel, KernelTemplate, Knobs, Layouts, Space
 from tuner.kernels.conv2d import ConvBuilder, register_tiles
@@ -115,7 +115,7 @@ class Conv2dPrologueDot(Conv2dPrologue):
     precision = BF16_DOT
 
     def accepts(self, workload: Graph, layouts: Layouts, device: Device) -> bool:
-        return super().accepts(workload, layouts, device) and dot.serves(workload, _conv(workload), device)
+        return super().accepts(workload, layouts, device) and pairs.serves(workload, _conv(workload), device)
 
     def space(self, workload: Graph, layouts: Layouts, device: Device) -> Space:
         shape = ConvShape.of(workload, _conv(workload))
@@ -212,7 +212,7 @@ class _DotBuilder(_Builder):
 
     def _products(self, pre: te.Tensor) -> te.Tensor:
         s, ob, lanes = self.shape, self.ob, self.device.lanes
-        weights = dot.pair_weights(self.body, self.conv.inputs[1], *pack_weights(s, ob, self.window, lanes))
+        weights = pairs.PAIRS.weights(self.body, self.conv.inputs[1], *pack_weights(s, ob, self.window, lanes))
         axes = [te.reduce_axis((0, e), n) for e, n in ((-(-s.ic // lanes), "ico"), (lanes // 2, "icp"), (2, "pair"))]
         ico, icp, pair = axes
 
@@ -227,4 +227,4 @@ class _DotBuilder(_Builder):
 
     def schedule_accumulation(self, sch: Any, acc: Any) -> None:
         *_, col, lane, ico, icp, pair = sch.get_loops(acc)
-        dot.accumulate(sch, acc, (ico, icp), col, lane, pair)
+        dot.accumulate(sch, acc, pairs.PAIRS, (ico, icp), col, lane, pair)

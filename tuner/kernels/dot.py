@@ -1,7 +1,7 @@
-"""The instruction that adds products of pairs of bfloat16 to 16 float32 sums (AVX512-BF16), as a tensor intrinsic.
+"""Instructions that add products of a few numbers side by side to each of 16 sums, as tensor intrinsics.
 
-TVM turns every bfloat16 of a function into bits before it calls LLVM, so that LLVM's own intrinsic cannot be named
-there: operands go through as 32-bit integers, a pair each, into a function that LLVM reads from text and inlines.
+Operands go through as 32-bit integers into a function that LLVM reads from text and inlines: TVM turns every bfloat16
+of a function into bits before it calls LLVM, so that LLVM's own intrinsics cannot all be named there.
 """
 
 # mypy: disable-error-code="valid-type"
@@ -16,34 +16,56 @@ from typing import TYPE_CHECKING, Any
 
 from tvm import te, tirx
 
-from tuner.kernels import math as fast
-from tuner.plan.bf16 import OPSET, weights_of
 from tuner.plan.layout import Pack
-from tuner.precision import DOT_FEATURE
 
 if TYPE_CHECKING:
-    from tuner.graph.ir import Graph, Layer
     from tuner.kernels.base import Knobs
     from tuner.kernels.conv_shape import ConvShape
     from tuner.kernels.epilogue import Body
-    from tuner.types import Device
 
-LANES = 16
-SOURCE = """
-declare <16 x float> @llvm.x86.avx512bf16.dpbf16ps.512(<16 x float>, <32 x bfloat>, <32 x bfloat>)
-define <16 x float> @fusetune_dpbf16ps(<16 x float> %c, <16 x i32> %a, <16 x i32> %b) alwaysinline nounwind readnone {
-  %x = bitcast <16 x i32> %a to <32 x bfloat>
-  %y = bitcast <16 x i32> %b to <32 x bfloat>
-  %r = call <16 x float> @llvm.x86.avx512bf16.dpbf16ps.512(<16 x float> %c, <32 x bfloat> %x, <32 x bfloat> %y)
-  ret <16 x float> %r
-}
-"""
+LANES = 16  # sums
+WORD = "uint32"
 
 
-def serves(workload: Graph, conv: Layer, device: Device) -> bool:
-    """Whether a device has the instruction, and the weights of a workload's convolution may be rounded for it."""
-    able = DOT_FEATURE in device.features and device.lanes == LANES and workload.opset >= OPSET
-    return able and weights_of(workload, conv) is not None
+@dataclass(frozen=True)
+class Instruction:
+    """``sums[i] += widened(left[k]) * widened(right[i, k])`` for all k < each: left[each], right[16, each], sums[16].
+
+    ``each`` numbers of an operand fill 32 bits.
+    """
+
+    name: str  # of a function (sums, left, right) -> sums, all of 16 numbers of 32 bits
+    source: str  # its text for LLVM, and whatever else kernels with the instruction call
+    each: int
+    left: str  # types
+    right: str
+    sums: str
+    widened: Callable[[Any], Any]  # a number of either operand -> as what it is multiplied
+    step: str  # the one of a Pack that makes ``right`` of float32 weights
+
+    def part(self, word: Any, which: Any) -> Any:
+        """One of the numbers of ``left`` that were packed into 32 bits, the first in the lowest, widened."""
+        shifted = word >> (which.astype(WORD) * tirx.const(32 // self.each, WORD))
+        return self.widened(shifted.astype(self.left))
+
+    def packed(self, numbers: Sequence[Any]) -> Any:
+        """So many numbers of ``left`` in 32 bits, the first in the lowest."""
+        together = numbers[0].astype(WORD)
+        for k, number in enumerate(numbers[1:], 1):
+            together = together | (number.astype(WORD) << tirx.const(32 // self.each * k, WORD))
+        return together
+
+    def weights(self, body: Body, name: str, shape: Sequence[int], pack: Pack) -> te.Tensor:
+        """Weights that ``pack`` turns into ``shape`` [..., channel, lane], as ``right``: [..., group, lane, each]."""
+        *outer, channels, lanes = shape
+        groups, last = channels // self.each, len(outer)
+        steps = (
+            (self.step,),
+            *pack.steps,
+            ("reshape", [*outer, groups, self.each, lanes]),
+            ("transpose", [*range(last + 1), last + 2, last + 1]),
+        )
+        return body.constant(name, (*outer, groups, lanes, self.each), replace(pack, steps=steps), self.right)
 
 
 def even(shape: ConvShape, knobs: Knobs) -> bool:
@@ -51,42 +73,20 @@ def even(shape: ConvShape, knobs: Knobs) -> bool:
     return -(-shape.oh * shape.ow // knobs["reg_n"]) % knobs["rows"] == 0
 
 
-@dataclass(frozen=True)
-class Instruction:
-    """One that adds products of a few numbers side by side to each of 16 sums."""
-
-    source: str  # text for LLVM
-    registered: Callable[[bool], str]  # whether the first operand is packed into words -> name of the tensor intrinsic
-
-
-def place(sch: Any, outermost: Any, lane: Any, instruction: Instruction, *, packed: bool = False) -> None:
-    """Replace loops ``lane`` (16 sums) and the one inside it (numbers side by side) by an instruction.
-
-    ``outermost``: a loop around all of it, to which the text for LLVM is tied.
-    """
-    sch.tensorize(lane, instruction.registered(packed))
-    sch.annotate(outermost, "pragma_import_llvm", instruction.source)
-
-
-def dot_pairs(sch: Any, outermost: Any, lane: Any, *, packed: bool = False) -> None:
-    """``place`` the instruction for pairs of bfloat16.
-
-    The loops' block adds widened(a[pair]) * widened(b[lane, pair]) to sums in scope "local"; where a's pairs are
-    ``packed``, ``half(a[0], pair) * widened(b[lane, pair])``.
-    """
-    place(sch, outermost, lane, PAIRS, packed=packed)
-
-
 def accumulate(
-    sch: Any, acc: Any, reductions: Sequence[Any], col: Any, lane: Any, pair: Any, *, unrolled: Any = None,
-    packed: bool = False, instruction: Instruction | None = None,
+    sch: Any, acc: Any, instruction: Instruction, reductions: Sequence[Any], col: Any, lane: Any, each: Any, *,
+    unrolled: Any = None, packed: bool = False,
 ) -> None:  # fmt: skip
-    """Sums of a register tile, columns x vectors, by an ``instruction``; if none is given, that for pairs of bfloat16.
+    """Sums of a register tile, columns x vectors, in scope "local", by an ``instruction``.
 
-    ``reductions``: loops over what is summed, outermost first; ``unrolled``: one of them that is to be no loop.
+    Args:
+        reductions: loops over what is summed, outermost first.
+        each: the innermost one, over numbers side by side.
+        unrolled: one of the reductions, which is to be no loop.
+        packed: whether the left operand is numbers of 32 bits, taken apart by ``Instruction.part``.
     """
     vector, lane = sch.split(lane, [None, LANES])
-    sch.reorder(*reductions, col, vector, lane, pair)
+    sch.reorder(*reductions, col, vector, lane, each)
     sch.unroll(col)
     sch.unroll(vector)
     if unrolled is not None:
@@ -96,76 +96,61 @@ def accumulate(
     for loop in (init_col, init_vector):
         sch.unroll(loop)
     sch.vectorize(init_lane)
-    place(sch, sch.get_loops("out")[0], sch.get_loops("acc_update")[-2], instruction or PAIRS, packed=packed)
-
-
-def pair_weights(body: Body, name: str, shape: Sequence[int], pack: Pack) -> te.Tensor:
-    """Weights that ``pack`` turns into ``shape`` [..., channel, lane], rounded, as [..., pair of channels, lane, 2]."""
-    *outer, channels, lanes = shape
-    last = len(outer)
-    steps = (
-        ("reshape", [*outer, channels // 2, 2, lanes]),
-        ("transpose", [*range(last + 1), last + 2, last + 1]),
-        ("bf16",),
-    )
-    return body.constant(name, (*outer, channels // 2, lanes, 2), replace(pack, steps=(*pack.steps, *steps)), "uint16")
-
-
-def half(pair: Any, which: Any) -> Any:
-    """The float32 of one bfloat16 of a pair in 32 bits, the first in the lower ones."""
-    bits = pair >> (which.astype("uint32") * tirx.const(16, "uint32"))
-    return tirx.reinterpret("float32", bits << tirx.const(16, "uint32"))
+    sch.tensorize(sch.get_loops("acc_update")[-2], _registered(instruction, packed))
+    sch.annotate(sch.get_loops("out")[0], "pragma_import_llvm", instruction.source)
 
 
 @cache
-def _registered(packed: bool) -> str:
-    """Name of the intrinsic, which TVM knows from now on; ``packed``: a pair of ``a`` is one number of 32 bits."""
+def _registered(instruction: Instruction, packed: bool) -> str:
+    """Name of the tensor intrinsic, which TVM knows from now on."""
     from tvm.s_tir import TensorIntrin
     from tvm.script import tirx as T
 
-    size, kind = (1, "uint32") if packed else (2, "uint16")
+    each, right, sums = instruction.each, instruction.right, instruction.sums
+    size, left = (1, WORD) if packed else (each, instruction.left)
+    vector, function = f"{sums}x{LANES}", instruction.name
 
     def element(a: Any, k: Any) -> Any:
-        return half(a[0], k) if packed else fast.from_bf16(a[k])
+        return instruction.part(a[0], k) if packed else instruction.widened(a[k])
 
-    def pair(a: Any) -> Any:
-        return a[0] if packed else a.vload([0], "uint16x2")
+    def word(a: Any) -> Any:
+        return a[0] if packed else a.vload([0], f"{left}x{each}")
+
+    def words(b: Any) -> Any:
+        return b.vload([0, 0], dtype=f"{right}x{LANES * each}")
 
     @T.prim_func(s_tir=True)
     def meaning(
-        a: T.Buffer((size,), kind, offset_factor=1),
-        b: T.Buffer((16, 2), "uint16", offset_factor=1),
-        c: T.Buffer((16,), "float32", offset_factor=1, scope="local"),
+        a: T.Buffer((size,), left, offset_factor=1),
+        b: T.Buffer((LANES, each), right, offset_factor=1),
+        c: T.Buffer((LANES,), sums, offset_factor=1, scope="local"),
     ) -> None:
         with T.sblock("root"):
-            T.reads(c[0:16], a[0:size], b[0:16, 0:2])
-            T.writes(c[0:16])
-            for i in T.serial(0, 16):
-                for k in T.serial(0, 2):
+            T.reads(c[0:LANES], a[0:size], b[0:LANES, 0:each])
+            T.writes(c[0:LANES])
+            for i in T.serial(0, LANES):
+                for k in T.serial(0, each):
                     with T.sblock("update"):
                         vi, vk = T.axis.remap("SR", [i, k])
-                        c[vi] = c[vi] + element(a, vk) * fast.from_bf16(b[vi, vk])
+                        c[vi] = c[vi] + element(a, vk) * instruction.widened(b[vi, vk])
 
     @T.prim_func(s_tir=True)
-    def instruction(
-        a: T.Buffer((size,), kind, offset_factor=1),
-        b: T.Buffer((16, 2), "uint16", offset_factor=1),
-        c: T.Buffer((16,), "float32", offset_factor=1, scope="local"),
+    def call(
+        a: T.Buffer((size,), left, offset_factor=1),
+        b: T.Buffer((LANES, each), right, offset_factor=1),
+        c: T.Buffer((LANES,), sums, offset_factor=1, scope="local"),
     ) -> None:
         with T.sblock("root"):
-            T.reads(c[0:16], a[0:size], b[0:16, 0:2])
-            T.writes(c[0:16])
-            c[T.ramp(T.int32(0), 1, 16)] = T.call_pure_extern(
-                "float32x16",
-                "fusetune_dpbf16ps",
-                c.vload([0], dtype="float32x16"),
-                T.broadcast(T.reinterpret(pair(a), dtype="int32"), 16),
-                T.reinterpret(b.vload([0, 0], dtype="uint16x32"), dtype="int32x16"),
+            T.reads(c[0:LANES], a[0:size], b[0:LANES, 0:each])
+            T.writes(c[0:LANES])
+            c[T.ramp(T.int32(0), 1, LANES)] = T.call_pure_extern(
+                vector,
+                function,
+                c.vload([0], dtype=vector),
+                T.broadcast(T.reinterpret(word(a), dtype="int32"), LANES),
+                T.reinterpret(words(b), dtype=f"int32x{LANES}"),
             )
 
-    name = "fusetune_dot_bf16_packed" if packed else "fusetune_dot_bf16"
-    TensorIntrin.register(name, meaning, instruction, override=True)
+    name = f"{function}_packed" if packed else function
+    TensorIntrin.register(name, meaning, call, override=True)
     return name
-
-
-PAIRS = Instruction(SOURCE, _registered)

@@ -7,15 +7,15 @@ inlines, if the kernel is compiled within the context of a target with AVX512-BF
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any
 
 import numpy as np
 import tvm
 from tvm import tirx
-from tvm.ir import Call, Op, register_op_attr
+from tvm.ir import Call, Op
 from tvm.s_tir import Schedule
 
+from tuner.kernels import operators
 from tuner.plan.bf16 import stored
 
 Expr = Any
@@ -28,8 +28,6 @@ define <16 x i16> @fusetune_to_bf16(<16 x float> %x) alwaysinline nounwind readn
   ret <16 x i16> %r
 }
 """
-_NAME = "fusetune.to_bf16"
-_PURE = 1  # of TVM's kinds of effects
 
 
 def to_bf16(x: Expr) -> Expr:
@@ -41,8 +39,7 @@ def to_bf16(x: Expr) -> Expr:
     bits = _held(x)
     if bits is not None:
         return bits
-    _register()
-    return tirx.call_intrin("uint16", _NAME, x)
+    return operators.call("fusetune.to_bf16", "uint16", _lowered, x)
 
 
 def _held(x: Expr) -> Expr | None:
@@ -68,13 +65,6 @@ def provide(module: tvm.IRModule, block: str) -> tvm.IRModule:
     schedule = Schedule(module)
     schedule.annotate(schedule.get_sblock(block), "pragma_import_llvm", SOURCE)
     return schedule.mod
-
-
-@cache
-def _register() -> None:
-    register_op_attr(_NAME, "TVectorizable", True)
-    register_op_attr(_NAME, "TCallEffectKind", _PURE)
-    register_op_attr(_NAME, "llvm.FLowerIntrinsic", _lowered)
 
 
 def _lowered(call: Any) -> Expr:

@@ -6,11 +6,11 @@ loops are vectorised; then 16 numbers become a call of a function that LLVM read
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any
 
 from tvm import tirx
-from tvm.ir import register_op_attr
+
+from tuner.kernels import operators
 
 Expr = Any
 LANES = 16
@@ -30,8 +30,6 @@ define <16 x i8> @fusetune_to_uint8(<16 x float> %x, <16 x float> %inverse, <16 
   ret <16 x i8> %r
 }
 """
-_NAME = "fusetune.to_uint8"
-_PURE = 1  # of TVM's kinds of effects
 
 
 def to_uint8(x: Expr, inverse: Expr, first: Expr, last: Expr) -> Expr:
@@ -39,15 +37,7 @@ def to_uint8(x: Expr, inverse: Expr, first: Expr, last: Expr) -> Expr:
 
     ``first`` and ``last`` are whole numbers in float32, 255 apart. A kernel with it brings ``SOURCE``.
     """
-    _register()
-    return tirx.call_intrin("uint8", _NAME, x, inverse, first, last)
-
-
-@cache
-def _register() -> None:
-    register_op_attr(_NAME, "TVectorizable", True)
-    register_op_attr(_NAME, "TCallEffectKind", _PURE)
-    register_op_attr(_NAME, "llvm.FLowerIntrinsic", _lowered)
+    return operators.call("fusetune.to_uint8", "uint8", _lowered, x, inverse, first, last)
 
 
 def _lowered(call: Any) -> Expr:

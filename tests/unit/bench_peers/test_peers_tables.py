@@ -49,9 +49,9 @@ def row(model: str = "a", threads: int = 2, *, scale: float = 1.0, **others: Any
     } | others  # fmt: skip
 
 
-def comparison(*rows: dict[str, Any], names: str = "abc", threads: tuple[int, ...] = (2,)) -> list[str]:
-    keys: list[Key] = [("peers", m, t, 900.0) for t in threads for m in names]
-    return tables.comparison(keys, {key_of(r): r for r in rows}, "`cmd`").splitlines()
+def comparison(*rows: dict[str, Any], names: str = "abc") -> list[str]:
+    keys: list[Key] = [("peers", m, 2, 900.0) for m in names]
+    return tables.comparison(keys, {key_of(r): r for r in rows}, 2, "`cmd`").splitlines()
 
 
 def test_the_best_peer_is_the_fastest_in_float32_that_is_not_ours() -> None:
@@ -64,7 +64,7 @@ def test_the_best_peer_is_the_fastest_in_float32_that_is_not_ours() -> None:
 def test_a_line_has_times_ratio_share_of_the_roofline_and_tuning_time() -> None:
     found = comparison(row(), names="a")
     assert (
-        "| a | 2 | 5.00 | 8.00 | 7.00 | 6.00 | missing | – | 90.00 | openvino | 1.20 (1.10–1.30, 15) | 1.20 "
+        "| a | 5.00 | 8.00 | 7.00 | 6.00 | missing | – | 90.00 | openvino | 1.20 (1.10–1.30, 15) | 1.20 "
         "| 0.75 | 40% | 120 | 1.20 | 321 | 2e-06 |"
     ) in found
     assert "`cmd`, then `--render`; 2026-01-02, on Some CPU, tvm-0.27." in found
@@ -86,9 +86,10 @@ def test_a_tuned_plans_time_is_told_by_what_bounds_it() -> None:
         "winograd": {"blocks": 3, "ms": 3.0, "bound_ms": 6.0}, "rest": {"blocks": 2, "ms": 1.0, "bound_ms": 0.1},
     }  # fmt: skip
     keys: list[Key] = [("peers", m, 2, 900.0) for m in "ab"]
-    found = tables.bounding(keys, {keys[0]: row(parts=spent)}).splitlines()
-    assert "| a | 2 | 75% of 3 (200%) | – | – | – | – | 25% of 2 (10%) | 1.25 |" in found
-    assert found[-1].startswith("| b | 2 | not measured |")
+    found = tables.bounding(keys, {keys[0]: row(parts=spent)}, 1).splitlines()
+    assert found[0] == "## What bounds the tuned plans, 1 thread"
+    assert "| a | 75% of 3 (200%) | – | – | – | – | 25% of 2 (10%) | 1.25 |" in found
+    assert found[-1].startswith("| b | not measured |")
 
 
 def in_bf16(model: str, scale: float = 1.0, **others: Any) -> dict[str, Any]:
@@ -131,8 +132,8 @@ def test_the_table_in_int8_is_the_same_against_another_peer() -> None:
 def test_what_is_missing_or_failed_is_marked_not_left_out() -> None:
     failed = {**named(("peers", "b", 2, 900.0)), "error": "UserError: first\nand last"}
     found = comparison(row(), failed)
-    assert any(line.startswith("| b | 2 | failed |") for line in found)
-    assert any(line.startswith("| c | 2 | not measured |") for line in found)
+    assert any(line.startswith("| b | failed |") for line in found)
+    assert any(line.startswith("| c | not measured |") for line in found)
     assert "- b (2 threads): UserError: first and last" in found
     widths = {line.count("|") for line in found if line.startswith("|")}
     assert len(widths) == 1
@@ -140,24 +141,23 @@ def test_what_is_missing_or_failed_is_marked_not_left_out() -> None:
 
 
 def test_a_sum_counts_only_intervals_that_are_on_one_side() -> None:
-    rows = [row("a"), row("b", scale=0.5), row("c", scale=0.9), row("a", 1, ratios={})]
+    rows = [row("a"), row("b", scale=0.5), row("c", scale=0.9)]
     assert (
-        "2 threads: of 3 models the tuned plan is faster than the best float32 peer in 1 and slower in 1, the interval "
-        "being all on that side of 1; geometric mean 0.92, of the defaults 0.75; by fastest "
-        "calls 1.20."
-    ) in comparison(*rows, threads=(2, 1))
+        "Of 3 models the tuned plan is faster than the best float32 peer in 1 and slower in 1, the interval being all "
+        "on that side of 1; geometric mean 0.92, of the defaults 0.75; by fastest calls 1.20."
+    ) in comparison(*rows)
 
 
 def test_a_kept_artifact_that_could_not_be_loaded_is_no_crash() -> None:
     found = comparison(row(tuning=None, ratios={}, error="tuned: The tuning failed: x"), names="a")
-    assert any(line.startswith("| a | 2 |") and "| – | – | – |" in line for line in found)
+    assert any(line.startswith("| a |") and "| – | – | – |" in line for line in found)
 
 
 def test_a_row_that_others_disturbed_is_marked_and_measured_again_on_request(tmp_path: Path) -> None:
     mine = row()
     mine["bench"]["rows"][3]["disturbed"] = 8
     found = comparison(mine, names="a")
-    assert any(line.startswith("| a \\* | 2 |") for line in found)
+    assert any(line.startswith("| a \\* |") for line in found)
     assert any(line.startswith("\\* Other processes") for line in found)
     assert not any("\\*" in line for line in comparison(row(), names="a"))
     asked = []
@@ -251,17 +251,19 @@ def test_rendering_writes_the_section_of_the_mode_and_the_plot(tmp_path: Path, m
     monkeypatch.setattr(command, "KEPT", tmp_path / "rows.jsonl.gz")
     for count, mode in enumerate(([], ["--metaschedule"], ["--ablation"]), 1):
         assert command.main(["--render", *mode, "--out", str(tmp_path)]) == 0
-        assert (tmp_path / "RESULTS.md").read_text().count("Nothing has been measured yet.") == count
+        assert (tmp_path / "RESULTS.md").read_text().count("Nothing has been measured yet.") == 1 + count
     text = (tmp_path / "RESULTS.md").read_text()
-    assert "| vit_tiny | 2 | not measured |" in text and "| winograd (" in text
-    assert not (tmp_path / tables.PLOT).exists() and "svg" not in text
+    assert text.count("| vit_tiny | not measured |") == 4 and "| winograd (" in text
+    picture = tmp_path / tables.plot_of(2)
+    assert not picture.exists() and "svg" not in text
     (tmp_path / "peers.jsonl").write_text(json.dumps(row("squeezenet")) + "\n")
     assert command.main(["--render", "--out", str(tmp_path)]) == 0
-    assert f"]({tables.PLOT})" in (tmp_path / "RESULTS.md").read_text()
-    assert "squeezenet" in (tmp_path / tables.PLOT).read_text()
+    assert f"]({tables.plot_of(2)})" in (tmp_path / "RESULTS.md").read_text()
+    assert "squeezenet" in picture.read_text()
     (tmp_path / "peers.jsonl").write_text(json.dumps(row("resnet50")) + "\n")  # another day, another folder
     assert command.main(["--render", "--out", str(tmp_path)]) == 0
-    assert all(name in (tmp_path / tables.PLOT).read_text() for name in ("squeezenet", "resnet50"))
+    assert all(name in picture.read_text() for name in ("squeezenet", "resnet50"))
+    assert not (tmp_path / tables.plot_of(1)).exists()
 
 
 def test_unknown_models_are_refused(capsys: pytest.CaptureFixture[str]) -> None:

@@ -29,6 +29,7 @@ TEMPLATES = {
     "dense": 2,
     "dense_bf16": 1,
     "depthwise": 1,
+    "depth_to_space": 1,
     "design": 1,
     "elementwise": 2,
     "gather": 1,

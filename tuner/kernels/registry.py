@@ -18,6 +18,7 @@ from tuner.kernels.conv2d_rows import Conv2dRows
 from tuner.kernels.conv2d_shuffle import Conv2dShuffle
 from tuner.kernels.conv_chain import ConvChain
 from tuner.kernels.dense import Dense, DenseBf16
+from tuner.kernels.depth_to_space import DepthToSpace
 from tuner.kernels.design import Design
 from tuner.kernels.elementwise import Channels, Concat, Elementwise
 from tuner.kernels.gather import Gather
@@ -38,7 +39,7 @@ from tuner.types import Device
 
 TEMPLATES: tuple[KernelTemplate, ...] = (
     Depthwise(), Conv2d(), Conv2dPool(), Dense(), MatMul(), Pool(), Elementwise(), Concat(), Channels(), Lrn(),
-    Softmax(), LayerNorm(), Gather(), Transpose(), Slice(),
+    Softmax(), LayerNorm(), Gather(), Transpose(), Slice(), DepthToSpace(),
     Winograd(), Conv2dRows(),
     ConvChain(), InvertedResidual(), Conv2dPrologue(), Conv2dShuffle(),
     Conv2dBf16(), Conv2dPoolBf16(), DenseBf16(), Conv2dDot(), Conv2dPrologueDot(), Conv2dGroupedDot(),

@@ -14,6 +14,7 @@ from tuner.plan.shuffle import SHUFFLE
 VIEWS = frozenset({"Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity", "Dropout"})
 POOLS = frozenset({"MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool"})
 _SHUFFLED = (*SHUFFLE, "Conv")
+_DEALT = ("DepthToSpace", "Slice")
 
 
 def why_illegal(graph: Graph, layers: Collection[str]) -> str | None:
@@ -22,7 +23,7 @@ def why_illegal(graph: Graph, layers: Collection[str]) -> str | None:
     Legal means: known, connected or sharing an input, convex (no path leaves the set and comes back), and with at most
     one layer that is not elementwise, save for the patterns that a template knows (convolution + pooling, two
     convolutions in a row, three of which the second is depthwise and the third 1x1, channel shuffle, also in front of a
-    convolution, a product with Transposes of its operands and its result).
+    convolution, DepthToSpace and a Slice of it, a product with Transposes of its operands and its result).
     """
     if unknown := [x for x in layers if x not in graph.by_id]:
         return f"layer {unknown[0]!r} is not in the graph"
@@ -48,7 +49,7 @@ def fusible(layers: Sequence[Layer]) -> bool:
     ops = [layer.op for layer in layers]
     return (
         len(ops) < 2
-        or tuple(ops) in {SHUFFLE, _SHUFFLED}
+        or tuple(ops) in {SHUFFLE, _SHUFFLED, _DEALT}
         or _conv_pool(ops)
         or transposed_product(ops)
         or (set(ops) == {"Conv"} and (len(ops) == 2 or (len(ops) == 3 and _separable(layers[1:]))))

@@ -13,7 +13,7 @@ from functools import cache
 from tuner.graph.ir import Graph, Layer
 from tuner.plan.legality import VIEWS
 
-_SELECTING = VIEWS | {"Relu", "Clip", "MaxPool", "GlobalMaxPool", "Concat", "Slice", "Transpose"}
+_SELECTING = VIEWS | {"Relu", "Clip", "MaxPool", "GlobalMaxPool", "Concat", "Slice", "Transpose", "DepthToSpace"}
 
 
 def selects(layer: Layer) -> bool:

@@ -27,7 +27,13 @@ class Cut:
 
 
 def cut_of(graph: Graph, layer: Layer) -> Cut | None:
-    """What a Slice cuts; None if it is no Slice, cuts several axes, leaves elements out, or its bounds are unknown."""
+    """What a Slice cuts; None if it is none that ``cuts_of`` knows, or does not cut one axis."""
+    cuts = cuts_of(graph, layer)
+    return cuts[0] if cuts is not None and len(cuts) == 1 else None
+
+
+def cuts_of(graph: Graph, layer: Layer) -> tuple[Cut, ...] | None:
+    """What a Slice cuts, axis by axis; None if it is no Slice, leaves elements out, or its bounds are unknown."""
     if layer.op != SLICE or layer.domain or len(layer.inputs) < 3 or layer.inputs[0] not in graph.tensors:
         return None
     shape = graph.tensors[layer.inputs[0]].shape
@@ -45,7 +51,7 @@ def cut_of(graph: Graph, layer: Layer) -> Cut | None:
             return None
         if (first, last) != (0, extent):
             found.append(Cut(axis, first, last))
-    return found[0] if len(found) == 1 else None
+    return tuple(found)
 
 
 def offset_of(graph: Graph, layer: Layer, layout: str) -> int | None:

@@ -242,7 +242,7 @@ def _extensions(
             return [[reader.id]]
         if reader.op == "Conv" and ((deep and ops == SHUFFLE) or ELEMENTWISE.issuperset(ops)):
             return [[reader.id]]
-        if reader.op == "Transpose" and "MatMul" in ops:
+        if (*ops, reader.op) == ("DepthToSpace", SLICE) or (reader.op == "Transpose" and "MatMul" in ops):
             return [[reader.id]]
         return []
     added: list[str] = []  # several readers: they must all be elementwise and meet again (x * sigmoid(x))

@@ -74,7 +74,7 @@ CASES: dict[str, tuple[Sequence[onnx.NodeProto], dict[str, Any], list[str], Weig
     "inputs alone": ([cat("y", "x", "z")], {**X, "z": [1, 16, 6, 6]}, ["y"], {}, (1, 0)),
     "a result as a part": ([node("Relu", ["x"], "r"), node("Neg", ["x"], "n"), cat("y", "r", "n")], X, ["y", "r"],
                            {}, (0, 1)),
-    "imported parts": ([node("ConvTranspose", ["x", "w1"], "t", kernel_shape=[1, 1]), A, cat("j", "t", "a"),
+    "imported parts": ([node("ConvTranspose", ["x", "w1"], "t", dilations=[2, 2]), A, cat("j", "t", "a"),
                         conv("j", "v", "y")], X, ["y"], {"v": rand(16, 32, 1, 1)}, (0, 0)),
     "views as parts": ([A, B, node("Flatten", ["a"], "f"), node("Flatten", ["b"], "g"), cat("y", "f", "g")], X, ["y"],
                        {}, (1, 0)),

@@ -84,6 +84,19 @@ FALLBACKS: dict[str, tuple[Sequence[onnx.NodeProto], dict[str, Any], list[str], 
               output_padding=[1, 1])],
         X, ["y"], {"w": rand(6, 4, 3, 3), "b": rand(4)},
     ),
+    "ConvTranspose in a U-Net": (
+        [node("ConvTranspose", ["x", "w"], "u", strides=[2, 2], pads=[1] * 4), node("Relu", ["u"], "r"),
+         node("Conv", ["z", "s"], "c"), node("Concat", ["r", "c"], "j", axis=1), node("Conv", ["j", "v"], "y")],
+        {**X, "z": [X["x"][0], 3, *(2 * n for n in X["x"][2:])]}, ["y"],
+        {"w": rand(6, 16, 4, 4), "s": rand(8, 3, 1, 1, seed=1), "v": rand(5, 24, 1, 1, seed=2)},
+    ),
+    "ConvTranspose, each channel by itself": (
+        [node("ConvTranspose", ["x", "w", "b"], "u", strides=[4, 4], pads=[2] * 4, group=6), node("Relu", ["u"], "y")],
+        X, ["y"], {"w": rand(6, 1, 8, 8), "b": rand(6)},
+    ),
+    "ConvTranspose with holes": (
+        [node("ConvTranspose", ["x", "w"], "y", strides=[2, 1], dilations=[2, 2])], X, ["y"], {"w": rand(6, 4, 3, 3)},
+    ),
     "InstanceNormalization": (
         [node("InstanceNormalization", ["x", "s", "b"], "y")], X, ["y"], {"s": rand(6), "b": rand(6, seed=1)},
     ),

@@ -29,11 +29,11 @@ pytestmark = pytest.mark.alone
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A transposed convolution, a convolution of ours, and a norm."""
+    """A transposed convolution with holes, a convolution of ours, and a norm."""
     proto = helper.make_model(
         helper.make_graph(
             [
-                node("ConvTranspose", ["x", "w", "b"], "a", strides=[2, 2], pads=[1, 1, 1, 1]),
+                node("ConvTranspose", ["x", "w", "b"], "a", strides=[2, 2], dilations=[2, 2], pads=[1, 1, 1, 1]),
                 node("Conv", ["a", "v"], "c"), node("Relu", ["c"], "d"),
                 node("ReduceL2", ["d"], "y", axes=[2, 3], keepdims=0),
             ],

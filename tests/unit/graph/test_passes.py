@@ -250,7 +250,7 @@ def test_scale_folds_into_grouped_conv_transpose(group: int) -> None:
         ["y"],
         {"w": rand(4, 6 // group, 3, 3), "b": rand(6)} | bn(6, "n"),
     )
-    assert ops(check(proto, all_passes=True, rtol=1e-4)) == {"ConvTranspose": 1}
+    assert ops(check(proto, *(set(NAMES) - {"conv-transpose-to-conv"}), rtol=1e-4)) == {"ConvTranspose": 1}
 
 
 @pytest.mark.parametrize("trans", [0, 1])

@@ -424,6 +424,21 @@ def slice_case(rng: np.random.Generator, machine: Device) -> Case:
     return case_of(s, _pick(rng, _plain, _blocked(rng, lanes, 0.0), _blocked(rng, lanes, 1.0)))
 
 
+def depth_to_space_case(rng: np.random.Generator, machine: Device) -> Case:
+    """Channels that fill blocks and others, in both modes; sometimes cut, with results that are no whole steps."""
+    s, lanes = Sketch(rng), machine.lanes
+    size, channels = _pick(rng, 2, 2, 3, 4), _pick(rng, 1, 3, lanes, 2 * lanes, lanes + 4)
+    height, width = _pick(rng, (1, 1), (4, 5), (7, 3), (6, 8))
+    name = s.input(int(rng.integers(1, 3)), channels * size**2, height, width)
+    name = s.add("DepthToSpace", name, blocksize=size, mode=_pick(rng, "DCR", "CRD"))
+    if rng.random() < 0.6:
+        first = [int(v) for v in rng.integers(0, size, 2)]
+        last = [size * n - int(rng.integers(0, size - f)) for n, f in zip((height, width), first, strict=True)]
+        name = s.add("Slice", name, *(s.literal(v) for v in (first, last, [2, -1])))
+    epilogue(s, name, int(rng.integers(0, 3)))
+    return case_of(s, _pick(rng, _plain, _blocked(rng, lanes, 0.0), _blocked(rng, lanes, 1.0)))
+
+
 def conv2d_prologue_case(rng: np.random.Generator, machine: Device) -> Case:
     s, lanes = Sketch(rng), machine.lanes
     shape = (int(rng.integers(1, 3)), _pick(rng, *CHANNELS), *_pick(rng, (7, 7), (5, 9), (14, 14), (1, 1), (3, 40)))
@@ -649,7 +664,8 @@ GENERATORS: Mapping[str, Callable[[np.random.Generator, Device], Case]] = {
     "conv_chain": conv_chain_case, "inverted_residual": accepted("inverted_residual", inverted_residual_case),
     "layer_norm": layer_norm_case, "gather": gather_case, "transpose": transpose_case,
     "conv2d_bf16": not_depthwise(conv2d_case), "conv2d_pool_bf16": conv2d_pool_case, "dense_bf16": dense_case,
-    "conv2d_dot": accepted("conv2d_dot", conv2d_case), "slice": slice_case, "conv2d_prologue": conv2d_prologue_case,
+    "conv2d_dot": accepted("conv2d_dot", conv2d_case), "slice": slice_case,
+    "depth_to_space": depth_to_space_case, "conv2d_prologue": conv2d_prologue_case,
     "conv2d_int8": accepted("conv2d_int8", conv2d_case),
     "conv2d_prologue_dot": conv2d_prologue_case,
     "conv2d_grouped_dot": accepted("conv2d_grouped_dot", conv2d_grouped_case),

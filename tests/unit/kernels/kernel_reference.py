@@ -161,6 +161,16 @@ def _slice(_: Attrs, x: Array, starts: Array, ends: Array, axes: Array, steps: A
     return x[tuple(cuts.get(axis, slice(None)) for axis in range(x.ndim))]
 
 
+def _depth_to_space(attrs: Attrs, x: Array) -> Array:
+    n, c, h, w = x.shape
+    size = attrs["blocksize"]
+    if attrs.get("mode", "DCR") == "DCR":
+        dealt = x.reshape(n, size, size, c // size**2, h, w).transpose(0, 3, 4, 1, 5, 2)
+    else:
+        dealt = x.reshape(n, c // size**2, size, size, h, w).transpose(0, 1, 4, 2, 5, 3)
+    return dealt.reshape(n, c // size**2, h * size, w * size)
+
+
 _ERF = np.vectorize(erf, otypes=[np.float64])
 OPS: Mapping[str, Callable[..., Array]] = {
     "Conv": conv, "MaxPool": max_pool, "AveragePool": average_pool, "LRN": lrn, "Gemm": gemm,
@@ -171,7 +181,7 @@ OPS: Mapping[str, Callable[..., Array]] = {
     "Concat": lambda attrs, *parts: np.concatenate(parts, attrs["axis"]),
     "Reshape": _reshape,
     "Transpose": lambda attrs, x: x.transpose(attrs["perm"]),
-    "Slice": _slice,
+    "Slice": _slice, "DepthToSpace": _depth_to_space,
     "Gather": lambda attrs, x, places: np.take(x, places.astype(int), attrs.get("axis", 0)),
     "LayerNormalization": layer_norm,
     "BatchNormalization": batch_norm, "Clip": clip, "Gelu": gelu,

@@ -33,7 +33,7 @@ MAKER = Design()
 Case = tuple[Graph, dict[str, np.ndarray], Bound]
 CASES: dict[str, tuple[Any, dict[str, Sequence[int]], dict[str, np.ndarray]]] = {
     "transposed convolution": (
-        node("ConvTranspose", ["x", "w", "b"], "y", strides=[2, 2], pads=[1, 1, 1, 1]),
+        node("ConvTranspose", ["x", "w", "b"], "y", strides=[2, 2], dilations=[2, 2], pads=[1, 1, 1, 1]),
         {"x": (1, 12, 7, 9)}, {"w": rand(12, 10, 4, 4), "b": rand(10, seed=1)},
     ),
     "3-D convolution": (

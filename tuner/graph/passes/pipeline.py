@@ -16,6 +16,7 @@ from tuner.graph.passes.rewrite import batch_norm_to_scale_shift, flatten_concat
 from tuner.graph.passes.shapes import merge_reshapes
 from tuner.graph.passes.shuffles import sink_shuffles
 from tuner.graph.passes.siblings import merge_siblings
+from tuner.graph.passes.transposed import conv_transpose_to_conv
 from tuner.graph.work import Work
 
 _ROUNDS = 4  # passes open chances for each other; real models are done after two
@@ -28,6 +29,7 @@ PASSES: dict[str, Callable[[Work], None]] = {
     "fuse-layer-norm": fuse_layer_norm,
     "matmul-to-gemm": matmul_to_gemm,
     "fold-scale-shift": fold_scale_shift,
+    "conv-transpose-to-conv": conv_transpose_to_conv,
     "merge-reshapes": merge_reshapes,
     "flatten-concat": flatten_concat,
     "eliminate-common-subexpressions": eliminate_common_subexpressions,

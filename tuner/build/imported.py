@@ -6,6 +6,7 @@ vectorised as far as their loops allow. Constants the importer does not need as 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,7 @@ import numpy as np
 import tvm
 from tvm import relax
 from tvm.ir import GlobalVar
+from tvm.relax.backend import DispatchSortScan
 from tvm.relax.expr_functor import PyExprMutator, mutator
 from tvm.relax.frontend.onnx import from_onnx
 
@@ -24,6 +26,9 @@ from tuner.kernels.importing import REFUSALS
 from tuner.kernels.spreading import default_schedule
 from tuner.plan.workload import Bound
 from tuner.types import Device
+
+_CALLS = ("relax.call_", "relax.builtin.", "relax.memory.", "relax.shape_of", "relax.null_value")  # TVM runs these
+_PACKED = re.compile(r'call_packed\("([^"]+)"')
 
 
 @dataclass(frozen=True)
@@ -74,6 +79,7 @@ def import_layers(
         with tvm.target.Target(device.target()):
             module = tvm.transform.Sequential(
                 [
+                    DispatchSortScan(),
                     relax.transform.DecomposeOpsForInference(),
                     relax.transform.LegalizeOps(),
                     relax.transform.AnnotateTIROpPattern(),
@@ -83,10 +89,12 @@ def import_layers(
                     relax.transform.DeadCodeElimination(),
                 ]
             )(module)
+        if missing := _not_made(module):
+            raise ValueError(f"there is no kernel for {missing}")
     except REFUSALS as error:
         reason = str(error).strip().splitlines()[-1][:200] if str(error).strip() else type(error).__name__
         raise UserError(
-            f"Operator {layer.op} (layer {layer.id}) is not supported: TVM's importer says: {reason}",
+            f"Operator {layer.op} (layer {layer.id}) is not supported: TVM says: {reason}",
             code="unsupported-operator",
         ) from error
     variables = {v.name_hint: v for v, f in module.functions.items() if v.name_hint != "main"}
@@ -97,3 +105,21 @@ def import_layers(
     parameters = tuple(np.asarray(p.numpy()) for p in detached.get("main", []))
     function = module["main"].without_attr("num_input")
     return Imported(kernels, function, variables, parameters, len(workload.outputs))
+
+
+def _not_made(module: Any) -> str:
+    """An operator that did not become a kernel, or a kernel that asks for more than TVM's runtime; "" if none did."""
+    found: list[str] = []
+
+    def visit(node: Any) -> None:
+        if isinstance(node, relax.Call) and isinstance(node.op, tvm.ir.Op) and not node.op.name.startswith(_CALLS):
+            found.append(node.op.name.removeprefix("relax."))
+
+    for function in module.functions.values():
+        if isinstance(function, relax.Function):
+            relax.analysis.post_order_visit(function, visit)
+        elif isinstance(function, tvm.tirx.PrimFunc):
+            found += [
+                f"it but with {name}, which TVM's runtime alone lacks" for name in _PACKED.findall(function.script())
+            ]
+    return found[0] if found else ""

@@ -84,6 +84,13 @@ FALLBACKS: dict[str, tuple[Sequence[onnx.NodeProto], dict[str, Any], list[str], 
               output_padding=[1, 1])],
         X, ["y"], {"w": rand(6, 4, 3, 3), "b": rand(4)},
     ),
+    "sequences": (
+        [node("Conv", ["x", "w"], "c", pads=[1, 1]), node("Relu", ["c"], "r"),
+         node("MaxPool", ["r"], "p", kernel_shape=[2], strides=[2]),
+         node("ConvTranspose", ["p", "v"], "u", strides=[2]), node("Add", ["u", "c"], "y")],
+        {"x": [1, 6, 30]}, ["y"], {"w": rand(20, 6, 3), "v": rand(20, 20, 2, seed=1)},
+    ),
+    "running sums": ([node("CumSum", ["x", "axis"], "y")], {"x": [3, 40]}, ["y"], {"axis": np.array(1)}),
     "ConvTranspose in a U-Net": (
         [node("ConvTranspose", ["x", "w"], "u", strides=[2, 2], pads=[1] * 4), node("Relu", ["u"], "r"),
          node("Conv", ["z", "s"], "c"), node("Concat", ["r", "c"], "j", axis=1), node("Conv", ["j", "v"], "y")],
@@ -199,6 +206,13 @@ def test_a_random_tangle(seed: int, tmp_path: Path) -> None:
 @pytest.mark.parametrize("seed", range(100, 140))
 def test_many_random_tangles(seed: int, tmp_path: Path) -> None:
     build_and_compare(tmp_path, *random_dag(seed, count=10 + seed % 15))
+
+
+def test_an_operator_whose_kernel_needs_more_than_the_runtime_is_named(tmp_path: Path) -> None:
+    graph, weights = cleaned([node("TopK", ["x", "k"], ["v", "y"])], {"x": [4, 30]}, ["v"], {"k": np.array([3])})
+    with pytest.raises(UserError) as caught:
+        build(tmp_path, graph, weights)
+    assert caught.value.code == "unsupported-operator" and "Operator TopK" in caught.value.message
 
 
 def test_an_operator_nobody_knows_is_named(tmp_path: Path) -> None:

@@ -59,22 +59,22 @@ def test_all_geometries_along_either_axis(name: str) -> None:
         assert ("Slice" in ops(graph)) == (whole != graph.tensors["y"].shape[2 + axis])
 
 
-@pytest.mark.parametrize("seed", range(30))
+@pytest.mark.parametrize("seed", range(40))
 def test_seeded_geometries(seed: int) -> None:
     rng = np.random.default_rng(seed)
-    stride = int(rng.integers(1, 5))
+    strides = [int(s) for s in rng.integers(1, 5, 2)]
     kernel = [int(k) for k in rng.integers(1, 8, 2)]
     size = tuple(int(n) for n in rng.integers(2, 8, 2))
     pads = [int(rng.integers(0, k)) for k in (*kernel, *kernel)]
     for axis in range(2):  # results are left
-        while (size[axis] - 1) * stride + kernel[axis] - pads[axis] - pads[axis + 2] < 1:
+        while (size[axis] - 1) * strides[axis] + kernel[axis] - pads[axis] - pads[axis + 2] < 1:
             pads[axis] = pads[axis + 2] = pads[axis] // 2 if pads[axis] == pads[axis + 2] else min(pads[axis::2])
-    more = [int(rng.integers(0, stride)) for _ in range(2)]
+    more = [int(rng.integers(0, s)) for s in strides]
     groups = int(rng.choice([1, 1, 4]))
     weights = rand(8, 1, *kernel) if groups > 1 else rand(8, 3, *kernel)
     proto = transposed(
         (size[0], size[1]), weights=weights, bias=bool(rng.integers(2)), group=groups, kernel_shape=kernel,
-        strides=[stride, stride], pads=pads, output_padding=more,
+        strides=strides, pads=pads, output_padding=more,
     )  # fmt: skip
     assert "ConvTranspose" not in ops(check(proto, PASS, rtol=1e-5))
 
@@ -98,8 +98,8 @@ def test_each_channel_in_a_group_of_its_own() -> None:
 
 @pytest.mark.parametrize(
     "attrs",
-    [{"dilations": [2, 2]}, {"strides": [2, 1]}, {"group": 2, "strides": [2, 2]}],
-    ids=["dilation", "strides that differ", "groups of several channels"],
+    [{"dilations": [2, 2]}, {"group": 2, "strides": [2, 2]}],
+    ids=["dilation", "groups of several channels"],
 )
 def test_what_is_not_known_stays(attrs: dict[str, Any]) -> None:
     graph = check(transposed(**attrs), PASS)

@@ -13,6 +13,7 @@ from tuner.graph.passes.normalisation import fuse_layer_norm
 from tuner.graph.passes.registry import NAMES
 from tuner.graph.passes.report import PassReport
 from tuner.graph.passes.rewrite import batch_norm_to_scale_shift, flatten_concat, matmul_to_gemm, sum_to_add
+from tuner.graph.passes.sequences import sequences_to_images
 from tuner.graph.passes.shapes import merge_reshapes
 from tuner.graph.passes.shuffles import sink_shuffles
 from tuner.graph.passes.siblings import merge_siblings
@@ -29,6 +30,7 @@ PASSES: dict[str, Callable[[Work], None]] = {
     "fuse-layer-norm": fuse_layer_norm,
     "matmul-to-gemm": matmul_to_gemm,
     "fold-scale-shift": fold_scale_shift,
+    "sequences-to-images": sequences_to_images,
     "conv-transpose-to-conv": conv_transpose_to_conv,
     "merge-reshapes": merge_reshapes,
     "flatten-concat": flatten_concat,

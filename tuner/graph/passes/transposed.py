@@ -2,17 +2,20 @@
 
 A transposed convolution with stride s makes, of each pixel, s x s pixels or more. All results whose places are alike
 modulo s read the same pixels around theirs, through every s-th number of the window. They become channels of one
-convolution with stride 1, s x s for each channel there was, and DepthToSpace deals them out. Where padding makes places
-alike read other pixels, as many rows and columns as need be are computed too much, and a Slice cuts them off: that is
-less work than a larger window, most of it zeros.
+convolution with stride 1, s x s for each channel there was, and DepthToSpace deals them out (a Transpose, where strides
+differ). Where padding makes places alike read other pixels, as many rows and columns as need be are computed too much,
+and a Slice cuts them off: that is less work than a larger window, most of it zeros.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 
+from tuner.graph.ir import AttrValue
 from tuner.graph.work import Node, Type, Work
 
 _OPSET = 11  # from which DepthToSpace has modes, and the bounds of a Slice are inputs
@@ -36,7 +39,7 @@ class _Axis:
 
 
 def conv_transpose_to_conv(work: Work) -> None:
-    """Images in float32 with constant weights, without dilation, alike strides, in one group or as many as channels."""
+    """Images in float32 with constant weights, without dilation, in one group or as many as there are channels."""
     work.nodes = [new for node in work.nodes for new in (_replaced(work, node) or [node])]
 
 
@@ -45,36 +48,55 @@ def _replaced(work: Work, node: Node) -> list[Node]:
     axes = _axes(work, node)
     if not axes:
         return []
-    rows, columns = axes
-    out, stride = node.outputs[0], len(rows.taps)
-    kind, source = work.types[out], work.type_of(node.inputs[0])
-    weights, deep = _weights(work.arrays[node.inputs[1]], rows, columns, int(node.attr("group", 1)))
-    wide = Type(kind.dtype, (kind.shape[0], kind.shape[1] * stride**2, rows.count, columns.count))
+    kind, source = work.types[node.outputs[0]], work.type_of(node.inputs[0])
+    weights, deep = _weights(work.arrays[node.inputs[1]], axes, int(node.attr("group", 1)))
+    steps, places = [len(axis.taps) for axis in axes], [axis.count for axis in axes]
+    wide = Type(kind.dtype, (kind.shape[0], kind.shape[1] * prod(steps), *places))
     if max(wide.bytes, weights.nbytes) > work.sizes.tensor:
         return []
     inputs = [node.inputs[0], work.add_constant(f"{node.inputs[1]}_phases", weights)]
     if bias := node.input(2):
         spread = np.tile if deep else np.repeat
-        inputs.append(work.add_constant(f"{bias}_phases", spread(work.arrays[bias], stride**2)))
-    attrs = {
+        inputs.append(work.add_constant(f"{bias}_phases", spread(work.arrays[bias], prod(steps))))
+    attrs: dict[str, AttrValue] = {
         "kernel_shape": weights.shape[2:], "group": source.shape[1] // weights.shape[1],
-        "pads": (rows.pads[0], columns.pads[0], rows.pads[1], columns.pads[1]),
+        "pads": tuple(axis.pads[end] for end in range(2) for axis in axes),
     }  # fmt: skip
-    nodes = [Node("Conv", inputs, [out], attrs, label=node.label)]
+    made = _Made(work, node, wide, inputs, attrs)
+    whole = (*kind.shape[:2], *(size * step for size, step in zip(places, steps, strict=True)))
+    if steps[0] == steps[1] > 1:
+        made.then("DepthToSpace", whole, blocksize=steps[0], mode="DCR" if deep else "CRD")
+    elif max(steps) > 1:
+        n, c = kind.shape[:2]
+        split = (n, *steps, c, *places) if deep else (n, c, *steps, *places)
+        perm = (0, 3, 4, 1, 5, 2) if deep else (0, 1, 4, 2, 5, 3)
+        made.then("Reshape", split, np.array(split))
+        made.then("Transpose", tuple(split[axis] for axis in perm), perm=perm)
+        made.then("Reshape", whole, np.array(whole))
+    if made.shape != kind.shape:
+        starts = np.array([axis.crop for axis in axes])
+        made.then("Slice", kind.shape, starts, starts + kind.shape[2:], np.array([2, 3]))
+    return made.nodes
 
-    def behind(op: str, stem: str, shape: tuple[int, ...], more: list[str], **attrs: str | int) -> None:
-        """``op`` makes the result; what made it so far makes a tensor of this shape."""
-        nodes[-1].outputs = [work.new_tensor(f"{out}_{stem}", kind.dtype, shape)]
-        nodes.append(Node(op, [*nodes[-1].outputs, *more], [out], dict(attrs), label=node.label))
 
-    if stride > 1:
-        behind("DepthToSpace", "phases", wide.shape, [], blocksize=stride, mode="DCR" if deep else "CRD")
-    whole = (*kind.shape[:2], rows.count * stride, columns.count * stride)
-    if whole != kind.shape:
-        starts = np.array([rows.crop, columns.crop])
-        bounds = {"starts": starts, "ends": starts + kind.shape[2:], "axes": np.array([2, 3])}
-        behind("Slice", "whole", whole, [work.add_constant(f"{out}_{end}", v) for end, v in bounds.items()])
-    return nodes
+class _Made:
+    """A chain of nodes, the last of which makes what ``node`` made."""
+
+    def __init__(self, work: Work, node: Node, first: Type, inputs: list[str], attrs: dict[str, AttrValue]) -> None:
+        self._work, self._result, self._label, self._type = work, node.outputs[0], node.label, first
+        self.nodes = [Node("Conv", inputs, [self._result], attrs, label=node.label)]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self._type.shape
+
+    def then(self, op: str, shape: tuple[int, ...], *constants: np.ndarray, **attrs: AttrValue) -> None:
+        """``op`` goes on with what is made so far, and makes a tensor of this shape."""
+        between = self._work.new_tensor(f"{self._result}_phases", self._type.dtype, self._type.shape)
+        self.nodes[-1].outputs = [between]
+        names = [self._work.add_constant(f"{between}_{op.lower()}", array) for array in constants]
+        self.nodes.append(Node(op, [between, *names], [self._result], dict(attrs), label=self._label))
+        self._type = Type(self._type.dtype, shape)
 
 
 def _axes(work: Work, node: Node) -> list[_Axis]:
@@ -88,7 +110,7 @@ def _axes(work: Work, node: Node) -> list[_Axis]:
     if made.dtype != "float32" or len(made.shape) != 4 or not one_group or 0 in (*source.shape, *made.shape):
         return []
     strides, dilations = (tuple(node.attr(name) or (1, 1)) for name in ("strides", "dilations"))
-    if strides[0] != strides[1] or set(dilations) != {1}:
+    if set(dilations) != {1}:
         return []
     sizes = zip(source.shape[2:], weights.shape[2:], strides, made.shape[2:], strict=True)
     more = tuple(node.attr("output_padding") or (0, 0))
@@ -127,7 +149,7 @@ def _aligned(size: int, window: int, stride: int, pad: int, out: int, crop: int)
     return _Axis(taps, (-low, count - 1 + high - (size - 1)), count, crop)
 
 
-def _weights(array: np.ndarray, rows: _Axis, columns: _Axis, groups: int) -> tuple[np.ndarray, bool]:
+def _weights(array: np.ndarray, axes: Sequence[_Axis], groups: int) -> tuple[np.ndarray, bool]:
     """Weights [out, in / groups, window, window], and whether what is dealt out lies channel by channel in each phase.
 
     Else all that becomes one channel lies together: so it must be where each has its group.
@@ -136,7 +158,7 @@ def _weights(array: np.ndarray, rows: _Axis, columns: _Axis, groups: int) -> tup
         array: [in, out / groups, window, window].
     """
     filled = np.pad(array, ((0, 0), (0, 0), (0, 1), (0, 1)))
-    chosen = filled[:, :, rows.taps][..., columns.taps]  # [in, out / groups, phase, window, phase, window]
+    chosen = filled[:, :, axes[0].taps][..., axes[1].taps]  # [in, out / groups, phase, window, phase, window]
     if groups == 1:
         chosen = chosen.transpose(2, 4, 1, 0, 3, 5)
     else:

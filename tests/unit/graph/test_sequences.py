@@ -24,16 +24,30 @@ WEIGHTS: dict[str, Any] = {
         node("Conv", ["x", "w"], "y", auto_pad="SAME_LOWER", kernel_shape=[3], strides=[3]),
         node("ConvTranspose", ["x", "w0", "b4"], "y", strides=[3], pads=[1, 2], output_padding=[1]),
         node("ConvTranspose", ["x", "w0"], "y", strides=[2], output_shape=[41]),
-        node("MaxPool", ["x"], "y", kernel_shape=[3], strides=[2], ceil_mode=1),
-        node("AveragePool", ["x"], "y", kernel_shape=[4], pads=[1, 2], count_include_pad=1),
     ],
-    ids=["Conv", "Conv, padding of its own", "ConvTranspose", "ConvTranspose to a size", "MaxPool", "AveragePool"],
+    ids=["Conv", "Conv, padding of its own", "ConvTranspose", "ConvTranspose to a size"],
 )
 def test_a_window(layer: Any) -> None:
     weights = {**WEIGHTS, "w0": rand(6, 4, 5), "b4": rand(4)}
     graph = check(model([layer], X, ["y"], {n: weights[n] for n in layer.input if n in weights}), PASS)
     assert [x.op for x in graph.layers] == ["Reshape", layer.op_type, "Reshape"]
     assert len(graph.tensors[graph.layers[1].outputs[0]].shape) == 4
+
+
+@pytest.mark.parametrize(
+    "pool",
+    [
+        node("MaxPool", ["r"], "y", kernel_shape=[3], strides=[2], ceil_mode=1),
+        node("AveragePool", ["r"], "y", kernel_shape=[4], pads=[1, 2], count_include_pad=1),
+    ],
+    ids=["MaxPool", "AveragePool"],
+)
+def test_pooling_behind_a_convolution_and_none_by_itself(pool: Any) -> None:
+    nodes = [node("Conv", ["x", "w"], "c"), node("Relu", ["c"], "r"), pool]
+    graph = check(model(nodes, X, ["y"], {"w": WEIGHTS["w"]}), PASS, "merge-reshapes", "eliminate-nop")
+    assert [x.op for x in graph.layers] == ["Reshape", "Conv", "Relu", pool.op_type, "Reshape"]
+    alone = check(model([node("Relu", ["x"], "r"), pool], X, ["y"], {}), PASS)
+    assert [x.op for x in alone.layers] == ["Relu", pool.op_type]
 
 
 def test_layers_between_two_windows_become_images_too() -> None:

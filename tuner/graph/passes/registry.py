@@ -15,7 +15,7 @@ DESCRIPTIONS: dict[str, str] = {
     "fuse-layer-norm": "ReduceMean, Sub, Pow, Sqrt and Div that normalise become LayerNormalization",
     "matmul-to-gemm": "MatMul by a constant plus a bias becomes Gemm, where both are of rank 2",
     "fold-scale-shift": "constant Mul, Add, Sub and Div go into the layer before them, or into each other",
-    "sequences-to-images": "convolutions and pooling of sequences become those of images of one row",
+    "sequences-to-images": "convolutions of sequences, and what follows them, become those of images of one row",
     "conv-transpose-to-conv": "ConvTranspose becomes Conv, with a channel for each pixel of a step, and DepthToSpace",
     "merge-reshapes": "chains of Reshape, Flatten, Squeeze and Unsqueeze become one Reshape",
     "flatten-concat": "a Concat that only feeds a Concat on the same axis joins it",

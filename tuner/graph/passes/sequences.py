@@ -1,7 +1,7 @@
-"""sequences-to-images: convolutions and pooling of sequences become those of images that are one row high.
+"""sequences-to-images: convolutions of sequences become those of images that are one row high.
 
-Kernels for images are ours, and serve them well. A Reshape in front and one behind cost nothing; elementwise layers
-between two such layers become those of images as well, so that the Reshapes between them meet and vanish.
+Kernels for images are ours, and serve them well. A Reshape in front and one behind cost nothing; pooling and elementwise
+layers behind become those of images as well, so that the Reshapes between two convolutions meet and vanish.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from tuner.graph.ir import AttrValue
 from tuner.graph.work import Node, Work
 from tuner.plan.elementwise import ELEMENTWISE
 
-_WINDOWED = frozenset({"Conv", "ConvTranspose", "MaxPool", "AveragePool"})
+_PRODUCTS, _POOLS = frozenset({"Conv", "ConvTranspose"}), frozenset({"MaxPool", "AveragePool"})
+_WINDOWED = _PRODUCTS | _POOLS
 _BEFORE: dict[str, int] = {  # attributes with a number per axis: what stands there for the row
     "kernel_shape": 1, "strides": 1, "dilations": 1, "output_padding": 0, "output_shape": 1,
 }  # fmt: skip
@@ -25,16 +26,18 @@ def sequences_to_images(work: Work) -> None:
     images: dict[str, str] = {}  # sequence -> the image [N, C, 1, L] that is the same
     nodes: list[Node] = []
     for node in work.nodes:
-        if _windowed(work, node) or _between(work, node, images):
+        if _windowed(work, node, images) or _between(work, node, images):
             nodes += _as_image(work, node, images)
         else:
             nodes.append(node)
     work.nodes = nodes
 
 
-def _windowed(work: Work, node: Node) -> bool:
-    """Whether a node is a window that slides over a sequence."""
+def _windowed(work: Work, node: Node, images: dict[str, str]) -> bool:
+    """Whether a node is a window that slides over a sequence: for sums of products, or over what is an image already."""
     if node.op not in _WINDOWED or node.domain or not node.only_output() or node.inputs[0] in work.arrays:
+        return False
+    if node.op in _POOLS and node.inputs[0] not in images:
         return False
     if not _is_sequence(work, node.outputs[0]) or not _is_sequence(work, node.inputs[0]):
         return False
@@ -88,7 +91,7 @@ def _reshape(work: Work, name: str, images: dict[str, str]) -> Node:
 def _with_row(work: Work, node: Node, position: int, name: str) -> str:
     """A constant operand with an axis for the row: weights of a window, or what is broadcast along channels."""
     array = work.arrays[name]
-    weights = node.op in ("Conv", "ConvTranspose") and position == 1
+    weights = node.op in _PRODUCTS and position == 1
     if not weights and (node.op in _WINDOWED or node.op == "BatchNormalization" or array.ndim < 2):
         return name
     return work.add_constant(f"{name}_row", np.expand_dims(array, -2))

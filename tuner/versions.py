@@ -38,6 +38,7 @@ TEMPLATES = {
     "lrn": 1,
     "matmul": 2,
     "pool": 1,
+    "resize": 1,
     "slice": 1,
     "softmax": 2,
     "transpose": 1,

@@ -26,6 +26,7 @@ from tuner.kernels.inverted_residual import InvertedResidual
 from tuner.kernels.layer_norm import LayerNorm
 from tuner.kernels.lrn import Lrn
 from tuner.kernels.matmul import MatMul
+from tuner.kernels.resize import Resize
 from tuner.kernels.slice import Slice
 from tuner.kernels.softmax import Softmax
 from tuner.kernels.transpose import Transpose
@@ -39,7 +40,7 @@ from tuner.types import Device
 
 TEMPLATES: tuple[KernelTemplate, ...] = (
     Depthwise(), Conv2d(), Conv2dPool(), Dense(), MatMul(), Pool(), Elementwise(), Concat(), Channels(), Lrn(),
-    Softmax(), LayerNorm(), Gather(), Transpose(), Slice(), DepthToSpace(),
+    Softmax(), LayerNorm(), Gather(), Transpose(), Slice(), DepthToSpace(), Resize(),
     Winograd(), Conv2dRows(),
     ConvChain(), InvertedResidual(), Conv2dPrologue(), Conv2dShuffle(),
     Conv2dBf16(), Conv2dPoolBf16(), DenseBf16(), Conv2dDot(), Conv2dPrologueDot(), Conv2dGroupedDot(),

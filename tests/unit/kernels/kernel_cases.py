@@ -439,6 +439,25 @@ def depth_to_space_case(rng: np.random.Generator, machine: Device) -> Case:
     return case_of(s, _pick(rng, _plain, _blocked(rng, lanes, 0.0), _blocked(rng, lanes, 1.0)))
 
 
+def resize_case(rng: np.random.Generator, machine: Device) -> Case:
+    """To nearest pixels by whole factors, and between four to any size, from one pixel on."""
+    s, lanes = Sketch(rng), machine.lanes
+    height, width = (int(v) for v in _pick(rng, (1, 1), (4, 5), (7, 3), (6, 8), (1, 9)))
+    name = s.input(int(rng.integers(1, 3)), _pick(rng, 1, 5, lanes, lanes + 4), height, width)
+    if rng.random() < 0.4:
+        factors = [int(v) for v in rng.integers(1, 5, 2)]
+        coordinates, nearest = _pick(rng, ("asymmetric", "floor"), ("half_pixel", "round_prefer_floor"))
+        sizes = [height * factors[0], width * factors[1]]
+        attrs = {"mode": "nearest", "coordinate_transformation_mode": coordinates, "nearest_mode": nearest}
+    else:
+        sizes = [int(v) for v in rng.integers(1, 14, 2)]
+        coordinates = _pick(rng, "half_pixel", "pytorch_half_pixel", "align_corners", "asymmetric")
+        attrs = {"mode": "linear", "coordinate_transformation_mode": coordinates}
+    name = s.add("Resize", name, "", "", s.literal([*s.shape(name)[:2], *sizes]), **attrs)
+    epilogue(s, name, int(rng.integers(0, 3)))
+    return case_of(s, _pick(rng, _plain, _blocked(rng, lanes, 1.0)))
+
+
 def conv2d_prologue_case(rng: np.random.Generator, machine: Device) -> Case:
     s, lanes = Sketch(rng), machine.lanes
     shape = (int(rng.integers(1, 3)), _pick(rng, *CHANNELS), *_pick(rng, (7, 7), (5, 9), (14, 14), (1, 1), (3, 40)))
@@ -665,7 +684,7 @@ GENERATORS: Mapping[str, Callable[[np.random.Generator, Device], Case]] = {
     "layer_norm": layer_norm_case, "gather": gather_case, "transpose": transpose_case,
     "conv2d_bf16": not_depthwise(conv2d_case), "conv2d_pool_bf16": conv2d_pool_case, "dense_bf16": dense_case,
     "conv2d_dot": accepted("conv2d_dot", conv2d_case), "slice": slice_case,
-    "depth_to_space": depth_to_space_case, "conv2d_prologue": conv2d_prologue_case,
+    "depth_to_space": depth_to_space_case, "resize": resize_case, "conv2d_prologue": conv2d_prologue_case,
     "conv2d_int8": accepted("conv2d_int8", conv2d_case),
     "conv2d_prologue_dot": conv2d_prologue_case,
     "conv2d_grouped_dot": accepted("conv2d_grouped_dot", conv2d_grouped_case),

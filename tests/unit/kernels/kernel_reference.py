@@ -171,6 +171,24 @@ def _depth_to_space(attrs: Attrs, x: Array) -> Array:
     return dealt.reshape(n, c // size**2, h * size, w * size)
 
 
+def _resize(attrs: Attrs, x: Array, roi: None, scales: None, sizes: Array) -> Array:
+    """Axis by axis: a matrix of weights for each."""
+    for axis in (2, 3):
+        size, out = x.shape[axis], int(sizes[axis])
+        at = np.arange(out)
+        place = {
+            "half_pixel": (at + 0.5) * size / out - 0.5, "asymmetric": at * size / out,
+            "pytorch_half_pixel": (at + 0.5) * size / out - 0.5 if out > 1 else at * 0.0,
+            "align_corners": at * (size - 1) / max(out - 1, 1),
+        }[attrs["coordinate_transformation_mode"]]  # fmt: skip
+        if attrs["mode"] == "nearest":
+            place = np.floor(place) if attrs["nearest_mode"] == "floor" else np.ceil(place - 0.5)
+        place = np.clip(place, 0, size - 1)
+        weights = np.maximum(0, 1 - np.abs(place[:, None] - np.arange(size)))
+        x = np.moveaxis(np.moveaxis(x, axis, -1) @ weights.T, -1, axis)
+    return x
+
+
 _ERF = np.vectorize(erf, otypes=[np.float64])
 OPS: Mapping[str, Callable[..., Array]] = {
     "Conv": conv, "MaxPool": max_pool, "AveragePool": average_pool, "LRN": lrn, "Gemm": gemm,
@@ -181,7 +199,7 @@ OPS: Mapping[str, Callable[..., Array]] = {
     "Concat": lambda attrs, *parts: np.concatenate(parts, attrs["axis"]),
     "Reshape": _reshape,
     "Transpose": lambda attrs, x: x.transpose(attrs["perm"]),
-    "Slice": _slice, "DepthToSpace": _depth_to_space,
+    "Slice": _slice, "DepthToSpace": _depth_to_space, "Resize": _resize,
     "Gather": lambda attrs, x, places: np.take(x, places.astype(int), attrs.get("axis", 0)),
     "LayerNormalization": layer_norm,
     "BatchNormalization": batch_norm, "Clip": clip, "Gelu": gelu,

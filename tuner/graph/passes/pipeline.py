@@ -12,7 +12,13 @@ from tuner.graph.passes.nop import eliminate_nop
 from tuner.graph.passes.normalisation import fuse_layer_norm
 from tuner.graph.passes.registry import NAMES
 from tuner.graph.passes.report import PassReport
-from tuner.graph.passes.rewrite import batch_norm_to_scale_shift, flatten_concat, matmul_to_gemm, sum_to_add
+from tuner.graph.passes.rewrite import (
+    batch_norm_to_scale_shift,
+    flatten_concat,
+    matmul_to_gemm,
+    scales_to_sizes,
+    sum_to_add,
+)
 from tuner.graph.passes.sequences import sequences_to_images
 from tuner.graph.passes.shapes import merge_reshapes
 from tuner.graph.passes.shuffles import sink_shuffles
@@ -32,6 +38,7 @@ PASSES: dict[str, Callable[[Work], None]] = {
     "fold-scale-shift": fold_scale_shift,
     "sequences-to-images": sequences_to_images,
     "conv-transpose-to-conv": conv_transpose_to_conv,
+    "scales-to-sizes": scales_to_sizes,
     "merge-reshapes": merge_reshapes,
     "flatten-concat": flatten_concat,
     "eliminate-common-subexpressions": eliminate_common_subexpressions,

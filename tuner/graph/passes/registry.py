@@ -17,6 +17,7 @@ DESCRIPTIONS: dict[str, str] = {
     "fold-scale-shift": "constant Mul, Add, Sub and Div go into the layer before them, or into each other",
     "sequences-to-images": "convolutions of sequences, and what follows them, become those of images of one row",
     "conv-transpose-to-conv": "ConvTranspose becomes Conv, with a channel for each pixel of a step, and DepthToSpace",
+    "scales-to-sizes": "Resize by scales that give whole sizes becomes Resize to these sizes",
     "merge-reshapes": "chains of Reshape, Flatten, Squeeze and Unsqueeze become one Reshape",
     "flatten-concat": "a Concat that only feeds a Concat on the same axis joins it",
     "eliminate-common-subexpressions": "equal operators on equal inputs are computed once",

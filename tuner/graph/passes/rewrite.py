@@ -87,6 +87,20 @@ def matmul_to_gemm(work: Work) -> None:
     work.nodes = [node for node in work.nodes if id(node) not in gone]
 
 
+def scales_to_sizes(work: Work) -> None:
+    """Resize by numbers that give whole sizes names these, which say the same and are part of what a kernel knows."""
+    for node in work.nodes:
+        scales = work.arrays.get(node.input(2))
+        if node.op != "Resize" or node.domain or scales is None or not scales.size or work.opset < 11:
+            continue
+        source, made = work.type_of(node.inputs[0]).shape, work.types[node.outputs[0]].shape
+        axes = [int(axis) % len(source) for axis in node.attr("axes") or range(len(source))]
+        exact = all(source[a] * float(s) == made[a] > 0 for a, s in zip(axes, scales.ravel(), strict=True))
+        if exact and node.attr("coordinate_transformation_mode") != "tf_crop_and_resize":
+            sizes = np.array([made[axis] for axis in axes])
+            node.inputs = [node.inputs[0], "", "", work.add_constant(f"{node.outputs[0]}_sizes", sizes)]
+
+
 def _is_row(array: np.ndarray, kind: Type) -> bool:
     return array.shape in ((kind.shape[1],), (1, kind.shape[1]))
 

@@ -1,7 +1,7 @@
 """sequences-to-images: convolutions of sequences become those of images that are one row high.
 
-Kernels for images are ours, and serve them well. A Reshape in front and one behind cost nothing; pooling and elementwise
-layers behind become those of images as well, so that the Reshapes between two convolutions meet and vanish.
+Kernels for images are ours, and serve them well. A Reshape in front and one behind cost nothing; pooling and
+elementwise layers behind become those of images as well, so that Reshapes between two convolutions meet and vanish.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def sequences_to_images(work: Work) -> None:
 
 
 def _windowed(work: Work, node: Node, images: dict[str, str]) -> bool:
-    """Whether a node is a window that slides over a sequence: for sums of products, or over what is an image already."""
+    """Whether a node slides a window over a sequence: for sums of products, or over what is an image already."""
     if node.op not in _WINDOWED or node.domain or not node.only_output() or node.inputs[0] in work.arrays:
         return False
     if node.op in _POOLS and node.inputs[0] not in images:

@@ -9,7 +9,8 @@ from tuner.graph.passes.affine import fold_scale_shift
 from tuner.graph.passes.constants import fold_constants
 from tuner.graph.passes.dead import eliminate_common_subexpressions, eliminate_dead
 from tuner.graph.passes.nop import eliminate_nop
-from tuner.graph.passes.normalisation import fuse_layer_norm
+from tuner.graph.passes.normalisation import fuse_layer_norm, instance_norm_to_layer_norm
+from tuner.graph.passes.padding import fold_padding
 from tuner.graph.passes.registry import NAMES
 from tuner.graph.passes.report import PassReport
 from tuner.graph.passes.rewrite import (
@@ -36,9 +37,11 @@ PASSES: dict[str, Callable[[Work], None]] = {
     "fuse-layer-norm": fuse_layer_norm,
     "matmul-to-gemm": matmul_to_gemm,
     "fold-scale-shift": fold_scale_shift,
+    "fold-padding": fold_padding,
     "sequences-to-images": sequences_to_images,
     "conv-transpose-to-conv": conv_transpose_to_conv,
     "scales-to-sizes": scales_to_sizes,
+    "instance-norm-to-layer-norm": instance_norm_to_layer_norm,
     "merge-reshapes": merge_reshapes,
     "flatten-concat": flatten_concat,
     "eliminate-common-subexpressions": eliminate_common_subexpressions,

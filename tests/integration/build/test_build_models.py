@@ -90,6 +90,28 @@ FALLBACKS: dict[str, tuple[Sequence[onnx.NodeProto], dict[str, Any], list[str], 
          node("ConvTranspose", ["p", "v"], "u", strides=[2]), node("Add", ["u", "c"], "y")],
         {"x": [1, 6, 30]}, ["y"], {"w": rand(20, 6, 3), "v": rand(20, 20, 2, seed=1)},
     ),
+    "attention by Einsum, of parts of a Split": (
+        [node("Split", ["x"], ["q", "k", "v"], axis=3), node("Einsum", ["q", "k"], "s", equation="bihd,bjhd->bhij"),
+         node("Softmax", ["s"], "a", axis=-1), node("Einsum", ["a", "v"], "y", equation="bhij,bjhd->bihd")],
+        {"x": [1, 9, 3, 24]}, ["y"], {},
+    ),
+    "parts of an image": (
+        [node("Conv", ["x", "w"], "c"), node("Split", ["c"], ["a", "b"], axis=1), node("Conv", ["b", "v"], "d"),
+         node("Concat", ["a", "b", "d"], "j", axis=1), node("Conv", ["j", "u"], "y")],
+        X, ["y"], {"w": rand(32, 6, 1, 1), "v": rand(16, 16, 1, 1, seed=1), "u": rand(7, 48, 1, 1, seed=2)},
+    ),
+    "Gelu by a cube": (
+        [node("Pow", ["x", "three"], "p"), node("Mul", ["p", "a"], "q"), node("Add", ["x", "q"], "s"),
+         node("Tanh", ["s"], "t"), node("Add", ["t", "one"], "u"), node("Mul", ["x", "u"], "y")],
+        {"x": [3, 40]}, ["y"], {"three": F(3), "a": F(0.044715), "one": F(1)},
+    ),
+    "enlarged images": (
+        [node("Conv", ["x", "w"], "c"), node("Resize", ["c", "", "twice"], "r", mode="nearest",
+              coordinate_transformation_mode="asymmetric", nearest_mode="floor"),
+         node("Resize", ["c", "", "thrice"], "s", mode="linear"), node("Conv", ["r", "v"], "y")],
+        X, ["y", "s"], {"w": rand(20, 6, 1, 1), "v": rand(5, 20, 1, 1), "twice": np.array([1, 1, 2, 2], F),
+                        "thrice": np.array([1, 1, 3, 3], F)},
+    ),
     "running sums": ([node("CumSum", ["x", "axis"], "y")], {"x": [3, 40]}, ["y"], {"axis": np.array(1)}),
     "ConvTranspose in a U-Net": (
         [node("ConvTranspose", ["x", "w"], "u", strides=[2, 2], pads=[1] * 4), node("Relu", ["u"], "r"),

@@ -164,7 +164,7 @@ def test_pass_alone_does_its_work_and_keeps_results(name: str) -> None:
 @pytest.mark.parametrize("name", [n for n in CASES if n != "eliminate-dead"])
 def test_disabling_a_pass_keeps_what_it_would_remove(name: str) -> None:
     make, before, after = CASES[name]
-    graph, _ = cleaned(make(), disabled=[name])
+    graph, _ = cleaned(make(), disabled=[name, "pow-to-mul"])  # which takes a part of what others look for
     gone = before.keys() - after.keys()
     if name in ("fold-scale-shift", "fold-constants"):
         assert len(graph.layers) > sum(after.values())

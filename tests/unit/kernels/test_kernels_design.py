@@ -44,8 +44,9 @@ CASES: dict[str, tuple[Any, dict[str, Sequence[int]], dict[str, np.ndarray]]] = 
         node("Conv", ["x", "w"], "y", pads=[1, 1]), {"x": (2, 8, 30), "w": (24, 8, 3)}, {},
     ),
     "softmax across channels": (node("Softmax", ["x"], "y", axis=1), {"x": (2, 6, 9, 10)}, {}),
-    "product in an odd order": (
-        node("Einsum", ["x", "z"], "y", equation="bki,bkj->bij"), {"x": (3, 20, 16), "z": (3, 20, 24)}, {},
+    "product of three": (
+        node("Einsum", ["x", "z", "u"], "y", equation="bki,bkj,k->bij"),
+        {"x": (3, 20, 16), "z": (3, 20, 24), "u": (20,)}, {},
     ),
     "logarithm of softmax": (node("LogSoftmax", ["x"], "y", axis=1), {"x": (7, 90)}, {}),
     "norm": (node("ReduceL2", ["x"], "y", axes=[2, 3], keepdims=0), {"x": (1, 20, 9, 8)}, {}),

@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection
 from tuner.graph.passes.affine import fold_scale_shift
 from tuner.graph.passes.constants import fold_constants
 from tuner.graph.passes.dead import eliminate_common_subexpressions, eliminate_dead
+from tuner.graph.passes.einsum import einsum_to_matmul
 from tuner.graph.passes.nop import eliminate_nop
 from tuner.graph.passes.normalisation import fuse_layer_norm, instance_norm_to_layer_norm
 from tuner.graph.passes.padding import fold_padding
@@ -17,7 +18,9 @@ from tuner.graph.passes.rewrite import (
     batch_norm_to_scale_shift,
     flatten_concat,
     matmul_to_gemm,
+    pow_to_mul,
     scales_to_sizes,
+    split_to_slices,
     sum_to_add,
 )
 from tuner.graph.passes.sequences import sequences_to_images
@@ -33,6 +36,9 @@ PASSES: dict[str, Callable[[Work], None]] = {
     "fold-constants": fold_constants,
     "eliminate-nop": eliminate_nop,
     "sum-to-add": sum_to_add,
+    "pow-to-mul": pow_to_mul,
+    "split-to-slices": split_to_slices,
+    "einsum-to-matmul": einsum_to_matmul,
     "batch-norm-to-scale-shift": batch_norm_to_scale_shift,
     "fuse-layer-norm": fuse_layer_norm,
     "matmul-to-gemm": matmul_to_gemm,

@@ -11,6 +11,9 @@ DESCRIPTIONS: dict[str, str] = {
     "fold-constants": "operators with constant inputs are computed once; shapes become numbers",
     "eliminate-nop": "operators that change nothing go: Identity, Dropout, empty Cast, Reshape, Transpose, Pad, Slice",
     "sum-to-add": "Sum becomes Add",
+    "pow-to-mul": "small constant powers become products, Sqrt or Reciprocal",
+    "split-to-slices": "the parts of a Split become Slices",
+    "einsum-to-matmul": "Einsum over two operands becomes MatMul, with Transposes around it",
     "batch-norm-to-scale-shift": "BatchNormalization with constant parameters becomes Mul and Add",
     "fuse-layer-norm": "ReduceMean, Sub, Pow, Sqrt and Div that normalise become LayerNormalization",
     "matmul-to-gemm": "MatMul by a constant plus a bias becomes Gemm, where both are of rank 2",
@@ -28,7 +31,10 @@ DESCRIPTIONS: dict[str, str] = {
     "eliminate-dead": "what no output needs goes",
 }
 NAMES: tuple[str, ...] = tuple(DESCRIPTIONS)
-SLICING = ("merge-siblings",)  # their Slices cost nothing only where our memory plan lays them out: on CPUs
+SLICING = (
+    "merge-siblings",
+    "split-to-slices",
+)  # their Slices cost nothing only where our memory plan lays them out: on CPUs
 CHAINING = ("fuse-chains",)  # no cleaning, but switched off in the same way: tuner.gpu.chains
 
 

@@ -1,0 +1,48 @@
+"""bench.operators: the layers it measures are what they say, and owe something to the passes that they name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from bench import operators
+from bench.operators import OPERATORS, Row, table, write
+from tuner.graph.load import import_model
+from tuner.measure.contest import Ratio
+
+
+@pytest.mark.parametrize("name", OPERATORS)
+def test_without_its_passes_a_layer_is_another_graph(name: str, tmp_path: Path) -> None:
+    path = write(OPERATORS[name], tmp_path / "m.onnx")
+    ours, without = import_model(path).graph, import_model(path, disabled=OPERATORS[name].passes).graph
+    assert ours.hash != without.hash
+    assert ours.tensors[ours.outputs[0]].shape == without.tensors[without.outputs[0]].shape
+
+
+def test_the_table_has_a_line_per_layer_and_says_what_is_missing() -> None:
+    ratio = Ratio(1.25, 1.2, 1.3, 11)
+    timed = [
+        SimpleNamespace(name=n, min_ms=ms) for n, ms in (("default", 2.0), ("without", 50.0), ("onnxruntime", None))
+    ]
+
+    class Report(SimpleNamespace):
+        def __getitem__(self, name: str) -> SimpleNamespace:
+            return SimpleNamespace(ratio=ratio if name == "onnxruntime" else None)
+
+    report = Report(rows=timed, threads=2, machine={"cpu": "Some CPU", "toolchain": "tvm-0"})
+    found = table([Row("padded convolution", report)], "`cmd`").splitlines()  # type: ignore[arg-type]
+    assert "| padded convolution | 1x64x56x56 | 2.000 | 50.000 | – | 25.0 | 1.25 (1.20–1.30) |" in found
+    assert len({row.count("|") for row in found if row.startswith("|")}) == 1
+
+
+def test_a_layer_that_cannot_be_measured_is_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: object) -> None:
+        raise operators.UserError("It broke.", code="no-tuning")
+
+    monkeypatch.setattr(operators, "measure", fail)
+    assert operators.main(["--only", "Einsum"]) == 1
+    assert "product of Einsum: It broke." in capsys.readouterr().out

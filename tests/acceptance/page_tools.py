@@ -111,7 +111,7 @@ def width(page: Page) -> int:
     found: int = page.evaluate("""async () => {
         const end = performance.now() + 10_000;
         while (document.documentElement.scrollWidth > innerWidth && performance.now() < end)
-            await new Promise(requestAnimationFrame);
+            await new Promise((resume) => setTimeout(resume, 20));  // a browser without a screen may draw no frame
         return document.documentElement.scrollWidth;
     }""")
     return found

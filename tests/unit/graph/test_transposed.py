@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from graph_models import check, cleaned, model, node, ops, rand
 
+from tuner.graph.load import Limits, import_model
+
 PASS = "conv-transpose-to-conv"
 # window, stride, pads, output_padding, size -> window and results of the convolution, along one axis
 CASES: dict[str, tuple[int, int, tuple[int, int], int, int, tuple[int, int]]] = {
@@ -98,8 +100,8 @@ def test_each_channel_in_a_group_of_its_own() -> None:
 
 @pytest.mark.parametrize(
     "attrs",
-    [{"dilations": [2, 2]}, {"group": 2, "strides": [2, 2]}],
-    ids=["dilation", "groups of several channels"],
+    [{"dilations": [2, 2]}, {"group": 2, "strides": [2, 2]}, {"strides": [65, 1]}],
+    ids=["dilation", "groups of several channels", "stride beyond reason"],
 )
 def test_what_is_not_known_stays(attrs: dict[str, Any]) -> None:
     graph = check(transposed(**attrs), PASS)
@@ -118,3 +120,10 @@ def test_a_normalisation_behind_it_goes_into_the_weights_first() -> None:
 
 def test_it_can_be_switched_off() -> None:
     assert "ConvTranspose" in ops(cleaned(transposed(strides=[2, 2]), disabled=[PASS])[0])
+
+
+def test_what_would_outgrow_the_limit_on_a_tensor_stays() -> None:
+    """6 x 5 windows of one number with stride 8 become as many of 64: 7,680 bytes."""
+    proto = transposed((1, 1), weights=rand(6, 5, 1, 1), strides=[8, 8], output_padding=[7, 7]).SerializeToString()
+    for tensor, op in ((7680, "Conv"), (7679, "ConvTranspose")):
+        assert op in ops(import_model(proto, limits=Limits(tensor=tensor)).graph)

@@ -18,6 +18,7 @@ import numpy as np
 from tuner.graph.ir import AttrValue
 from tuner.graph.work import Node, Type, Work
 
+_LONGEST = 64  # stride; of a longer one, which no model has, each pixel makes a block that is mostly zeros
 _OPSET = 11  # from which DepthToSpace has modes, and the bounds of a Slice are inputs
 
 
@@ -49,11 +50,13 @@ def _replaced(work: Work, node: Node) -> list[Node]:
     if not axes:
         return []
     kind, source = work.types[node.outputs[0]], work.type_of(node.inputs[0])
-    weights, deep = _weights(work.arrays[node.inputs[1]], axes, int(node.attr("group", 1)))
+    array = work.arrays[node.inputs[1]]
     steps, places = [len(axis.taps) for axis in axes], [axis.count for axis in axes]
     wide = Type(kind.dtype, (kind.shape[0], kind.shape[1] * prod(steps), *places))
-    if max(wide.bytes, weights.nbytes) > work.sizes.tensor:
+    grown = array.nbytes // prod(array.shape[2:]) * prod(axis.taps.size for axis in axes)
+    if max(wide.bytes, grown) > work.sizes.tensor:
         return []
+    weights, deep = _weights(array, axes, int(node.attr("group", 1)))
     inputs = [node.inputs[0], work.add_constant(f"{node.inputs[1]}_phases", weights)]
     if bias := node.input(2):
         spread = np.tile if deep else np.repeat
@@ -117,7 +120,7 @@ def _axes(work: Work, node: Node) -> list[_Axis]:
     found = []
     for axis, (size, window, stride, out) in enumerate(sizes):
         pad = _padding(node, axis, stride * (size - 1) + more[axis] + window - out)
-        if pad < 0:
+        if pad < 0 or stride > _LONGEST:
             return []
         crops = range(min(stride - 1, pad) + 1)
         found.append(min((_aligned(size, window, stride, pad, out, crop) for crop in crops), key=lambda a: a.work))

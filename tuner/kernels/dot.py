@@ -68,6 +68,19 @@ class Instruction:
         return body.constant(name, (*outer, groups, lanes, self.each), replace(pack, steps=steps), self.right)
 
 
+def inlined(name: str, intrinsic: str, sums: str, operands: str) -> str:
+    """The text of a function that is one of LLVM's intrinsics, (sums, left, right) -> sums, these of LLVM's types."""
+    return f"""
+declare {sums} @{intrinsic}({sums}, {operands}, {operands})
+define {sums} @{name}({sums} %c, <16 x i32> %a, <16 x i32> %b) alwaysinline nounwind readnone {{
+  %x = bitcast <16 x i32> %a to {operands}
+  %y = bitcast <16 x i32> %b to {operands}
+  %r = call {sums} @{intrinsic}({sums} %c, {operands} %x, {operands} %y)
+  ret {sums} %r
+}}
+"""
+
+
 def even(shape: ConvShape, knobs: Knobs) -> bool:
     """Whether all tasks of a convolution have as many register tiles: TVM places no instruction under a condition."""
     return -(-shape.oh * shape.ow // knobs["reg_n"]) % knobs["rows"] == 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tuner.kernels import math as fast
-from tuner.kernels.dot import LANES, Instruction
+from tuner.kernels.dot import LANES, Instruction, inlined
 from tuner.plan.bf16 import OPSET, weights_of
 from tuner.precision import DOT_FEATURE
 
@@ -13,17 +13,10 @@ if TYPE_CHECKING:
     from tuner.graph.ir import Graph, Layer
     from tuner.types import Device
 
-_SOURCE = """
-declare <16 x float> @llvm.x86.avx512bf16.dpbf16ps.512(<16 x float>, <32 x bfloat>, <32 x bfloat>)
-define <16 x float> @fusetune_dot_bf16(<16 x float> %c, <16 x i32> %a, <16 x i32> %b) alwaysinline nounwind readnone {
-  %x = bitcast <16 x i32> %a to <32 x bfloat>
-  %y = bitcast <16 x i32> %b to <32 x bfloat>
-  %r = call <16 x float> @llvm.x86.avx512bf16.dpbf16ps.512(<16 x float> %c, <32 x bfloat> %x, <32 x bfloat> %y)
-  ret <16 x float> %r
-}
-"""
+_NAME = "fusetune_dot_bf16"
+_SOURCE = inlined(_NAME, "llvm.x86.avx512bf16.dpbf16ps.512", "<16 x float>", "<32 x bfloat>")
 PAIRS = Instruction(
-    "fusetune_dot_bf16", _SOURCE, each=2, left="uint16", right="uint16", sums="float32", widened=fast.from_bf16,
+    _NAME, _SOURCE, each=2, left="uint16", right="uint16", sums="float32", widened=fast.from_bf16,
     step="bf16",
 )  # fmt: skip
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from tuner.kernels import stepping
-from tuner.kernels.dot import LANES, Instruction
+from tuner.kernels.dot import LANES, Instruction, inlined
 from tuner.plan.int8 import quantised_layers
 from tuner.precision import INT8_FEATURE
 
@@ -16,15 +16,8 @@ if TYPE_CHECKING:
     from tuner.graph.ir import Graph, Layer
     from tuner.types import Device
 
-_SOURCE = """
-declare <16 x i32> @llvm.x86.avx512.vpdpbusd.512(<16 x i32>, <64 x i8>, <64 x i8>)
-define <16 x i32> @fusetune_dot_int8(<16 x i32> %c, <16 x i32> %a, <16 x i32> %b) alwaysinline nounwind readnone {
-  %x = bitcast <16 x i32> %a to <64 x i8>
-  %y = bitcast <16 x i32> %b to <64 x i8>
-  %r = call <16 x i32> @llvm.x86.avx512.vpdpbusd.512(<16 x i32> %c, <64 x i8> %x, <64 x i8> %y)
-  ret <16 x i32> %r
-}
-"""
+_NAME = "fusetune_dot_int8"
+_SOURCE = inlined(_NAME, "llvm.x86.avx512.vpdpbusd.512", "<16 x i32>", "<64 x i8>")
 
 
 def _widened(number: Any) -> Any:
@@ -32,7 +25,7 @@ def _widened(number: Any) -> Any:
 
 
 QUADS = Instruction(
-    "fusetune_dot_int8", _SOURCE + stepping.SOURCE,  # kernels with it write images in steps, too
+    _NAME, _SOURCE + stepping.SOURCE,  # kernels with it write images in steps, too
     each=4, left="uint8", right="int8", sums="int32", widened=_widened, step="int8",
 )  # fmt: skip
 

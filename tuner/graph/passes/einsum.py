@@ -9,13 +9,13 @@ from math import prod
 import numpy as np
 
 from tuner.graph.attrs import FLOATS
-from tuner.graph.ir import AttrValue
+from tuner.graph.passes.replacing import Chain, replace
 from tuner.graph.work import Node, Work
 
 
 def einsum_to_matmul(work: Work) -> None:
     """Equations of two operands in which each index is in both, or in one and the result."""
-    work.nodes = [new for node in work.nodes for new in (_replaced(work, node) or [node])]
+    replace(work, _replaced)
 
 
 @dataclass(frozen=True)
@@ -69,33 +69,22 @@ def _replaced(work: Work, node: Node) -> list[Node]:
               for i, n in zip(name, kind.shape, strict=True)}  # fmt: skip
     if any(extent[i] != n for i, n in zip(found.left, kinds[0].shape, strict=True)):
         return []  # broadcast
-    nodes: list[Node] = []
 
-    def then(op: str, names: Sequence[str], shape: Sequence[int], **attrs: AttrValue) -> str:
-        made = work.new_tensor(f"{node.outputs[0]}_{op.lower()}", out.dtype, shape)
-        nodes.append(Node(op, list(names), [made], dict(attrs), label=node.label))
-        return made
-
-    def arranged(name: str, indices: str, groups: Sequence[str]) -> str:
-        """``name`` with its indices in the order of ``groups``, each of which becomes one axis."""
-        order = "".join(groups)
+    def arranged(name: str, indices: str, groups: Sequence[str]) -> Chain:
+        """The operand with its indices in the order of ``groups``, each of which becomes one axis."""
+        made, order = Chain(work, node, name), "".join(groups)
         if order != indices:
-            perm = tuple(indices.index(i) for i in order)
-            name = then("Transpose", [name], [extent[i] for i in order], perm=perm)
+            made.then("Transpose", [extent[i] for i in order], perm=tuple(indices.index(i) for i in order))
         shape = [prod(extent[i] for i in group) for group in groups]
-        if any(len(group) != 1 for group in groups):
-            name = then("Reshape", [name, work.add_constant(f"{name}_axes", np.array(shape))], shape)
-        return name
+        return made if len(shape) == len(order) and all(groups) else made.then("Reshape", shape, np.array(shape))
 
-    left = arranged(node.inputs[0], found.left, [*found.batch, found.rows, found.summed])
+    made = arranged(node.inputs[0], found.left, [*found.batch, found.rows, found.summed])
     right = arranged(node.inputs[1], found.right, [*found.batch, found.summed, found.columns])
-    each = [extent[i] for i in found.batch]
-    shape = [*each, prod(extent[i] for i in found.rows), prod(extent[i] for i in found.columns)]
-    made, order = then("MatMul", [left, right], shape), found.batch + found.rows + found.columns
-    if len(shape) != len(order) or order != found.result:
-        whole = [extent[i] for i in order]
-        made = then("Reshape", [made, work.add_constant(f"{made}_axes", np.array(whole, np.int64))], whole)
-        if order != found.result:
-            then("Transpose", [made], out.shape, perm=tuple(order.index(i) for i in found.result))
-    nodes[-1].outputs = list(node.outputs)
-    return nodes
+    shape, order = (*made.shape[:-1], right.shape[-1]), found.batch + found.rows + found.columns
+    made.then("MatMul", shape, right.tensor)
+    whole = [extent[i] for i in order]
+    if tuple(whole) != shape:
+        made.then("Reshape", whole, np.array(whole, np.int64))
+    if order != found.result:
+        made.then("Transpose", out.shape, perm=tuple(order.index(i) for i in found.result))
+    return made.end(*right.nodes)

@@ -11,8 +11,8 @@ from math import prod
 
 import numpy as np
 
-from tuner.graph.ir import AttrValue
 from tuner.graph.passes.affine import affine_of
+from tuner.graph.passes.replacing import Chain, replace
 from tuner.graph.work import Node, Work
 
 _OPSET = 17  # the first that has the operator
@@ -132,32 +132,21 @@ def _along(value: np.ndarray, shape: tuple[int, ...], behind: tuple[int, ...]) -
 def instance_norm_to_layer_norm(work: Work) -> None:
     """Each channel of each image [N, C, ...] is a row [N, C, L] that is normalised; then what scales and shifts it."""
     if work.opset >= _OPSET:
-        work.nodes = [new for node in work.nodes for new in (_by_rows(work, node) or [node])]
+        replace(work, _by_rows)
 
 
 def _by_rows(work: Work, node: Node) -> list[Node]:
     """What stands for an InstanceNormalization; nothing where a node stays."""
     if node.op != "InstanceNormalization" or node.domain or any(n not in work.arrays for n in node.inputs[1:]):
         return []
-    source, out = node.inputs[0], node.outputs[0]
-    kind = work.types[out]
+    source, kind = node.inputs[0], work.types[node.outputs[0]]
     if source in work.arrays or kind.dtype != "float32" or len(kind.shape) < 3 or not prod(kind.shape):
         return []
     rows = (*kind.shape[:2], prod(kind.shape[2:]))
-    nodes: list[Node] = []
-
-    def then(op: str, constant: np.ndarray, **attrs: AttrValue) -> None:
-        """``op`` goes on with what is made so far, and a constant."""
-        before = nodes[-1].outputs[0] if nodes else source
-        name = work.add_constant(f"{out}_{op.lower()}", constant)
-        made = work.new_tensor(f"{out}_rows", kind.dtype, rows)
-        nodes.append(Node(op, [before, name], [made], dict(attrs), label=node.label))
-
     scale, shift = (work.arrays[name].reshape(-1, 1) for name in node.inputs[1:])
-    then("Reshape", np.array(rows))
-    then("LayerNormalization", np.ones(rows[-1], np.float32), axis=-1, epsilon=node.attr("epsilon", 1e-5))
-    then("Mul", scale)
-    then("Add", shift)
-    then("Reshape", np.array(kind.shape))
-    nodes[-1].outputs = [out]
-    return nodes
+    made = Chain(work, node, source).then("Reshape", rows, np.array(rows))
+    ones, epsilon = np.ones(rows[-1], np.float32), node.attr("epsilon", 1e-5)
+    made.then("LayerNormalization", rows, ones, axis=-1, epsilon=epsilon).then("Mul", rows, scale).then(
+        "Add", rows, shift
+    )
+    return made.then("Reshape", kind.shape, np.array(kind.shape)).end()

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import numpy as np
 
 from tuner.graph.attrs import FLOATS, numpy_dtype
+from tuner.graph.passes.replacing import Chain, replace
 from tuner.graph.work import Node, Type, Work
 
 _POWERS = {2.0: ("Mul",), 3.0: ("Mul", "Mul"), 0.5: ("Sqrt",), -1.0: ("Reciprocal",)}  # what they are made of
@@ -91,51 +94,43 @@ def matmul_to_gemm(work: Work) -> None:
 
 def split_to_slices(work: Work) -> None:
     """Each part that is read is a Slice: it may lie whole where it is cut from, and costs nothing then."""
-    if work.opset < 10:  # before that the bounds of a Slice are attributes
-        return
-    uses = work.uses()
-    nodes: list[Node] = []
-    for node in work.nodes:
-        if node.op != "Split" or node.domain or not all(node.outputs):
-            nodes.append(node)
-            continue
-        rank = len(work.type_of(node.inputs[0]).shape)
-        axis, start = int(node.attr("axis", 0)) % rank, 0
-        for name in node.outputs:
-            stop = start + work.types[name].shape[axis]
-            bounds = {"start": start, "stop": stop, "axis": axis}
-            given = [work.add_constant(f"{name}_{end}", np.array([at])) for end, at in bounds.items()]
-            if uses[name]:
-                nodes.append(Node("Slice", [node.inputs[0], *given], [name], label=node.label))
-            start = stop
-    work.nodes = nodes
+    if work.opset >= 10:  # before that the bounds of a Slice are attributes
+        uses = work.uses()
+        replace(work, lambda work, node: _slices(work, node, uses))
+
+
+def _slices(work: Work, node: Node, uses: Counter[str]) -> list[Node]:
+    if node.op != "Split" or node.domain or not all(node.outputs):
+        return []
+    axis, start = int(node.attr("axis", 0)) % len(work.type_of(node.inputs[0]).shape), 0
+    nodes = []
+    for name in node.outputs:
+        stop = start + work.types[name].shape[axis]
+        bounds = {"start": start, "stop": stop, "axis": axis}
+        given = [work.add_constant(f"{name}_{end}", np.array([at])) for end, at in bounds.items()]
+        if uses[name]:
+            nodes.append(Node("Slice", [node.inputs[0], *given], [name], label=node.label))
+        start = stop
+    return nodes
 
 
 def pow_to_mul(work: Work) -> None:
     """x to the power of 2, 3, 1/2 or -1, a constant, is x * x, x * x * x, Sqrt or Reciprocal."""
-    nodes: list[Node] = []
-    for node in work.nodes:
-        steps = _steps(work, node)
-        if not steps:
-            nodes.append(node)
-            continue
-        source = made = node.inputs[0]
-        kind = work.types[node.outputs[0]]
-        for number, op in enumerate(steps, 1):
-            out = node.outputs[0] if number == len(steps) else work.new_tensor(f"{source}_{op}", kind.dtype, kind.shape)
-            nodes.append(Node(op, [made, source] if op == "Mul" else [made], [out], label=node.label))
-            made = out
-    work.nodes = nodes
+    replace(work, _power)
 
 
-def _steps(work: Work, node: Node) -> tuple[str, ...]:
-    """The operators that a Pow may be made of; none for other nodes and powers."""
+def _power(work: Work, node: Node) -> list[Node]:
     power = work.arrays.get(node.input(1)) if node.op == "Pow" and not node.domain else None
     if power is None or power.size != 1:
-        return ()
-    kind = work.types[node.outputs[0]]
-    fits = kind.dtype in FLOATS and work.type_of(node.inputs[0]) == kind
-    return _POWERS.get(float(power.item()), ()) if fits else ()
+        return []
+    source, kind = node.inputs[0], work.types[node.outputs[0]]
+    steps = _POWERS.get(float(power.item()), ())
+    if not steps or kind.dtype not in FLOATS or work.type_of(source) != kind:
+        return []
+    made = Chain(work, node, source)
+    for op in steps:
+        made.then(op, kind.shape, *([source] if op == "Mul" else []))
+    return made.end()
 
 
 def scales_to_sizes(work: Work) -> None:

@@ -15,7 +15,7 @@ from math import prod
 
 import numpy as np
 
-from tuner.graph.ir import AttrValue
+from tuner.graph.passes.replacing import Chain, replace
 from tuner.graph.work import Node, Type, Work
 
 _LONGEST = 64  # stride; of a longer one, which no model has, each pixel makes a block that is mostly zeros
@@ -41,7 +41,7 @@ class _Axis:
 
 def conv_transpose_to_conv(work: Work) -> None:
     """Images in float32 with constant weights, without dilation, in one group or as many as there are channels."""
-    work.nodes = [new for node in work.nodes for new in (_replaced(work, node) or [node])]
+    replace(work, _replaced)
 
 
 def _replaced(work: Work, node: Node) -> list[Node]:
@@ -57,15 +57,13 @@ def _replaced(work: Work, node: Node) -> list[Node]:
     if max(wide.bytes, grown) > work.sizes.tensor:
         return []
     weights, deep = _weights(array, axes, int(node.attr("group", 1)))
-    inputs = [node.inputs[0], work.add_constant(f"{node.inputs[1]}_phases", weights)]
+    given = [weights]
     if bias := node.input(2):
-        spread = np.tile if deep else np.repeat
-        inputs.append(work.add_constant(f"{bias}_phases", spread(work.arrays[bias], prod(steps))))
-    attrs: dict[str, AttrValue] = {
-        "kernel_shape": weights.shape[2:], "group": source.shape[1] // weights.shape[1],
-        "pads": tuple(axis.pads[end] for end in range(2) for axis in axes),
-    }  # fmt: skip
-    made = _Made(work, node, wide, inputs, attrs)
+        given.append((np.tile if deep else np.repeat)(work.arrays[bias], prod(steps)))
+    pads = tuple(axis.pads[end] for end in range(2) for axis in axes)
+    group = source.shape[1] // weights.shape[1]
+    made = Chain(work, node, node.inputs[0])
+    made.then("Conv", wide.shape, *given, kernel_shape=weights.shape[2:], group=group, pads=pads)
     whole = (*kind.shape[:2], *(size * step for size, step in zip(places, steps, strict=True)))
     if steps[0] == steps[1] > 1:
         made.then("DepthToSpace", whole, blocksize=steps[0], mode="DCR" if deep else "CRD")
@@ -79,27 +77,7 @@ def _replaced(work: Work, node: Node) -> list[Node]:
     if made.shape != kind.shape:
         starts = np.array([axis.crop for axis in axes])
         made.then("Slice", kind.shape, starts, starts + kind.shape[2:], np.array([2, 3]))
-    return made.nodes
-
-
-class _Made:
-    """A chain of nodes, the last of which makes what ``node`` made."""
-
-    def __init__(self, work: Work, node: Node, first: Type, inputs: list[str], attrs: dict[str, AttrValue]) -> None:
-        self._work, self._result, self._label, self._type = work, node.outputs[0], node.label, first
-        self.nodes = [Node("Conv", inputs, [self._result], attrs, label=node.label)]
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self._type.shape
-
-    def then(self, op: str, shape: tuple[int, ...], *constants: np.ndarray, **attrs: AttrValue) -> None:
-        """``op`` goes on with what is made so far, and makes a tensor of this shape."""
-        between = self._work.new_tensor(f"{self._result}_phases", self._type.dtype, self._type.shape)
-        self.nodes[-1].outputs = [between]
-        names = [self._work.add_constant(f"{between}_{op.lower()}", array) for array in constants]
-        self.nodes.append(Node(op, [between, *names], [self._result], dict(attrs), label=self._label))
-        self._type = Type(self._type.dtype, shape)
+    return made.end()
 
 
 def _axes(work: Work, node: Node) -> list[_Axis]:

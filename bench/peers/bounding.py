@@ -30,7 +30,7 @@ def bound(graph: Graph, roof: Roof, device: Device) -> float:
 
     A layer takes at least as long as its operations at the peak, and, in a model whose weights do not fit into the
     last-level cache, as reading its weights from memory: of a table that it looks up in, as much as it takes. Data
-    between layers may stay in caches and counts nothing. Winograd's algorithm, which does fewer operations, may go below.
+    between layers may stay in caches and counts nothing. Winograd's algorithm does fewer operations, and may go below.
     """
     return sum(max(b.operations, b.weights) for b in _bounds(graph, roof, device).values())
 

@@ -16,6 +16,7 @@ from bench.peers import metaschedule
 from bench.peers.bounding import bound, parts
 from bench.peers.built import Built, build, write_model
 from bench.peers.quantised import quantise
+from bench.peers.roofs import roof_of
 from bench.peers.sidebyside import BenchReport, bench
 from tuner.errors import UserError
 from tuner.graph.load import import_model
@@ -23,7 +24,6 @@ from tuner.graph.passes.registry import SLICING
 from tuner.inputs import Inputs
 from tuner.measure.contest import Contestant, ratio
 from tuner.measure.device import detect_cpu
-from tuner.measure.roof import Roof, measure_roof
 from tuner.precision import ACCURACY, check_features
 from tuner.types import Device
 
@@ -41,10 +41,8 @@ def peers_row(
     row: dict[str, Any] = {**_head("peers", model, threads, seconds), "rounds": rounds}
     with confined(threads) as device:
         path, made = build_for_peers(model, threads, seconds, out)
-        first = measure_roof(device)
         report = bench(path, made.artifacts, peers, threads=threads, rounds=rounds)
-        last = measure_roof(device)  # a noisy moment reads too low
-        roof = Roof(max(first.flops, last.flops), max(first.bandwidth, last.bandwidth))
+        roof = roof_of(device, out / "roofs.jsonl")
         graph = import_model(path, disabled=SLICING).graph
         tuned = made.artifacts.get("tuned")
         spent = None if tuned is None else parts(_blocks(tuned), import_model(path).graph, roof, device)

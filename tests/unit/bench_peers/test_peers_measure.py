@@ -16,7 +16,8 @@ import psutil
 import pytest
 
 from bench import tuning
-from bench.peers import ablation, built, measure, metaschedule, without
+from bench.lines import append
+from bench.peers import ablation, built, measure, metaschedule, roofs, without
 from bench.peers.ablation import VARIANTS, Variant
 from bench.peers.bounding import bound, parts
 from bench.peers.engines import TorchModel
@@ -41,6 +42,17 @@ REPORT = {
     "speedup": dict.fromkeys(("over_greedy", "over_greedy_interval", "over_greedy_rounds", "over_onnxruntime")),
     "latency_ms": {"tuned": {"median": 5.0}, "greedy": None}, "prediction": None, "machine": {"busy": 0.9},
 }  # fmt: skip
+
+
+def test_a_roof_is_told_from_all_readings_of_the_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One reading of a busy moment, and what was read of another device, change nothing."""
+    readings = iter([Roof(1e9, 9e9), Roof(2e9, 4e9), Roof(2e9, 5e9), Roof(2e9, 5e9), Roof(1e9, 1e9)])
+    monkeypatch.setattr(roofs, "measure_roof", lambda device: next(readings))
+    lines, device = tmp_path / "roofs.jsonl", detect_cpu()
+    append(lines, {"fingerprint": "another", "cores": device.cores, "flops": 7e9, "bandwidth": 7e9})
+    assert roofs.roof_of(device, lines) == Roof(2e9, 5e9)
+    assert roofs.roof_of(device, lines) == Roof(2e9, 5e9)
+    assert next(readings, None) is None, "four readings for the first row, one for each later one"
 
 
 def test_confined_to_one_core_the_device_has_one() -> None:

@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from bench.peers import models
+from bench.peers.built import write_model
 from bench.peers.measure import confined, ratios_over
 from bench.peers.sidebyside import bench
 from bench.tuning import summary, tune
@@ -74,9 +74,10 @@ def ablation_row(name: str, model: str, threads: int, seconds: float, rounds: in
     }  # fmt: skip
     folder = out / "ablation" / f"{model}-{threads}-{seconds:g}"
     with confined(threads), tempfile.TemporaryDirectory(prefix="fusetune-bench-") as scratch:
-        path = _full(folder, model, seconds)
+        path = write_model(model, folder)
         if variant.graph_pass is not None and makes_no_difference(path, variant.graph_pass):
             return row | {"same": True, "tuning": None, "bench": None, "ratios": {}, "error": None}
+        _tune_fully(path, seconds)
         database, artifact = Path(scratch) / "records.db", Path(scratch) / "artifact"
         _copy(folder / "records.db", database)
         given = [str(threads) if option == ALL else option for option in variant.options]
@@ -95,19 +96,21 @@ def makes_no_difference(path: Path, graph_pass: str) -> bool:
     return import_model(path).graph.hash == import_model(path, disabled=(graph_pass,)).graph.hash
 
 
-def _full(folder: Path, model: str, seconds: float) -> Path:
-    """The model's file; beside it the records that all begin with, and the full tuning's artifact."""
-    path, unfinished = folder / f"{model}.onnx", folder / "unfinished"
-    if not (folder / "full").exists():
-        shutil.rmtree(folder, ignore_errors=True)
-        unfinished.mkdir(parents=True)
-        models.write(model, path)
-        tune(path, unfinished / "first", folder / "records.db", ["--seconds", f"{seconds:g}"], seconds)
-        _copy(folder / "records.db", unfinished / "records.db")
-        tune(path, unfinished / "full", unfinished / "records.db", _budget(seconds), seconds)
-        (unfinished / "full").rename(folder / "full")
-        shutil.rmtree(unfinished)
-    return path
+def _tune_fully(path: Path, seconds: float) -> None:
+    """Make, beside the model, the records that all begin with, and the full tuning's artifact, if it is not there."""
+    folder, unfinished = path.parent, path.parent / "unfinished"
+    if (folder / "full").exists():
+        return
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir()
+    first, records = unfinished / "first.db", unfinished / "records.db"
+    tune(path, unfinished / "first", first, ["--seconds", f"{seconds:g}"], seconds)
+    _copy(first, records)
+    tune(path, unfinished / "full", records, _budget(seconds), seconds)
+    (folder / "records.db").unlink(missing_ok=True)
+    _copy(first, folder / "records.db")
+    (unfinished / "full").rename(folder / "full")
+    shutil.rmtree(unfinished)
 
 
 def _budget(seconds: float, searching: bool = True) -> Sequence[str]:

@@ -21,7 +21,7 @@ from tuner.graph.ir import Constant, Graph, Layer, Tensor, freeze_attrs
 from tuner.plan.legality import VIEWS
 
 TILE = 64  # rows and columns of a product that one block computes, assumed
-_UNARY = frozenset({"Relu", "LeakyRelu", "Sigmoid", "Tanh", "HardSigmoid", "HardSwish", "Elu"})
+_UNARY = frozenset({"Relu", "LeakyRelu", "Sigmoid", "Tanh", "HardSigmoid", "HardSwish", "Elu", "Mish"})
 _MOVING = frozenset({"Transpose", "Concat"})  # a Slice in front of them is part of their kernel
 _OPSET = 10  # from which the bounds of a Slice are inputs
 _FLAT_CONV = {"group": 1, "kernel_shape": (1, 1), "pads": (0, 0, 0, 0), "dilations": (1, 1), "auto_pad": "NOTSET"}

@@ -10,7 +10,7 @@ from tuner.graph.ir import Graph, Layer
 _PER_ELEMENT = {  # operations per output element; one each for those not listed
     "BatchNormalization": 2, "Sigmoid": 4, "Tanh": 5, "Gelu": 8, "Erf": 6, "Softmax": 5, "LogSoftmax": 5,
     "LayerNormalization": 7, "InstanceNormalization": 7, "GroupNormalization": 7, "LRN": 8, "HardSwish": 4,
-    "HardSigmoid": 3, "Elu": 4, "Clip": 2,
+    "HardSigmoid": 3, "Elu": 4, "Clip": 2, "Softplus": 6, "Softsign": 3, "Mish": 8, "Selu": 5, "Celu": 4,
 }  # fmt: skip
 _MOVES = frozenset(
     {

@@ -82,7 +82,7 @@ def _dealt(workload: Graph) -> _Dealt | None:
     if rest and rest[0].op == SLICE:
         cut, *rest = rest
         cuts = cuts_of(workload, cut)
-        if cuts is None or cut.inputs[0] != made or any(c.axis < 2 for c in cuts):
+        if cuts is None or cut.inputs[0] != made or any(c.axis < 2 or c.step > 1 for c in cuts):
             return None
         for c in cuts:
             starts[c.axis - 2] = c.start

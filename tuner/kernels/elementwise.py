@@ -43,7 +43,7 @@ class Elementwise(KernelTemplate):
 class Concat(KernelTemplate):
     """Concatenation with the elementwise layers behind it; in blocked layouts all parts but the last fill blocks.
 
-    Among plain parts there may be weights (the class token of a vision transformer).
+    Among plain parts there may be weights (the class token of a vision transformer), and images among images.
     """
 
     name = "concat"
@@ -55,11 +55,11 @@ class Concat(KernelTemplate):
         if layer is None or not _layouts_fit(workload, layouts):
             return False
         block = block_of(layouts[workload.outputs[0]])
+        axis = layer.attr("axis") % len(workload.tensors[layer.outputs[0]].shape)
         if not _from_inputs(workload, layer):
             given = all(n in workload.inputs or _is_weights(workload, n) for n in layer.inputs)
-            return given and not block and not any(block_of(layouts[n]) for n in workload.inputs)
+            return given and (axis != 1 or not (block or any(block_of(layouts[n]) for n in workload.inputs)))
         parts = [workload.tensors[n].shape for n in layer.inputs]
-        axis = layer.attr("axis") % len(parts[0])
         if block and axis == 1:
             return all(p[1] % block == 0 for p in parts[:-1]) and all(
                 block_of(layouts[n]) == block for n in layer.inputs

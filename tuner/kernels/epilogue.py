@@ -53,6 +53,29 @@ def _batch_norm(layer: Layer, x: Expr, scale: Expr, bias: Expr, mean: Expr, var:
     return (x - mean) * (scale / tirx.sqrt(var + fast.const(layer.attr("epsilon", 1e-5)))) + bias
 
 
+def _elu(x: Expr, alpha: float, scale: float = 1.0, width: float = 1.0) -> Expr:
+    """``scale * x`` above zero, ``scale * alpha * (e**(x / width) - 1)`` below."""
+    return fast.let(
+        x,
+        lambda v: tirx.Select(
+            v < fast.const(0),
+            fast.const(scale * alpha) * (fast.exp(v if width == 1.0 else v / fast.const(width)) - fast.const(1)),
+            v if scale == 1.0 else v * fast.const(scale),
+        ),
+    )
+
+
+def _mish(x: Expr) -> Expr:
+    """x * tanh(log(1 + e**x)), as x * n / (n + 2) where n = e**x * (e**x + 2); above 20 that is x."""
+    return fast.let(
+        x,
+        lambda v: fast.let(
+            fast.exp(tirx.min(v, fast.const(20))),
+            lambda e: fast.let(e * (e + fast.const(2)), lambda n: v * (n / (n + fast.const(2)))),
+        ),
+    )
+
+
 def _fold(combine: Callable[[Expr, Expr], Expr]) -> Callable[..., Expr]:
     def apply(_: Layer, first: Expr, *rest: Expr) -> Expr:
         for value in rest:
@@ -83,12 +106,12 @@ _OPS: Mapping[str, Callable[..., Expr]] = {
     ),
     "LeakyRelu": lambda layer, x: _leaky(x, fast.const(layer.attr("alpha", 0.01))),
     "PRelu": lambda _, x, again, slope: tirx.max(x, fast.const(0)) + slope * tirx.min(again, fast.const(0)),
-    "Elu": lambda layer, x: fast.let(
-        x,
-        lambda v: tirx.Select(
-            v < fast.const(0), fast.const(layer.attr("alpha", 1.0)) * (fast.exp(v) - fast.const(1)), v
-        ),
-    ),
+    "Elu": lambda layer, x: _elu(x, layer.attr("alpha", 1.0)),
+    "Celu": lambda layer, x: _elu(x, layer.attr("alpha", 1.0), width=layer.attr("alpha", 1.0)),
+    "Selu": lambda layer, x: _elu(x, layer.attr("alpha", 1.6732632), layer.attr("gamma", 1.0507010)),
+    "Softplus": lambda _, x: fast.softplus(x),
+    "Softsign": lambda _, x: fast.let(x, lambda v: v / (fast.const(1) + tirx.abs(v))),
+    "Mish": lambda _, x: _mish(x),
     "Abs": lambda _, x: tirx.abs(x),
     "Neg": lambda _, x: fast.const(0) - x,
     "Sqrt": lambda _, x: tirx.sqrt(x),

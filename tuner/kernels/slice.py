@@ -16,12 +16,12 @@ from tuner.kernels.elementwise import one_pass
 from tuner.kernels.epilogue import Body, anchored
 from tuner.kernels.views import Chan, flat
 from tuner.plan.layout import block_of
-from tuner.plan.slices import SLICE, cut_of
+from tuner.plan.slices import SLICE, Cut, cuts_of
 from tuner.types import Device
 
 
 class Slice(KernelTemplate):
-    """One axis is cut, in steps of one; blocked layouts on either side, or none."""
+    """Any axes are cut, forwards; blocked layouts on either side, or none."""
 
     name = "slice"
     version = 1
@@ -29,7 +29,7 @@ class Slice(KernelTemplate):
 
     def accepts(self, workload: Graph, layouts: Layouts, device: Device) -> bool:
         layer = anchored(workload, self.heavy)
-        if layer is None or layer.inputs[0] not in workload.inputs or cut_of(workload, layer) is None:
+        if layer is None or layer.inputs[0] not in workload.inputs or not cuts_of(workload, layer):
             return False
         names = (*workload.inputs, *workload.outputs)
         return all(len(workload.tensors[n].shape) == 4 for n in names if block_of(layouts.get(n, "plain")))
@@ -40,19 +40,24 @@ class Slice(KernelTemplate):
     def build(self, workload: Graph, layouts: Layouts, knobs: Knobs, cores: int, device: Device) -> Kernel:
         body = Body(workload, layouts)
         layer = next(x for x in workload.layers if x.op == SLICE)
-        cut = cut_of(workload, layer)
-        if cut is None:
+        cuts = cuts_of(workload, layer)
+        if not cuts:
             raise ValueError("build() of a workload that accepts() refuses")
-        last = workload.tensors[layer.inputs[0]].shape[cut.axis] - 1
+        shape = workload.tensors[layer.inputs[0]].shape
 
         def read(index: Sequence[Any]) -> Any:
-            here = index[cut.axis]
-            if isinstance(here, Chan) and cut.start % here.block == 0:
-                moved: Any = Chan(here.outer + cut.start // here.block, here.inner, here.block)
-            else:  # padding reads what the last element is, rather than what lies behind the tensor
-                moved = flat(here) + cut.start
-                moved = tirx.min(moved, last) if isinstance(here, Chan) else moved
-            return body.read(layer.inputs[0], (*index[: cut.axis], moved, *index[cut.axis + 1 :]))
+            moved = list(index)
+            for cut in cuts:
+                moved[cut.axis] = _moved(index[cut.axis], cut, shape[cut.axis] - 1)
+            return body.read(layer.inputs[0], moved)
 
         body.anchors[layer.outputs[0]] = read
         return one_pass(body, knobs, cores, device)
+
+
+def _moved(here: Any, cut: Cut, last: int) -> Any:
+    """The place in what is cut of a place in the result."""
+    if isinstance(here, Chan) and cut.start % here.block == 0 and cut.step == 1:
+        return Chan(here.outer + cut.start // here.block, here.inner, here.block)
+    moved = flat(here) * cut.step + cut.start  # padding reads what the last element is, not what lies behind the tensor
+    return tirx.min(moved, last) if isinstance(here, Chan) else moved

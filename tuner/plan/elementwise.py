@@ -6,6 +6,6 @@ ELEMENTWISE = frozenset(
     {
         "Add", "Sub", "Mul", "Div", "Sum", "Max", "Min", "Relu", "Clip", "Sigmoid", "Tanh", "Erf", "Exp", "Gelu",
         "HardSigmoid", "HardSwish", "LeakyRelu", "PRelu", "Elu", "Abs", "Neg", "Sqrt", "Reciprocal", "Floor", "Ceil",
-        "Identity", "Dropout", "BatchNormalization",
+        "Softplus", "Softsign", "Mish", "Selu", "Celu", "Identity", "Dropout", "BatchNormalization",
     }
 )  # fmt: skip

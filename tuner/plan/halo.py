@@ -25,7 +25,7 @@ Floats = NDArray[np.float64]
 _Needs = NDArray[np.int32]  # [2, bands]: first row, and minus the row after the last
 
 _WINDOWS = frozenset({"Conv", "MaxPool", "AveragePool", "LpPool"})
-_ROWWISE = ELEMENTWISE | {"LRN", "Cast", "Pow", "Not", "Where", "Equal", "Softplus", "Softsign", "Mish", "Selu"}
+_ROWWISE = ELEMENTWISE | {"LRN", "Cast", "Pow", "Not", "Where", "Equal"}
 _ALONG_AXIS = frozenset({"Concat", "Softmax", "LogSoftmax", "Split", "LayerNormalization"})  # rowwise on other axes
 
 

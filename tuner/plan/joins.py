@@ -1,7 +1,8 @@
 """Concatenations that need no kernel: what makes a part writes it straight into its slice of the whole.
 
 That works where the parts lie one behind the other in memory: nothing but ones before the concatenated axis, each
-slice beginning at a multiple of 64 bytes, and, in a blocked layout, every part but the last filling its blocks.
+slice beginning at a multiple of 64 bytes, and, where channels are joined in a blocked layout, every part but the last
+filling its blocks.
 
 A part may itself be a slice of something wider (``tuner.plan.slices``) that ends where the part ends, if it is the
 first, or begins where it begins, if it is the last: then both wholes overlap there, and nothing is copied either.
@@ -21,7 +22,7 @@ from tuner.graph.ir import Graph, Layer
 from tuner.plan.layout import PLAIN, block_of, element_bytes, physical_shape
 from tuner.plan.legality import VIEWS
 from tuner.plan.plan import IMPORTED, VIEW, Block, Plan
-from tuner.plan.slices import ALIGNMENT, SLICE, hanging
+from tuner.plan.slices import ALIGNMENT, SLICE, hanging, in_place
 
 if TYPE_CHECKING:
     from tuner.plan.space import BlockOption
@@ -189,10 +190,10 @@ def contiguous(graph: Graph, layer: Layer, layout: str) -> bool:
         return False
     whole = graph.tensors[layer.outputs[0]].shape
     axis, block = layer.attr("axis") % len(whole), block_of(layout)
-    if prod(whole[:axis]) != 1 or not prod(whole) or (block and axis != 1):
+    if prod(whole[:axis]) != 1 or not prod(whole) or (block and axis > 1):
         return False
     shapes = [graph.tensors[n].shape for n in layer.inputs]
-    if block and any(shape[1] % block for shape in shapes[:-1]):
+    if block and axis == 1 and any(shape[1] % block for shape in shapes[:-1]):
         return False
     return all(prod(physical_shape(shape, layout)) * element_bytes(layout) % ALIGNMENT == 0 for shape in shapes[:-1])
 
@@ -225,7 +226,9 @@ def lies_free(graph: Graph, layer: Layer, layout: str, served: Collection[str]) 
         return False
     for name in (*(n for n in layer.inputs if n not in hung), *((wider,) if hung else ())):
         maker = graph.producer.get(name)
-        if maker is None or maker.op in {*VIEWS, SLICE} or maker.id not in served or name in graph.outputs:
+        if maker is None or maker.id not in served or name in graph.outputs:
+            return False
+        if maker.op in VIEWS or (maker.op == SLICE and in_place(graph, maker, layout)):
             return False
         if maker.op == "Concat" and (_others(graph, maker) or hanging(graph, maker, layout)[0]):
             return False

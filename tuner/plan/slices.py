@@ -1,8 +1,8 @@
 """Slices that need no kernel: what is cut out lies whole in memory, and is read where it is.
 
 That is so where nothing but ones stands before the axis that is cut, and the cut begins at a multiple of 64 bytes; in a
-blocked layout channels are cut at the beginning of a block. Behind the end of the last block's channels then lie other
-channels, which are finite like any padding. Knows the Graph only.
+blocked layout images are cut off, or channels at the beginning of a block. Behind the end of the last block's channels
+then lie other channels, which are finite like any padding. Knows the Graph only.
 """
 
 from __future__ import annotations
@@ -19,11 +19,12 @@ SLICE = "Slice"
 
 @dataclass(frozen=True)
 class Cut:
-    """Elements ``start`` to ``stop`` (excluded) along one axis, 0 <= start < stop."""
+    """Every ``step``-th element from ``start`` to ``stop`` (excluded) along one axis, 0 <= start < stop."""
 
     axis: int
     start: int
     stop: int
+    step: int = 1
 
 
 def cut_of(graph: Graph, layer: Layer) -> Cut | None:
@@ -33,7 +34,7 @@ def cut_of(graph: Graph, layer: Layer) -> Cut | None:
 
 
 def cuts_of(graph: Graph, layer: Layer) -> tuple[Cut, ...] | None:
-    """What a Slice cuts, axis by axis; None if it is no Slice, leaves elements out, or its bounds are unknown."""
+    """What a Slice cuts, axis by axis; None if it is no Slice, goes backwards, or its bounds are unknown."""
     if layer.op != SLICE or layer.domain or len(layer.inputs) < 3 or layer.inputs[0] not in graph.tensors:
         return None
     shape = graph.tensors[layer.inputs[0]].shape
@@ -47,27 +48,27 @@ def cuts_of(graph: Graph, layer: Layer) -> tuple[Cut, ...] | None:
     for start, stop, axis, step in zip(starts, stops, axes, steps, strict=True):
         axis, extent = int(axis) % len(shape), shape[int(axis)]
         first, last = (min(max(int(v) + (extent if v < 0 else 0), 0), extent) for v in (start, stop))
-        if step != 1 or first >= last:
+        if step < 1 or first >= last:
             return None
-        if (first, last) != (0, extent):
-            found.append(Cut(axis, first, last))
+        if (first, last, step) != (0, extent, 1):
+            found.append(Cut(axis, first, last, int(step)))
     return tuple(found)
 
 
 def offset_of(graph: Graph, layer: Layer, layout: str) -> int | None:
     """Bytes from the beginning of a Slice's input, in ``layout``, to its result; None if it has to be copied."""
     cut = cut_of(graph, layer)
-    if cut is None:
+    if cut is None or cut.step > 1:
         return None
     source = graph.tensors[layer.inputs[0]]
     block = block_of(layout)
-    if source.dtype != "float32" or prod(source.shape[: cut.axis]) != 1 or (block and cut.axis != 1):
+    if source.dtype != "float32" or prod(source.shape[: cut.axis]) != 1 or (block and cut.axis > 1):
         return None
     physical = physical_shape(source.shape, layout)
-    if block and cut.start % block:
+    each = block if block and cut.axis == 1 else 1
+    if cut.start % each:
         return None
-    before = cut.start // block if block else cut.start
-    offset = before * prod(physical[cut.axis + 1 :]) * element_bytes(layout)
+    offset = cut.start // each * prod(physical[cut.axis + 1 :]) * element_bytes(layout)
     return offset if offset % ALIGNMENT == 0 else None
 
 
@@ -109,5 +110,5 @@ def hanging(graph: Graph, layer: Layer, layout: str) -> tuple[tuple[str, ...], s
 
 def _whole(graph: Graph, tensor: str, axis: int, stop: int, layout: str) -> int:
     """``stop``, if nothing but padding lies behind it; else a tensor's extent along an axis."""
-    block, extent = block_of(layout) or 1, graph.tensors[tensor].shape[axis]
+    block, extent = (block_of(layout) if axis == 1 else 0) or 1, graph.tensors[tensor].shape[axis]
     return stop if -(-stop // block) == -(-extent // block) else extent

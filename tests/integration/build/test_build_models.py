@@ -90,6 +90,38 @@ FALLBACKS: dict[str, tuple[Sequence[onnx.NodeProto], dict[str, Any], list[str], 
          node("ConvTranspose", ["p", "v"], "u", strides=[2]), node("Add", ["u", "c"], "y")],
         {"x": [1, 6, 30]}, ["y"], {"w": rand(20, 6, 3), "v": rand(20, 20, 2, seed=1)},
     ),
+    "every second pixel, four times": (
+        [node("Slice", ["x", f"{dy}{dx}", "ends", "axes", "steps"], f"s{dy}{dx}")
+         for dx in "01" for dy in "01"]
+        + [node("Concat", ["s00", "s10", "s01", "s11"], "j", axis=1), node("Conv", ["j", "w"], "y")],
+        {"x": [1, 3, 8, 10]}, ["y"],
+        {**{f"{dy}{dx}": np.array([dy, dx]) for dy in (0, 1) for dx in (0, 1)}, "ends": np.array([8, 10]),
+         "axes": np.array([2, 3]), "steps": np.array([2, 2]), "w": rand(20, 12, 1, 1)},
+    ),
+    "LSTM": (
+        [node("LSTM", ["x", "w", "r", "b"], ["y", "h"], hidden_size=20, direction="bidirectional"),
+         node("Tanh", ["h"], "z")],
+        {"x": [6, 1, 12]}, ["y", "z"], {"w": rand(2, 80, 12), "r": rand(2, 80, 20, seed=1), "b": rand(2, 160, seed=2)},
+    ),
+    "GRU of two sequences": (
+        [node("GRU", ["x", "w", "r", "b"], ["y"], hidden_size=16, linear_before_reset=1)],
+        {"x": [5, 2, 8]}, ["y"], {"w": rand(1, 48, 8), "r": rand(1, 48, 16, seed=1), "b": rand(1, 96, seed=2)},
+    ),
+    "an attention mask, Mish": (
+        [node("MatMul", ["x", "k"], "s"), node("Where", ["m", "s", "low"], "t"), node("Softmax", ["t"], "a", axis=-1),
+         node("Softplus", ["a"], "p"), node("Tanh", ["p"], "u"), node("Mul", ["a", "u"], "y")],
+        {"x": [2, 5, 16]}, ["y"], {"k": rand(16, 24), "m": np.tril(np.ones((5, 24), bool), 3), "low": F(-3.4e38)},
+    ),
+    "volumes": (
+        [node("Conv", ["x", "w", "b"], "c", pads=[1] * 6), node("Relu", ["c"], "r"),
+         node("MaxPool", ["r"], "p", kernel_shape=[2, 2, 2], strides=[2, 2, 2]),
+         node("Conv", ["p", "v"], "d", pads=[1] * 6), node("ConvTranspose", ["d", "u"], "e", strides=[2, 2, 2]),
+         node("Concat", ["e", "r"], "j", axis=1), node("Conv", ["j", "s"], "f", strides=[2, 1, 1]),
+         node("Conv", ["f", "d3"], "g", group=16, pads=[1] * 6), node("GlobalAveragePool", ["g"], "y")],
+        {"x": [1, 3, 6, 8, 10]}, ["y"],
+        {"w": rand(20, 3, 3, 3, 3), "b": rand(20), "v": rand(32, 20, 3, 3, 3, seed=1),
+         "u": rand(32, 16, 2, 2, 2, seed=2), "s": rand(16, 36, 1, 1, 1, seed=3), "d3": rand(16, 1, 3, 3, 3, seed=4)},
+    ),
     "attention by Einsum, of parts of a Split": (
         [node("Split", ["x"], ["q", "k", "v"], axis=3), node("Einsum", ["q", "k"], "s", equation="bihd,bjhd->bhij"),
          node("Softmax", ["s"], "a", axis=-1), node("Einsum", ["a", "v"], "y", equation="bhij,bjhd->bihd")],

@@ -50,6 +50,10 @@ CASES: dict[str, tuple[Sequence[onnx.NodeProto], dict[str, Any], list[str], dict
                            (0, 0)),
     "of a slice": ([WIDE, *AB[0], *slicing("b", ("e", 16, 32))[0], conv("e", "v", "g"), node("Add", ["a", "g"], "y")],
                    X, ["y"], {"v": rand(16, 16, 1, 1), **AB[1], **slicing("b", ("e", 16, 32))[1]}, (0, 0)),
+    "of images": ([WIDE, cut("c", "a", 1, 3, 0)[0], cut("c", "b", 0, 2, 0)[0], node("Relu", ["a"], "r"),
+                   conv("b", "v", "e", pads=[1] * 4), node("Concat", ["r", "e"], "j", axis=0), conv("j", "v", "y")],
+                  {"x": [4, 16, 6, 6]}, ["y"], {"v": rand(48, 48, 3, 3), **cut("c", "a", 1, 3, 0)[1],
+                                                **cut("c", "b", 0, 2, 0)[1]}, (0, 0)),
     "of rows": ([node("Relu", ["x"], "r"), cut("r", "a", 1, 5, 2)[0], conv("a", "v", "y")], X, ["y"],
                 {"v": rand(16, 16, 3, 3), **cut("r", "a", 1, 5, 2)[1]}, (1, 0)),
 }  # fmt: skip

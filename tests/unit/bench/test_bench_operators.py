@@ -37,6 +37,20 @@ def test_the_table_has_a_line_per_layer_and_says_what_is_missing() -> None:
     assert len({row.count("|") for row in found if row.startswith("|")}) == 1
 
 
+def test_a_layer_that_cannot_be_built_without_its_passes_has_no_time_for_that(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def tuned(path: Path, out: Path, database: Path, options: list[str], seconds: float) -> None:
+        if "--disable-pass" in options:
+            raise operators.UserError("No operator LSTM.", code="no-tuning")
+
+    taken: list[list[str]] = []
+    monkeypatch.setattr(operators, "tune", tuned)
+    monkeypatch.setattr(operators, "bench", lambda path, artifacts, *_, **__: taken.append(list(artifacts)))
+    operators.measure(OPERATORS["LSTM, 256 numbers of state"], 1, 1)
+    assert taken == [["default"]]
+
+
 def test_a_layer_that_cannot_be_measured_is_told(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,4 +1,4 @@
-"""pow-to-mul and split-to-slices: what they leave, and that results stay."""
+"""pow-to-mul, split-to-slices and space-to-depth-to-slices: what they leave, and that results stay."""
 
 from __future__ import annotations
 
@@ -22,6 +22,13 @@ def test_small_powers(power: float, left: dict[str, int]) -> None:
 def test_a_power_that_widens_the_result_stays() -> None:
     proto = model([node("Pow", ["x", "p"], "y")], X, ["y"], {"p": np.full((3, 1, 1, 1), 2, np.float32)})
     assert ops(check(proto, "pow-to-mul")) == {"Pow": 1}
+
+
+@pytest.mark.parametrize("size", [1, 2, 4])
+def test_pixels_become_channels(size: int) -> None:
+    nodes = [node("SpaceToDepth", ["x"], "y", blocksize=size)]
+    graph = check(model(nodes, {"x": [2, 3, 8, 12]}, ["y"]), "space-to-depth-to-slices")
+    assert ops(graph) == {"Slice": size**2, "Concat": 1}
 
 
 def test_parts_become_slices_and_unread_ones_nothing() -> None:

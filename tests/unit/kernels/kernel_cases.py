@@ -209,7 +209,8 @@ def epilogue(s: Sketch, name: str, steps: int) -> str:
             op, attrs = _pick(rng, ("Gelu", {}), ("Gelu", {"approximate": "tanh"}), ("HardSwish", {}),
                               ("HardSigmoid", {"alpha": 0.3}), ("LeakyRelu", {"alpha": 0.1}), ("Tanh", {}),
                               ("Elu", {"alpha": 0.7}), ("Sigmoid", {}), ("Abs", {}), ("Neg", {}),
-                              ("Erf", {}))  # fmt: skip
+                              ("Erf", {}), ("Softplus", {}), ("Softsign", {}), ("Mish", {}), ("Selu", {}),
+                              ("Selu", {"alpha": 1.5, "gamma": 0.9}), ("Celu", {"alpha": 0.6}))  # fmt: skip
             name = s.add(op, name, **attrs)
         else:
             name = s.add("Relu", name)
@@ -409,16 +410,21 @@ def transpose_case(rng: np.random.Generator, machine: Device) -> Case:
 
 
 def slice_case(rng: np.random.Generator, machine: Device) -> Case:
-    """Cuts that begin inside a block and at one, from the front and from the end; images in either layout."""
+    """Cuts that begin inside a block and at one, from the front and from the end, some in steps, some along a second
+    axis; images in either layout.
+    """
     s, lanes = Sketch(rng), machine.lanes
-    shape, axis = _pick(rng, ((2, 40, 5, 7), 1), ((1, 3 * lanes, 4, 6), 1), ((2, 24, 9, 5), 2), ((6, 50), 1),
-                        ((3, 5, 24), -1))  # fmt: skip
+    shape, axis, other = _pick(rng, ((2, 40, 5, 7), 1, 3), ((1, 3 * lanes, 4, 6), 1, -2), ((2, 24, 9, 5), 2, 3),
+                               ((6, 50), 1, 0), ((3, 5, 24), -1, 1))  # fmt: skip
     extent = shape[axis]
     start = int(rng.choice([0, 1, min(lanes, extent - 1), extent // 2]))
     stop = int(rng.integers(start + 1, extent + 1))
-    ends = (start, _pick(rng, stop, 1 << 40 if stop == extent else stop - extent if stop < extent else stop))
-    bounds = [s.literal([v]) for v in (*ends, axis)] + ([s.literal([1])] if rng.random() < 0.3 else [])
-    name = s.add("Slice", s.input(*shape), *bounds)
+    end = _pick(rng, stop, 1 << 40 if stop == extent else stop - extent if stop < extent else stop)
+    bounds = [[start], [end], [axis], [_pick(rng, 1, 1, 2, 3)]]
+    if rng.random() < 0.4:
+        for values, one in zip(bounds, (1, 1 << 40, other, _pick(rng, 1, 2)), strict=True):
+            values.append(one)
+    name = s.add("Slice", s.input(*shape), *(s.literal(v) for v in bounds[: 3 if set(bounds[3]) == {1} else 4]))
     if len(shape) in {2, 4}:
         epilogue(s, name, int(rng.integers(0, 3)))
     return case_of(s, _pick(rng, _plain, _blocked(rng, lanes, 0.0), _blocked(rng, lanes, 1.0)))

@@ -190,6 +190,7 @@ def _resize(attrs: Attrs, x: Array, roi: None, scales: None, sizes: Array) -> Ar
 
 
 _ERF = np.vectorize(erf, otypes=[np.float64])
+_ALPHA, _GAMMA = 1.67326319217681884765625, 1.05070102214813232421875
 OPS: Mapping[str, Callable[..., Array]] = {
     "Conv": conv, "MaxPool": max_pool, "AveragePool": average_pool, "LRN": lrn, "Gemm": gemm,
     "GlobalAveragePool": lambda _, x: x.mean((2, 3), keepdims=True),
@@ -214,6 +215,11 @@ OPS: Mapping[str, Callable[..., Array]] = {
     "LeakyRelu": lambda attrs, x: np.where(x < 0, attrs.get("alpha", 0.01) * x, x),
     "PRelu": lambda _, x, slope: np.where(x < 0, slope * x, x),
     "Elu": lambda attrs, x: np.where(x < 0, attrs.get("alpha", 1.0) * np.expm1(np.minimum(x, 0)), x),
+    "Celu": lambda attrs, x: np.maximum(x, 0) + attrs["alpha"] * np.expm1(np.minimum(x, 0) / attrs["alpha"]),
+    "Selu": lambda attrs, x: attrs.get("gamma", _GAMMA) * np.where(
+        x < 0, attrs.get("alpha", _ALPHA) * np.expm1(np.minimum(x, 0)), x),
+    "Softplus": lambda _, x: np.logaddexp(x, 0), "Softsign": lambda _, x: x / (1 + np.abs(x)),
+    "Mish": lambda _, x: x * np.tanh(np.logaddexp(x, 0)),
     "Abs": lambda _, x: np.abs(x), "Neg": lambda _, x: -x, "Sqrt": lambda _, x: np.sqrt(x),
     "Reciprocal": lambda _, x: 1 / x, "Floor": lambda _, x: np.floor(x), "Ceil": lambda _, x: np.ceil(x),
     "Identity": lambda _, x: x, "Dropout": lambda _, x, *rest: x,

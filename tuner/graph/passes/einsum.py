@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 
-import numpy as np
-
 from tuner.graph.attrs import FLOATS
 from tuner.graph.passes.replacing import Chain, replace
 from tuner.graph.work import Node, Work
@@ -76,7 +74,7 @@ def _replaced(work: Work, node: Node) -> list[Node]:
         if order != indices:
             made.then("Transpose", [extent[i] for i in order], perm=tuple(indices.index(i) for i in order))
         shape = [prod(extent[i] for i in group) for group in groups]
-        return made if len(shape) == len(order) and all(groups) else made.then("Reshape", shape, np.array(shape))
+        return made if len(shape) == len(order) and all(groups) else made.reshaped(*shape)
 
     made = arranged(node.inputs[0], found.left, [*found.batch, found.rows, found.summed])
     right = arranged(node.inputs[1], found.right, [*found.batch, found.summed, found.columns])
@@ -84,7 +82,7 @@ def _replaced(work: Work, node: Node) -> list[Node]:
     made.then("MatMul", shape, right.tensor)
     whole = [extent[i] for i in order]
     if tuple(whole) != shape:
-        made.then("Reshape", whole, np.array(whole, np.int64))
+        made.reshaped(*whole)
     if order != found.result:
         made.then("Transpose", out.shape, perm=tuple(order.index(i) for i in found.result))
     return made.end(*right.nodes)

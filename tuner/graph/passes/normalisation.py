@@ -144,9 +144,9 @@ def _by_rows(work: Work, node: Node) -> list[Node]:
         return []
     rows = (*kind.shape[:2], prod(kind.shape[2:]))
     scale, shift = (work.arrays[name].reshape(-1, 1) for name in node.inputs[1:])
-    made = Chain(work, node, source).then("Reshape", rows, np.array(rows))
+    made = Chain(work, node, source).reshaped(*rows)
     ones, epsilon = np.ones(rows[-1], np.float32), node.attr("epsilon", 1e-5)
     made.then("LayerNormalization", rows, ones, axis=-1, epsilon=epsilon).then("Mul", rows, scale).then(
         "Add", rows, shift
     )
-    return made.then("Reshape", kind.shape, np.array(kind.shape)).end()
+    return made.reshaped(*kind.shape).end()

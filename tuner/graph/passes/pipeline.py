@@ -6,12 +6,14 @@ import time
 from collections.abc import Callable, Collection
 
 from tuner.graph.passes.affine import fold_scale_shift
+from tuner.graph.passes.broadcasts import bypass_expand, where_to_min_max
 from tuner.graph.passes.constants import fold_constants
 from tuner.graph.passes.dead import eliminate_common_subexpressions, eliminate_dead
 from tuner.graph.passes.einsum import einsum_to_matmul
 from tuner.graph.passes.nop import eliminate_nop
 from tuner.graph.passes.normalisation import fuse_layer_norm, instance_norm_to_layer_norm
 from tuner.graph.passes.padding import fold_padding
+from tuner.graph.passes.recurrent import unroll_recurrence
 from tuner.graph.passes.registry import NAMES
 from tuner.graph.passes.report import PassReport
 from tuner.graph.passes.rewrite import (
@@ -20,6 +22,7 @@ from tuner.graph.passes.rewrite import (
     matmul_to_gemm,
     pow_to_mul,
     scales_to_sizes,
+    space_to_depth_to_slices,
     split_to_slices,
     sum_to_add,
 )
@@ -28,6 +31,7 @@ from tuner.graph.passes.shapes import merge_reshapes
 from tuner.graph.passes.shuffles import sink_shuffles
 from tuner.graph.passes.siblings import merge_siblings
 from tuner.graph.passes.transposed import conv_transpose_to_conv
+from tuner.graph.passes.volumes import volumes_to_images
 from tuner.graph.work import Work
 
 _ROUNDS = 4  # passes open chances for each other; real models are done after two
@@ -35,9 +39,13 @@ _ROUNDS = 4  # passes open chances for each other; real models are done after tw
 PASSES: dict[str, Callable[[Work], None]] = {
     "fold-constants": fold_constants,
     "eliminate-nop": eliminate_nop,
+    "unroll-recurrence": unroll_recurrence,
     "sum-to-add": sum_to_add,
     "pow-to-mul": pow_to_mul,
+    "where-to-min-max": where_to_min_max,
+    "bypass-expand": bypass_expand,
     "split-to-slices": split_to_slices,
+    "space-to-depth-to-slices": space_to_depth_to_slices,
     "einsum-to-matmul": einsum_to_matmul,
     "batch-norm-to-scale-shift": batch_norm_to_scale_shift,
     "fuse-layer-norm": fuse_layer_norm,
@@ -45,6 +53,7 @@ PASSES: dict[str, Callable[[Work], None]] = {
     "fold-scale-shift": fold_scale_shift,
     "fold-padding": fold_padding,
     "sequences-to-images": sequences_to_images,
+    "volumes-to-images": volumes_to_images,
     "conv-transpose-to-conv": conv_transpose_to_conv,
     "scales-to-sizes": scales_to_sizes,
     "instance-norm-to-layer-norm": instance_norm_to_layer_norm,

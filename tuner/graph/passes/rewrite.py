@@ -114,6 +114,29 @@ def _slices(work: Work, node: Node, uses: Counter[str]) -> list[Node]:
     return nodes
 
 
+def space_to_depth_to_slices(work: Work) -> None:
+    """Every n-th pixel of every n-th row, from each place of a square on, one behind the other as channels."""
+    if work.opset >= 10:
+        replace(work, _phases)
+
+
+def _phases(work: Work, node: Node) -> list[Node]:
+    if node.op != "SpaceToDepth" or node.domain:
+        return []
+    size, out, source = int(node.attr("blocksize")), node.outputs[0], work.type_of(node.inputs[0])
+    n, c, *image = source.shape
+    ends, axes, steps = (
+        work.add_constant(f"{out}_{name}", np.array(values))
+        for name, values in (("ends", image), ("axes", [2, 3]), ("steps", [size, size]))
+    )
+    nodes, parts = [], []
+    for place in np.ndindex(size, size):
+        parts.append(work.new_tensor(f"{out}_part", source.dtype, (n, c, *(extent // size for extent in image))))
+        starts = work.add_constant(f"{out}_starts", np.array(place))
+        nodes.append(Node("Slice", [node.inputs[0], starts, ends, axes, steps], parts[-1:], label=node.label))
+    return [*nodes, Node("Concat", parts, [out], {"axis": 1}, label=node.label)]
+
+
 def pow_to_mul(work: Work) -> None:
     """x to the power of 2, 3, 1/2 or -1, a constant, is x * x, x * x * x, Sqrt or Reciprocal."""
     replace(work, _power)

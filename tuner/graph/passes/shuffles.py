@@ -15,7 +15,7 @@ import numpy as np
 from tuner.graph.work import Node, Work
 from tuner.plan.shuffle import SHUFFLE, is_shuffle
 
-_UNARY = frozenset({"Relu", "LeakyRelu", "Sigmoid", "Tanh", "HardSigmoid", "HardSwish", "Elu", "Clip"})
+_UNARY = frozenset({"Relu", "LeakyRelu", "Sigmoid", "Tanh", "HardSigmoid", "HardSwish", "Elu", "Clip", "Mish"})
 
 
 @dataclass(frozen=True)

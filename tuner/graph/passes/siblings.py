@@ -24,7 +24,7 @@ from tuner.plan.elementwise import ELEMENTWISE
 BLOCK = 16  # channels; the widest vector of float32, and a multiple of the narrower ones
 MOST_FILLING = 1 / 8  # share of a merged convolution's channels that may be zeros
 MOST_PIXELS = 400  # of an image; what larger ones save by being read once is lost in the spread between measurements
-_UNARY = frozenset({"Relu", "LeakyRelu", "Sigmoid", "Tanh", "HardSigmoid", "HardSwish", "Elu", "Clip"})
+_UNARY = frozenset({"Relu", "LeakyRelu", "Sigmoid", "Tanh", "HardSigmoid", "HardSwish", "Elu", "Clip", "Mish"})
 
 
 @dataclass(frozen=True)

@@ -71,9 +71,9 @@ def _replaced(work: Work, node: Node) -> list[Node]:
         n, c = kind.shape[:2]
         split = (n, *steps, c, *places) if deep else (n, c, *steps, *places)
         perm = (0, 3, 4, 1, 5, 2) if deep else (0, 1, 4, 2, 5, 3)
-        made.then("Reshape", split, np.array(split))
+        made.reshaped(*split)
         made.then("Transpose", tuple(split[axis] for axis in perm), perm=perm)
-        made.then("Reshape", whole, np.array(whole))
+        made.reshaped(*whole)
     if made.shape != kind.shape:
         starts = np.array([axis.crop for axis in axes])
         made.then("Slice", kind.shape, starts, starts + kind.shape[2:], np.array([2, 3]))

@@ -94,10 +94,6 @@ OPERATORS: Mapping[str, Operator] = {
         helper.make_node("Resize", ["x", "", "s"], ["y"], mode="linear"), (1, 64, 56, 56), {"s": _scales(2, 2)},
         ("scales-to-sizes",),
     ),
-    "scores masked by Where": Operator(
-        helper.make_node("Where", ["m", "x", "low"], ["y"]), (1, 12, 256, 256),
-        {"m": np.tril(np.ones((1, 1, 256, 256), bool)), "low": np.array(-3.4e38, np.float32)}, ("where-to-min-max",),
-    ),
     "pixels to channels": Operator(
         helper.make_node("SpaceToDepth", ["x"], ["y"], blocksize=2), (1, 64, 56, 56), {}, ("space-to-depth-to-slices",)
     ),

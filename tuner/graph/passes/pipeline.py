@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Collection
 
 from tuner.graph.passes.affine import fold_scale_shift
-from tuner.graph.passes.broadcasts import bypass_expand, where_to_min_max
+from tuner.graph.passes.broadcasts import bypass_expand
 from tuner.graph.passes.constants import fold_constants
 from tuner.graph.passes.dead import eliminate_common_subexpressions, eliminate_dead
 from tuner.graph.passes.einsum import einsum_to_matmul
@@ -42,7 +42,6 @@ PASSES: dict[str, Callable[[Work], None]] = {
     "unroll-recurrence": unroll_recurrence,
     "sum-to-add": sum_to_add,
     "pow-to-mul": pow_to_mul,
-    "where-to-min-max": where_to_min_max,
     "bypass-expand": bypass_expand,
     "split-to-slices": split_to_slices,
     "space-to-depth-to-slices": space_to_depth_to_slices,

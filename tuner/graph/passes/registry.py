@@ -13,7 +13,6 @@ DESCRIPTIONS: dict[str, str] = {
     "unroll-recurrence": "LSTM, GRU and RNN over short sequences become the products and gates of their steps",
     "sum-to-add": "Sum becomes Add",
     "pow-to-mul": "small constant powers become products, Sqrt or Reciprocal",
-    "where-to-min-max": "Where by a constant mask, with a constant elsewhere, becomes Min and Max",
     "bypass-expand": "what broadcasts anyway reads the operand of an Expand",
     "split-to-slices": "the parts of a Split become Slices",
     "space-to-depth-to-slices": "SpaceToDepth becomes Slices in steps, one behind the other",

@@ -119,6 +119,7 @@ class Row:
 
     name: str
     report: BenchReport
+    unbuilt: str | None = None  # why it cannot be built without its passes
 
     def ms(self, name: str) -> float | None:
         return next((r.min_ms for r in self.report.rows if r.name == name), None)
@@ -138,8 +139,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.only not in name:
             continue
         try:
-            rows.append(Row(name, measure(operator, options.threads, options.rounds)))
-            print(_line(rows[-1]), flush=True)
+            rows.append(Row(name, *measure(operator, options.threads, options.rounds)))
+            print(_line(rows[-1]), *_reasons(rows[-1:]), sep="\n", flush=True)
         except UserError as error:
             print(f"{name}: {error.message}", flush=True)
             fine = False
@@ -149,21 +150,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return int(not fine)
 
 
-def measure(operator: Operator, threads: int, rounds: int) -> BenchReport:
-    """Ours as it is ("default"), with the operator's passes off ("without"), if it can be built, and ONNX Runtime."""
+def measure(operator: Operator, threads: int, rounds: int) -> tuple[BenchReport, str | None]:
+    """Ours as it is ("default"), with the operator's passes off ("without") or why that cannot be, and ONNX Runtime."""
     with tempfile.TemporaryDirectory(prefix="fusetune-bench-") as scratch:
         folder = Path(scratch)
         path = write(operator, folder / "layer.onnx")
-        artifacts = {}
+        artifacts: dict[str, Path] = {}
+        unbuilt: str | None = None
         for name, passes in (("default", ()), ("without", operator.passes)):
             off = [word for each in passes for word in ("--disable-pass", each)]
             try:
                 tune(path, folder / name, folder / "records.db", ["--trials", "0", "--cores", str(threads), *off], 60.0)
                 artifacts[name] = folder / name
-            except UserError:
+            except UserError as error:
                 if name == "default":
                     raise
-        return bench(path, artifacts, ["onnxruntime"], threads=threads, rounds=rounds)
+                unbuilt = error.message
+        return bench(path, artifacts, ["onnxruntime"], threads=threads, rounds=rounds), unbuilt
 
 
 def write(operator: Operator, path: Path) -> Path:
@@ -191,14 +194,19 @@ def table(rows: Sequence[Row], command: str) -> str:
         f"{command}; {date}, on {machine['cpu']}, {machine['toolchain']}, {rows[0].report.threads} threads.",
         "",
         "Milliseconds of the fastest calls, in turns; ours without a search (`--trials 0`). *without* = the passes "
-        "switched off that make other operators of the layer, a dash where it cannot be built then. "
+        "switched off that make other operators of the layer, a dash where it cannot be built then (why: below). "
         "*x* = ONNX Runtime's over ours, medians paired within "
         "rounds with the paired 95% interval.",
         "",
         line(["layer", "x", "ours ms", "without ms", "onnxruntime ms", "without over ours", "x over onnxruntime"]),
         line([":--", ":--", *["--:"] * 5]),
         *map(_line, rows),
+        *(["", *reasons] if (reasons := _reasons(rows)) else []),
     ])  # fmt: skip
+
+
+def _reasons(rows: Sequence[Row]) -> list[str]:
+    return [f"- {row.name}, without: {row.unbuilt}" for row in rows if row.unbuilt]
 
 
 def _line(row: Row) -> str:

@@ -17,8 +17,8 @@ from tuner.types import JobState, digest
 from tuner.versions import ENGINE
 
 _COPIED = (
-    "stage", "best_seconds", "onnxruntime_seconds", "unoptimised_seconds", "curve", "report", "done", "total", "unit",
-    "engine",
+    "stage", "best_seconds", "onnxruntime_seconds", "unoptimised_seconds", "paired", "curve", "report", "done", "total",
+    "unit", "engine",
 )  # fmt: skip
 
 

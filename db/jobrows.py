@@ -46,6 +46,7 @@ class Job:
     best_seconds: float | None  # best latency of the whole model so far
     onnxruntime_seconds: float | None  # ONNX Runtime's latency
     unoptimised_seconds: float | None  # the baseline of that name
+    paired: float | None  # over_onnxruntime of its report, which compares within rounds
     elapsed: float  # seconds worked so far; queue and pauses excluded
     curve: list[list[float]]  # [elapsed, trials, best_seconds], few: see tuner.events.Curve
     reused: bool  # answered from the store at once
@@ -60,6 +61,13 @@ class Job:
     started_at: datetime | None  # first time RUNNING
     finished_at: datetime | None  # set exactly while the state is an end state
     report: Mapping[str, Any] | None  # None also in lists, which do not load it
+
+    @property
+    def over_onnxruntime(self) -> float | None:
+        """How many times faster than ONNX Runtime: its report's answer, before it has ended that of the latencies."""
+        if self.finished_at is not None and self.paired is not None:
+            return self.paired
+        return self.onnxruntime_seconds / self.best_seconds if self.onnxruntime_seconds and self.best_seconds else None
 
 
 @dataclass(frozen=True)

@@ -191,7 +191,7 @@ class Queue:
         """
         changes: dict[str, Any] = {}
         if report is not None:
-            changes["report"] = report
+            changes |= {"report": report, "paired": report.get("speedup", {}).get("over_onnxruntime")}
         if best_seconds is not None:
             changes["best_seconds"] = best_seconds
         with self._database.write() as connection:

@@ -43,6 +43,7 @@ class Variant:
 
 ALL = "ALL"
 VARIANTS: Mapping[str, Variant] = {
+    "nothing": Variant("the full tuning again, with another seed", ("--seed", "2")),
     "winograd": Variant("all convolutions are direct ones", without=("winograd",)),
     "conv2d_pool": Variant("no convolution and its pooling in one kernel", without=("conv2d_pool",)),
     "conv2d_prologue": Variant(
@@ -114,7 +115,10 @@ def _tune_fully(path: Path, seconds: float) -> None:
 
 
 def _budget(seconds: float, searching: bool = True) -> Sequence[str]:
-    """Another seed than that of the first tuning: its answer, which is in the records, would be this one's."""
+    """Another seed than that of the first tuning: its answer, which is in the records, would be this one's.
+
+    A variant's own options come behind and win.
+    """
     return ["--seed", "1", *(["--seconds", f"{seconds:g}"] if searching else [])]
 
 

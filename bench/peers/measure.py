@@ -122,18 +122,18 @@ def _lowered(
 
 
 def metaschedule_row(model: str, threads: int, seconds: float, rounds: int, out: Path) -> dict[str, Any]:
-    """Tune with a budget, let MetaSchedule have as many seconds, time both."""
+    """Let MetaSchedule have as many seconds as ``peers_row``'s tuning has, time both."""
     row: dict[str, Any] = {**_head("metaschedule", model, threads, seconds), "rounds": rounds}
     with confined(threads), tempfile.TemporaryDirectory(prefix="fusetune-bench-") as scratch:
-        path = write_model(model, _folder(out, "metaschedule", model, threads, seconds))
-        made = build(path, {"tuned": ["--seconds", f"{seconds:g}"]}, seconds)
+        path, made = build_for_peers(model, threads, seconds, out)
         records = Path(scratch) / "records"
         trials = metaschedule.tune(path, records, seconds, threads)
         other = Contestant("metaschedule", "bench.peers.engines:MetaScheduled", path, {"records": str(records)})
-        report = bench(path, made.artifacts, ["onnxruntime"], threads=threads, rounds=rounds, others=[other])
+        ours = {name: artifact for name, artifact in made.artifacts.items() if name == "tuned"}
+        report = bench(path, ours, ["onnxruntime"], threads=threads, rounds=rounds, others=[other])
     return row | {
         "tuning": made.tunings.get("tuned"), "trials": trials, "bench": report.to_json(),
-        "ratios": {name: ratios_over(report, name) for name in made.artifacts},
+        "ratios": {name: ratios_over(report, name) for name in ours},
         "error": "; ".join(made.problems) or None,
     }  # fmt: skip
 

@@ -94,16 +94,35 @@ def prepared(path: Path, threads: int) -> Prepared:
 
     model = import_model(path, disabled=SLICING)
     module = from_onnx(to_onnx(model.graph, model.weights), keep_params_in_input=True)
-    module, params = relax.frontend.detach_params(module)
+    module, detached = relax.frontend.detach_params(module)
+    module, params = _with_numbers(module, list(detached.get("main", [])))
     target = tvm.target.Target({"kind": "llvm", "mcpu": tvm.target.codegen.llvm_get_system_cpu(), "num-cores": threads})
-    return Prepared(module, list(params.get("main", [])), target, model.graph.inputs, model.graph.outputs)
+    return Prepared(module, params, target, model.graph.inputs, model.graph.outputs)
+
+
+def _with_numbers(module: Any, params: list[Any]) -> tuple[Any, list[Any]]:
+    """The module with single numbers as constants, and what is left of its parameters.
+
+    The bounds of a Clip as parameters would be computed beside the convolution, which MetaSchedule's rules break on.
+    """
+    from tvm import relax
+
+    given = module["main"].params[len(module["main"].params) - len(params) :]
+    numbers = {var.name: value for var, value in zip(given, params, strict=True) if not value.shape}
+    return relax.transform.BindParams("main", numbers)(module), [value for value in params if value.shape]
 
 
 def search(model: Prepared, records: Path) -> None:
-    """What the stock pipeline does to tune, without an end; its passes are those of ``compiled``."""
+    """What the stock pipeline does to tune, without an end; its passes are those of ``compiled``.
+
+    The tasks have their turns one after the other, those with most to compute first. The stock scheduler goes by
+    expected gains, but writes no trial down before all tasks have had a turn, which short budgets do not see.
+    """
     import tvm
     from tvm import relax
-    from tvm.s_tir.meta_schedule.relax_integration import tune_relax
+    from tvm.s_tir.meta_schedule.builder import LocalBuilder
+    from tvm.s_tir.meta_schedule.relax_integration import extract_tasks, extracted_tasks_to_tune_contexts
+    from tvm.s_tir.meta_schedule.tune import tune_tasks
 
     passes = (
         relax.transform.DecomposeOpsForInference(), relax.transform.CanonicalizeBindings(),
@@ -111,7 +130,31 @@ def search(model: Prepared, records: Path) -> None:
     )  # fmt: skip
     with model.target:
         module = tvm.transform.Sequential(passes)(model.module)
-        tune_relax(module, {}, model.target, str(records), _ENDLESS, num_trials_per_iter=_AT_ONCE)
+        builder = LocalBuilder(max_workers=int(model.target.attrs["num-cores"]), f_build=_build)
+        ordered = sorted(extract_tasks(module, model.target, {}), key=_operations, reverse=True)
+        tasks, weights = extracted_tasks_to_tune_contexts(ordered, str(records))
+        tune_tasks(
+            tasks=tasks, task_weights=weights, work_dir=str(records), max_trials_global=_ENDLESS,
+            num_trials_per_iter=_AT_ONCE, builder=builder, task_scheduler="round-robin",
+        )  # fmt: skip
+
+
+def _operations(task: Any) -> float:
+    """Of all calls of the task's kernel in the model."""
+    from tvm.s_tir.analysis import estimate_tir_flops
+
+    return float(task.weight * estimate_tir_flops(task.dispatched[0]))
+
+
+def _build(module: Any, target: Any, _: Any) -> Any:
+    """TVM's own, but for the import of its tensor intrinsics: half a minute for every few candidates.
+
+    The builder begins new processes for each lot, and schedules in float32 use none of them.
+    """
+    from tvm.driver import build
+    from tvm.s_tir.transform import RemoveWeightLayoutRewriteBlock
+
+    return build(RemoveWeightLayoutRewriteBlock(skip_tensor_rewrite=True)(module), target=target)
 
 
 def compiled(model: Prepared, records: Path) -> tuple[Any, list[Any]]:

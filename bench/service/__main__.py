@@ -12,6 +12,7 @@ import asyncio
 import itertools
 import json
 import platform
+import signal
 import sys
 import tempfile
 import time
@@ -44,6 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.render:
         figures.render(json.loads(file.read_text()))
         return 0
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # as an interrupt does it: the server ends, too
     found = measure(options) | {"about": _about(parser, options)}
     options.out.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(found, indent=1) + "\n")

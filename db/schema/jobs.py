@@ -87,6 +87,7 @@ jobs = Table(
     Column("reused_trials", Integer, nullable=False, server_default="0"),  # answered by stored records
     Column("onnxruntime_seconds", Number),  # the same model run by ONNX Runtime
     Column("unoptimised_seconds", Number),  # the baseline of that name
+    Column("paired", Number),  # the report's over_onnxruntime, for lists
     Column("elapsed", Number, nullable=False, server_default="0"),  # seconds worked; queue and pauses excluded
     Column("curve", Json, nullable=False, server_default="[]"),  # [[elapsed, trials, best seconds], ...], few points
     Column("reused", Boolean, nullable=False, server_default=false()),  # answered from the store at once

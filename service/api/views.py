@@ -38,7 +38,7 @@ def job(job: Job, url: Url, *, listed: bool = False) -> dict[str, Any]:
         "latency_ms": latencies(job.best_seconds, job.unoptimised_seconds, job.onnxruntime_seconds),
         "speedup": {
             "over_unoptimised": _quotient(job.unoptimised_seconds, job.best_seconds),
-            "over_onnxruntime": _quotient(job.onnxruntime_seconds, job.best_seconds),
+            "over_onnxruntime": finite(job.over_onnxruntime),
         },
         "reused": job.reused,
         "answered_by": job.answered_by,

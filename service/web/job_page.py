@@ -133,8 +133,8 @@ def headline(job: Job) -> str:
     best = ""
     if job.best_seconds is not None and job.state is not JobState.RUNNING:  # else it is shown live below
         best = f"best so far {units.latency(job.best_seconds)}"
-        if job.onnxruntime_seconds:
-            best += f", {against(job.onnxruntime_seconds / job.best_seconds, None, 'ONNX Runtime')}"
+        if job.over_onnxruntime is not None:
+            best += f", {against(job.over_onnxruntime, None, 'ONNX Runtime')}"
     words = {
         JobState.QUEUED: "waiting for its turn",
         JobState.RUNNING: "being tuned",

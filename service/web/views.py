@@ -34,7 +34,6 @@ class JobRow:
     settings: str  # strategy and budget in a few words
     doing: str  # what it does, or why it is in its state
     live: bool
-    over_onnxruntime: float | None
     spark: Sparkline | None
 
 
@@ -46,7 +45,6 @@ def job_row(job: Job) -> JobRow:
         settings=settings_of(job.spec),
         doing=doing(job),
         live=job.state in LIVE,
-        over_onnxruntime=quotient(job.onnxruntime_seconds, job.best_seconds),
         spark=sparkline(job.curve, job.onnxruntime_seconds),
     )
 

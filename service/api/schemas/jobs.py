@@ -180,7 +180,10 @@ class Speedup(Output):
     """The other's latency divided by ours: above 1 is faster."""
 
     over_unoptimised: float | None = Field(description="Over the unoptimised plan.", examples=[8.6])
-    over_onnxruntime: float | None = Field(description="Over ONNX Runtime.", examples=[1.42])
+    over_onnxruntime: float | None = Field(
+        description="Over ONNX Runtime: of the latencies; once the job has ended the report's, paired within rounds.",
+        examples=[1.42],
+    )
 
 
 class ModelRef(Output):

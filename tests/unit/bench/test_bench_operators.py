@@ -32,7 +32,8 @@ def test_the_table_has_a_line_per_layer_and_says_what_is_missing() -> None:
             return SimpleNamespace(ratio=ratio if name == "onnxruntime" else None)
 
     report = Report(rows=timed, threads=2, machine={"cpu": "Some CPU", "toolchain": "tvm-0"})
-    found = table([Row("padded convolution", report)], "`cmd`").splitlines()  # type: ignore[arg-type]
+    found = table([Row("padded convolution", report, "No time.")], "`cmd`").splitlines()  # type: ignore[arg-type]
+    assert found[-1] == "- padded convolution, without: No time."
     assert "| padded convolution | 1x64x56x56 | 2.000 | 50.000 | – | 25.0 | 1.25 (1.20–1.30) |" in found
     assert len({row.count("|") for row in found if row.startswith("|")}) == 1
 
@@ -47,7 +48,8 @@ def test_a_layer_that_cannot_be_built_without_its_passes_has_no_time_for_that(
     taken: list[list[str]] = []
     monkeypatch.setattr(operators, "tune", tuned)
     monkeypatch.setattr(operators, "bench", lambda path, artifacts, *_, **__: taken.append(list(artifacts)))
-    operators.measure(OPERATORS["LSTM, 256 numbers of state"], 1, 1)
+    _, why = operators.measure(OPERATORS["LSTM, 256 numbers of state"], 1, 1)
+    assert why == "No operator LSTM."
     assert taken == [["default"]]
 
 

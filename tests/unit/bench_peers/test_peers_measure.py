@@ -12,8 +12,11 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
+import onnx
 import psutil
 import pytest
+from onnx import helper, numpy_helper
 
 from bench import tuning
 from bench.lines import append
@@ -287,7 +290,7 @@ def test_variants_begin_with_the_same_records_and_the_full_tuning_is_made_once(
     monkeypatch.setattr(ablation, "VARIANTS", {
         "idle": Variant("pass", ("--disable-pass", "it"), graph_pass="idle"),
         "winograd": VARIANTS["winograd"], "core choice": VARIANTS["core choice"], "search": VARIANTS["search"],
-        "none": Variant("nothing", longer=3.0),
+        "none": Variant("nothing", longer=3.0), "nothing": VARIANTS["nothing"],
         "pass": Variant("pass", ("--disable-pass", "it"), graph_pass="it"),
     })  # fmt: skip
     monkeypatch.setattr(ablation, "makes_no_difference", lambda path, name: path.exists() and name == "idle")
@@ -303,6 +306,7 @@ def test_variants_begin_with_the_same_records_and_the_full_tuning_is_made_once(
         ("artifact", first, [*limited, "--cores", "1"], []),
         ("artifact", first, ["--seed", "1", "--trials", "0"], []),
         ("artifact", first, ["--seed", "1", "--seconds", "27"], []),
+        ("artifact", first, [*limited, "--seed", "2"], []),
         ("artifact", first, [*limited, "--disable-pass", "it"], []),
     ]
     assert not any("same" in row for row in rows)
@@ -323,6 +327,26 @@ def test_a_database_that_was_cut_short_loses_its_last_line(tmp_path: Path) -> No
     assert (tmp_path / "database_workload.json").read_text() == '["a"]\n["b"]\n'
     (tmp_path / "none").mkdir()
     assert metaschedule.trials(tmp_path / "none") == 0
+
+
+def test_metaschedule_gets_the_bounds_of_a_clip_as_numbers(tmp_path: Path) -> None:
+    from tvm import relax
+
+    weights = np.ones((4, 3, 3, 3), np.float32)
+    graph = helper.make_graph(
+        [helper.make_node("Conv", ["x", "w"], ["c"]), helper.make_node("Clip", ["c", "low", "high"], ["y"])], "m",
+        [helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1, 3, 8, 8])],
+        [helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, None)],
+        [numpy_helper.from_array(a, n) for n, a in (("w", weights), ("low", np.float32(0)), ("high", np.float32(6)))],
+    )  # fmt: skip
+    path = tmp_path / "m.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), str(path))
+    model = metaschedule.prepared(path, 1)
+    assert [tuple(map(int, value.shape)) for value in model.params] == [weights.shape]
+    with model.target:
+        fused = relax.pipeline.zero_pipeline()(model.module)
+    (name,) = (v.name_hint for v in fused.get_global_vars() if v.name_hint != "main")
+    assert "conv2d" in name and "minimum" in name and "where" not in name
 
 
 def test_metaschedule_is_ended_when_its_time_is_up_and_keeps_what_it_has(

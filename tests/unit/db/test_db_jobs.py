@@ -102,13 +102,13 @@ def test_a_known_answer_is_given_at_once(store: Store) -> None:
         held, stage="export", done=8, total=8, unit="trials", measured=8, failed=2, reused_trials=3, elapsed=7.0,
         unoptimised_seconds=0.9, onnxruntime_seconds=0.7, curve=[[1, 1, 0.5]],
     )  # fmt: skip
-    files = {"plan.json": ("ab" * 32, 10, "application/json")}
-    store.queue.finish(held, JobState.SUCCEEDED, report={"n": 1}, best_seconds=0.25, files=files)
+    files, report = {"plan.json": ("ab" * 32, 10, "application/json")}, {"speedup": {"over_onnxruntime": 2.5}}
+    store.queue.finish(held, JobState.SUCCEEDED, report=report, best_seconds=0.25, files=files)
     answer = store.jobs.list().items[0]
     assert answer.report is None
     job, new = submit(store, answer=answer)
     assert new and (job.state, job.reused, job.answered_by) == (JobState.SUCCEEDED, True, held.job)
-    assert (job.report, job.best_seconds, job.curve) == ({"n": 1}, 0.25, [[1, 1, 0.5]])
+    assert (job.report, job.best_seconds, job.over_onnxruntime, job.curve) == (report, 0.25, 2.5, [[1, 1, 0.5]])
     assert (job.unoptimised_seconds, job.onnxruntime_seconds, job.done, job.total) == (0.9, 0.7, 8, 8)
     assert (job.measured, job.failed, job.reused_trials, job.elapsed) == (0, 0, 11, 0.0)
     assert job.started_at and job.finished_at

@@ -27,10 +27,11 @@ REPORT = {
     "seconds": {"total": 12.5},
     "trials": {"reused": 4},
     "latency_ms": {"unoptimised": {"median": 80.0}, "onnxruntime": None},
+    "speedup": {"over_onnxruntime": 1.5},
 }
 JOBS = {  # id -> state, finished, report
     "done": ("SUCCEEDED", MOMENT, REPORT),
-    "odd": ("CANCELLED", MOMENT, {"model": "no object", "seconds": [], "trials": {"reused": "many"}}),
+    "odd": ("CANCELLED", MOMENT, {"model": "no object", "seconds": [], "trials": {"reused": "many"}, "speedup": 3}),
     "waits": ("QUEUED", None, None),
     "runs": ("RUNNING", None, None),
     "stops": ("CANCELLING", None, None),
@@ -104,12 +105,12 @@ def test_everything_of_an_old_database_is_there(old: str) -> None:
             JobState.SUCCEEDED, 0.04, "cpu", "resnet  50",
         )  # fmt: skip
         assert (job.elapsed, job.reused_trials, job.measured, job.failed) == (12.5, 4, 8, 4)
-        assert (job.unoptimised_seconds, job.onnxruntime_seconds) == (0.08, None)
+        assert (job.unoptimised_seconds, job.onnxruntime_seconds, job.paired) == (0.08, None, 1.5)
         assert (job.curve, job.unit, job.priority, job.attempts, job.reused) == ([], "share", 0, 0, False)
         odd = store.jobs.get("odd")
         assert odd and (odd.spec.plan, odd.engine) == (PLANS["odd"], "")
         assert all(each.spec.plan is None for each in store.jobs.list().items)
-        assert odd and (odd.model_name, odd.elapsed, odd.reused_trials) == ("", 0.0, 0)
+        assert odd and (odd.model_name, odd.elapsed, odd.reused_trials, odd.paired) == ("", 0.0, 0, None)
         assert len(store.jobs.list().items) == len(JOBS)
         assert [(event.seq, event.payload) for event in store.events.after("done")] == [(1, {"n": 1})]
         model = store.models.get("ab" * 32)

@@ -393,6 +393,17 @@ def test_progress_is_kept_and_told_in_full(store: Store) -> None:
     assert store.events.after(held.job)[-1].payload == fields
 
 
+def test_a_job_is_as_much_faster_as_its_latencies_say_until_its_report_says_it(store: Store) -> None:
+    held = started(store)
+    assert job_of(store, held.job).over_onnxruntime is None
+    store.queue.progress(held, best_seconds=0.5, onnxruntime_seconds=0.75)
+    assert job_of(store, held.job).over_onnxruntime == 1.5
+    store.queue.finish(held, SUCCEEDED, report={"speedup": {"over_onnxruntime": 1.25}}, best_seconds=0.5)
+    assert job_of(store, held.job).over_onnxruntime == store.jobs.list().items[0].over_onnxruntime == 1.25
+    store.jobs.request(held.job, "retry")
+    assert job_of(store, held.job).over_onnxruntime == 1.5  # of what it finds anew
+
+
 def test_a_result_is_kept_with_its_files(store: Store) -> None:
     held = started(store)
     files = {"plan.json": ("ab" * 32, 10, "application/json"), "artifact.zip": ("cd" * 32, 2**40, "application/zip")}

@@ -39,8 +39,10 @@ def test_a_window(layer: Any) -> None:
     [
         node("MaxPool", ["r"], "y", kernel_shape=[3], strides=[2], ceil_mode=1),
         node("AveragePool", ["r"], "y", kernel_shape=[4], pads=[1, 2], count_include_pad=1),
+        node("GlobalAveragePool", ["r"], "y"),
+        node("GlobalMaxPool", ["r"], "y"),
     ],
-    ids=["MaxPool", "AveragePool"],
+    ids=["MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool"],
 )
 def test_pooling_behind_a_convolution_and_none_by_itself(pool: Any) -> None:
     nodes = [node("Conv", ["x", "w"], "c"), node("Relu", ["c"], "r"), pool]
@@ -67,6 +69,19 @@ def test_layers_between_two_windows_become_images_too() -> None:
     assert [x.op for x in graph.layers] == [
         "Reshape", "Conv", "Mul", "Add", "Clip", "Conv", "Add", "Mul", "Conv", "Relu", "Reshape"
     ]  # fmt: skip
+
+
+def test_channels_that_are_put_side_by_side_are_channels_of_images() -> None:
+    nodes = [
+        node("Conv", ["x", "w"], "c", pads=[1, 1]), node("Conv", ["x", "w"], "d", pads=[2, 2], dilations=[2]),
+        node("Concat", ["c", "d", "x"], "e", axis=-2), node("Relu", ["e"], "y"),
+    ]  # fmt: skip
+    graph = check(
+        model(nodes, X, ["y"], {"w": WEIGHTS["w"]}), PASS, "merge-reshapes", "eliminate-nop", "eliminate-dead"
+    )
+    assert [x.op for x in graph.layers] == ["Reshape", "Conv", "Conv", "Concat", "Relu", "Reshape"]
+    along = node("Concat", ["c", "d"], "y", axis=2)
+    assert len(check(model([*nodes[:2], along], X, ["y"], {"w": WEIGHTS["w"]}), PASS).tensors["y"].shape) == 3
 
 
 def test_all_passes_leave_two_reshapes_and_no_transposed_convolution() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+import signal
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,19 @@ def test_the_command_kept_says_what_was_measured_but_no_path(tmp_path: Path, mon
         assert str(tmp_path) not in text
     again = command._parser().parse_args(["--load-seconds", "15", "--only", "load"])
     assert (again.load_seconds, again.only) == (15.0, "load")
+
+
+def test_a_command_that_is_told_to_end_leaves_as_an_interrupt_would(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(command, "measure", lambda _: signal.raise_signal(signal.SIGTERM))
+    try:
+        with pytest.raises(SystemExit, match="143"):
+            command.main(["--out", str(tmp_path)])
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert not (tmp_path / "service.json").exists()
 
 
 def test_every_request_of_the_load_is_sent_and_counted(tmp_path: Path) -> None:

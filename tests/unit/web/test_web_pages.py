@@ -10,7 +10,7 @@ from fastapi.testclient import TestClient
 from page_reader import read
 
 from service.web.assets import FOLDER
-from tests.api_server import Service
+from tests.api_server import REPORT, Service
 from tests.service_seed import NASTY
 from tests.unit.web.conftest import Dashboard
 from tuner.measure.health import LEAST, RECENT, WINDOW, judge
@@ -49,7 +49,7 @@ def test_pages_without_anything_are_drawn(browser: TestClient) -> None:
 def test_one_of_each_is_shown(empty: Service, browser: TestClient) -> None:
     job = empty.finished()
     for path, words in {
-        "/jobs": ["net", "Succeeded", "10.0 ms", "1.50×"],
+        "/jobs": ["net", "Succeeded", "10.0 ms", f"{REPORT['speedup']['over_onnxruntime']:.2f}×"],
         "/models": ["net"],
         "/records": ["conv"],
     }.items():

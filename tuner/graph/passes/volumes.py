@@ -8,7 +8,6 @@ the same way, so that the Transposes between two convolutions vanish.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -16,11 +15,10 @@ from typing import Any
 import numpy as np
 
 from tuner.graph.ir import AttrValue
+from tuner.graph.passes.images import POOLS, Images, Shape, View
 from tuner.graph.passes.replacing import Chain, replace
 from tuner.graph.work import Node, Work
-from tuner.plan.elementwise import ELEMENTWISE
 
-_POOLS = frozenset({"MaxPool", "AveragePool"})
 _GLOBAL = {"GlobalMaxPool": "MaxPool", "GlobalAveragePool": "AveragePool"}  # and what ends it, along the depth
 _KEPT = ("ceil_mode", "count_include_pad")  # of a pooling's attributes, along the depth as well
 _TO_IMAGES, _TO_VOLUME = (2, 0, 1, 3, 4), (1, 2, 0, 3, 4)  # [N, C, D, H, W] <-> [D, N, C, H, W]
@@ -47,72 +45,53 @@ class _Depth:
         return (self.count - 1) * self.stride + (self.window - 1) * self.dilation + 1
 
 
-class _Images:
-    """What volumes are as images, by name."""
-
-    def __init__(self, work: Work) -> None:
-        self._work = work
-        self._names: dict[str, str] = {}
-
-    def __contains__(self, volume: str) -> bool:
-        return volume in self._names
-
-    def begin(self, node: Node, volume: str) -> tuple[str, list[Node]]:
-        """The images of an operand, and what makes them in front of ``node``, if they are not there yet."""
-        if volume in self._names:
-            return self._names[volume], []
-        n, c, d, *image = self._work.types[volume].shape
-        made = Chain(self._work, node, volume)
-        if min(n * c, d) > 1:
-            made.then("Transpose", (d, n, c, *image), perm=_TO_IMAGES)
-        made.reshaped(d * n, c, *image)
-        self._names[volume] = made.tensor
-        return made.tensor, made.nodes
-
-    def end(self, node: Node, before: Sequence[Node], made: Chain) -> list[Node]:
-        """All nodes that stand for ``node``, where ``made`` comes to the images of its volume."""
-        volume = node.outputs[0]
-        n, c, d, *image = self._work.types[volume].shape
-        self._names[volume] = made.tensor
-        if min(n * c, d) > 1:
-            made.reshaped(d, n, c, *image).then("Transpose", (n, c, d, *image), perm=_TO_VOLUME)
-        else:
-            made.reshaped(n, c, d, *image)
-        return made.end(*before)
-
-
 def volumes_to_images(work: Work) -> None:
     """Volumes in float32; convolutions with constant weights."""
-    images = _Images(work)
+    images = Images(work, View(5, _to_images, _to_volume, _without_depth))
     replace(work, lambda work, node: _lowered(work, node, images))
 
 
-def _lowered(work: Work, node: Node, images: _Images) -> list[Node]:
+def _to_images(made: Chain, shape: Shape) -> None:
+    n, c, d, *image = shape
+    if min(n * c, d) > 1:
+        made.then("Transpose", (d, n, c, *image), perm=_TO_IMAGES)
+    made.reshaped(d * n, c, *image)
+
+
+def _to_volume(made: Chain, shape: Shape) -> None:
+    n, c, d, *image = shape
+    if min(n * c, d) > 1:
+        made.reshaped(d, n, c, *image).then("Transpose", shape, perm=_TO_VOLUME)
+    else:
+        made.reshaped(*shape)
+
+
+def _without_depth(array: np.ndarray) -> np.ndarray | None:
+    """Where it is the same for all images."""
+    if any(array.shape[-axis] != 1 for axis in (3, 5) if axis <= array.ndim):
+        return None
+    return array if array.ndim < 3 else np.squeeze(array, -3)
+
+
+def _lowered(work: Work, node: Node, images: Images) -> list[Node]:
     """What stands for a node; nothing where it stays."""
-    if node.domain or not node.only_output() or not _is_volume(work, node.outputs[0]):
+    if node.domain or not node.only_output() or not images.may_be(node.outputs[0]):
         return []
     if node.op in ("Conv", "ConvTranspose"):
         constant = all(name in work.arrays for name in node.inputs[1:] if name)
-        if not constant or not _is_volume(work, node.inputs[0]):
+        if not constant or not images.may_be(node.inputs[0]):
             return []
         return _convolution(work, node, images) if node.op == "Conv" else _transposed(work, node, images)
     if not any(name in images for name in node.inputs):
         return []
-    if node.op in _POOLS:
+    if node.op in POOLS:
         return _pooling(work, node, images)
     if node.op in _GLOBAL:
         return _global_pooling(work, node, images)
-    if node.op in ELEMENTWISE or (node.op == "Concat" and node.attr("axis") in (1, -4)):
-        return _alike(work, node, images)
-    return []
+    return images.alike(node)
 
 
-def _is_volume(work: Work, name: str) -> bool:
-    kind = work.types.get(name)
-    return kind is not None and kind.dtype == "float32" and len(kind.shape) == 5 and prod(kind.shape) > 0
-
-
-def _convolution(work: Work, node: Node, images: _Images) -> list[Node]:
+def _convolution(work: Work, node: Node, images: Images) -> list[Node]:
     weights, bias = work.arrays[node.inputs[1]], [name for name in node.inputs[2:] if name]
     n, c, size, *image = work.types[node.inputs[0]].shape
     _, out, count, *result = work.types[node.outputs[0]].shape
@@ -159,7 +138,7 @@ def _read(made: Chain, depth: _Depth, tap: int, n: int) -> Chain:
     return made.then("Gather", (depth.count * n, *image), numbers.reshape(-1), axis=0)
 
 
-def _transposed(work: Work, node: Node, images: _Images) -> list[Node]:
+def _transposed(work: Work, node: Node, images: Images) -> list[Node]:
     """Where windows touch along the depth, each image makes some of its own."""
     weights = work.arrays[node.inputs[1]]
     n, _, size, *_ = work.types[node.inputs[0]].shape
@@ -180,7 +159,7 @@ def _transposed(work: Work, node: Node, images: _Images) -> list[Node]:
     return images.end(node, before, made.reshaped(count * n, out, *result))
 
 
-def _pooling(work: Work, node: Node, images: _Images) -> list[Node]:
+def _pooling(work: Work, node: Node, images: Images) -> list[Node]:
     """Of height and width first, then of the depth, as of an image with one channel that is all else wide.
 
     Averages may be taken so, too: the numbers in a window, without those beside the volume, are a product over axes.
@@ -197,52 +176,12 @@ def _pooling(work: Work, node: Node, images: _Images) -> list[Node]:
     return images.end(node, before, made)
 
 
-def _global_pooling(work: Work, node: Node, images: _Images) -> list[Node]:
+def _global_pooling(work: Work, node: Node, images: Images) -> list[Node]:
     n, c, size, *_ = work.types[node.inputs[0]].shape
     source, before = images.begin(node, node.inputs[0])
     made = Chain(work, node, source).then(node.op, (size * n, c, 1, 1)).reshaped(1, 1, size, n * c)
     made.then(_GLOBAL[node.op], (1, 1, 1, n * c), kernel_shape=(size, 1))
     return made.reshaped(n, c, 1, 1, 1).end(*before)
-
-
-def _alike(work: Work, node: Node, images: _Images) -> list[Node]:
-    """What does to images as to volumes: concatenations of channels, and elementwise layers."""
-    fits = _may_join if node.op == "Concat" else _may_broadcast
-    if not all(fits(work, name, work.types[node.outputs[0]].shape) for name in node.inputs if name):
-        return []
-    n, c, size, *image = work.types[node.outputs[0]].shape
-    before: list[Node] = []
-    inputs: list[str] = []
-    for name in node.inputs:
-        if not name:
-            inputs.append(name)
-        elif name in work.arrays:
-            inputs.append(_without_depth(work, name))
-        else:
-            found, making = images.begin(node, name)
-            before += making
-            inputs.append(found)
-    made = work.new_tensor(f"{node.outputs[0]}_images", "float32", (size * n, c, *image))
-    attrs = {**node.attrs, "axis": 1} if node.op == "Concat" else dict(node.attrs)
-    before.append(Node(node.op, inputs, [made], attrs, label=node.label))
-    return images.end(node, before, Chain(work, node, made))
-
-
-def _may_join(work: Work, name: str, _: tuple[int, ...]) -> bool:
-    return name not in work.arrays and _is_volume(work, name)
-
-
-def _may_broadcast(work: Work, name: str, shape: tuple[int, ...]) -> bool:
-    """Whether an operand is such a volume, or a constant that is the same for all of its images."""
-    if name not in work.arrays:
-        return _is_volume(work, name) and work.types[name].shape == shape
-    sizes = work.arrays[name].shape
-    return all(sizes[-axis] == 1 for axis in (3, 5) if axis <= len(sizes))
-
-
-def _without_depth(work: Work, name: str) -> str:
-    array = work.arrays[name]
-    return name if array.ndim < 3 else work.add_constant(f"{name}_image", np.squeeze(array, -3))
 
 
 def _depth(work: Work, node: Node, window: int) -> _Depth:

@@ -1,8 +1,9 @@
 """What each part of the tuner is worth: the same tuning without one thing at a time, against the full one in turns.
 
 A model is tuned once to fill a database. From a copy of that each, the full tuner and every variant then tune with the
-same budget, so that none has more records or more time than another. A pass without which the model's graph is the same
-makes no difference to that model, and nothing is measured.
+same budget, so that none has more records or more time than another. What a graph pass is worth is less than what two
+tunings differ by: untuned plans tell it, which differ in nothing else. A pass without which the model's graph is the
+same makes no difference to that model, and nothing is measured.
 """
 
 from __future__ import annotations
@@ -58,7 +59,10 @@ VARIANTS: Mapping[str, Variant] = {
     "joint": Variant("greedy fusion, kernels searched", ("--strategy", "greedy")),
     "core choice": Variant("every block on all cores", ("--cores", ALL)),
     "search": Variant("greedy fusion, default knobs", ("--trials", "0"), searching=False),
-    **{f"pass {name}": Variant("graph pass", ("--disable-pass", name), graph_pass=name) for name in NAMES},
+    **{
+        f"pass {name}": Variant("graph pass; untuned plans", ("--disable-pass", name), graph_pass=name, searching=False)
+        for name in NAMES
+    },
 }
 
 
@@ -78,17 +82,20 @@ def ablation_row(name: str, model: str, threads: int, seconds: float, rounds: in
         path = write_model(model, folder)
         if variant.graph_pass is not None and makes_no_difference(path, variant.graph_pass):
             return row | {"same": True, "tuning": None, "bench": None, "ratios": {}, "error": None}
-        _tune_fully(path, seconds)
         database, artifact = Path(scratch) / "records.db", Path(scratch) / "artifact"
-        _copy(folder / "records.db", database)
+        if variant.graph_pass is not None:
+            whole = {"untuned": _untuned(path, seconds)}
+        else:
+            whole = {"tuned": _tune_fully(path, seconds)}
+            _copy(folder / "records.db", database)
         given = [str(threads) if option == ALL else option for option in variant.options]
         command = (sys.executable, "-m", "bench.peers.without", ",".join(variant.without)) if variant.without else ()
         budget = _budget(variant.longer * seconds, variant.searching)
         report = tune(path, artifact, database, [*budget, *given], variant.longer * seconds, command)
-        result = bench(path, {"tuned": folder / "full", name: artifact}, [], threads=threads, rounds=rounds)
+        result = bench(path, {**whole, name: artifact}, [], threads=threads, rounds=rounds)
     return row | {
-        "tuning": summary(report), "bench": result.to_json(), "ratios": {"tuned": ratios_over(result, "tuned")},
-        "error": None,
+        "tuning": summary(report), "bench": result.to_json(),
+        "ratios": {reference: ratios_over(result, reference) for reference in whole}, "error": None,
     }  # fmt: skip
 
 
@@ -97,11 +104,23 @@ def makes_no_difference(path: Path, graph_pass: str) -> bool:
     return import_model(path).graph.hash == import_model(path, disabled=(graph_pass,)).graph.hash
 
 
-def _tune_fully(path: Path, seconds: float) -> None:
+def _untuned(path: Path, seconds: float) -> Path:
+    """The artifact of the model's default plan, made beside it if it is not there."""
+    made, unfinished = path.parent / "untuned", path.parent / "unfinished"
+    if not made.exists():
+        shutil.rmtree(unfinished, ignore_errors=True)
+        unfinished.mkdir()
+        tune(path, unfinished / "untuned", unfinished / "records.db", _budget(seconds, searching=False), seconds)
+        (unfinished / "untuned").rename(made)
+        shutil.rmtree(unfinished)
+    return made
+
+
+def _tune_fully(path: Path, seconds: float) -> Path:
     """Make, beside the model, the records that all begin with, and the full tuning's artifact, if it is not there."""
     folder, unfinished = path.parent, path.parent / "unfinished"
     if (folder / "full").exists():
-        return
+        return folder / "full"
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir()
     first, records = unfinished / "first.db", unfinished / "records.db"
@@ -112,6 +131,7 @@ def _tune_fully(path: Path, seconds: float) -> None:
     _copy(first, folder / "records.db")
     (unfinished / "full").rename(folder / "full")
     shutil.rmtree(unfinished)
+    return folder / "full"
 
 
 def _budget(seconds: float, searching: bool = True) -> Sequence[str]:

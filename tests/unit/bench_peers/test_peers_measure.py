@@ -291,7 +291,7 @@ def test_variants_begin_with_the_same_records_and_the_full_tuning_is_made_once(
         "idle": Variant("pass", ("--disable-pass", "it"), graph_pass="idle"),
         "winograd": VARIANTS["winograd"], "core choice": VARIANTS["core choice"], "search": VARIANTS["search"],
         "none": Variant("nothing", longer=3.0), "nothing": VARIANTS["nothing"],
-        "pass": Variant("pass", ("--disable-pass", "it"), graph_pass="it"),
+        "pass": Variant("pass", ("--disable-pass", "it"), graph_pass="it", searching=False),
     })  # fmt: skip
     monkeypatch.setattr(ablation, "makes_no_difference", lambda path, name: path.exists() and name == "idle")
     names = list(ablation.VARIANTS)
@@ -307,8 +307,10 @@ def test_variants_begin_with_the_same_records_and_the_full_tuning_is_made_once(
         ("artifact", first, ["--seed", "1", "--trials", "0"], []),
         ("artifact", first, ["--seed", "1", "--seconds", "27"], []),
         ("artifact", first, [*limited, "--seed", "2"], []),
-        ("artifact", first, [*limited, "--disable-pass", "it"], []),
+        ("untuned", [], ["--seed", "1", "--trials", "0"], []),
+        ("artifact", [], ["--seed", "1", "--trials", "0", "--disable-pass", "it"], []),
     ]
+    assert [list(row["ratios"]) for row in rows[-2:]] == [["tuned"], ["untuned"]]
     assert not any("same" in row for row in rows)
     assert rows[0]["mode"] == "ablation:winograd" and rows[0]["bench"] == {"rows": ["tuned", "winograd"]}
     json.dumps(rows)

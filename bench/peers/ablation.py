@@ -42,7 +42,7 @@ class Variant:
     longer: float = 1.0  # times the budget, for one that asks more questions before it has an answer
 
 
-ALL = "ALL"
+ALL, UNTUNED = "ALL", ("--trials", "0")
 VARIANTS: Mapping[str, Variant] = {
     "nothing": Variant("the full tuning again, with another seed", ("--seed", "2")),
     "winograd": Variant("all convolutions are direct ones", without=("winograd",)),
@@ -58,9 +58,11 @@ VARIANTS: Mapping[str, Variant] = {
     ),
     "joint": Variant("greedy fusion, kernels searched", ("--strategy", "greedy")),
     "core choice": Variant("every block on all cores", ("--cores", ALL)),
-    "search": Variant("greedy fusion, default knobs", ("--trials", "0"), searching=False),
+    "search": Variant("greedy fusion, default knobs", UNTUNED, searching=False),
     **{
-        f"pass {name}": Variant("graph pass; untuned plans", ("--disable-pass", name), graph_pass=name, searching=False)
+        f"pass {name}": Variant(
+            "graph pass; untuned plans", (*UNTUNED, "--disable-pass", name), graph_pass=name, searching=False
+        )
         for name in NAMES
     },
 }
@@ -110,7 +112,8 @@ def _untuned(path: Path, seconds: float) -> Path:
     if not made.exists():
         shutil.rmtree(unfinished, ignore_errors=True)
         unfinished.mkdir()
-        tune(path, unfinished / "untuned", unfinished / "records.db", _budget(seconds, searching=False), seconds)
+        budget = [*_budget(seconds, searching=False), *UNTUNED]
+        tune(path, unfinished / "untuned", unfinished / "records.db", budget, seconds)
         (unfinished / "untuned").rename(made)
         shutil.rmtree(unfinished)
     return made

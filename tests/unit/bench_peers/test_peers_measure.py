@@ -291,7 +291,7 @@ def test_variants_begin_with_the_same_records_and_the_full_tuning_is_made_once(
         "idle": Variant("pass", ("--disable-pass", "it"), graph_pass="idle"),
         "winograd": VARIANTS["winograd"], "core choice": VARIANTS["core choice"], "search": VARIANTS["search"],
         "none": Variant("nothing", longer=3.0), "nothing": VARIANTS["nothing"],
-        "pass": Variant("pass", ("--disable-pass", "it"), graph_pass="it", searching=False),
+        "pass": Variant("pass", (*ablation.UNTUNED, "--disable-pass", "it"), graph_pass="it", searching=False),
     })  # fmt: skip
     monkeypatch.setattr(ablation, "makes_no_difference", lambda path, name: path.exists() and name == "idle")
     names = list(ablation.VARIANTS)

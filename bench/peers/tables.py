@@ -213,7 +213,7 @@ def _ablated(row: Row | None, variant: str) -> str:
         return "not measured"
     if row.get("same"):
         return "same graph"
-    ratio = next(iter((row.get("ratios") or {}).values()), {}).get(variant)
+    ratio = next((over.get(variant) for over in (row.get("ratios") or {}).values()), None)  # it has one
     return "failed" if ratio is None else _marked(_interval(ratio, rounds=False), row)
 
 
